@@ -1,0 +1,325 @@
+/*
+ * bufpool: a buffer pool whose holes trap.
+ *
+ * A pool is one reserved range of addresses, cut into pages of one size. A page that is not allocated has no frame,
+ * and touching it raises a signal, which this library turns into a fault report: address, page, offset, state.
+ *
+ * Results   Every function that returns int returns 0 or a negative code: -errno for an error of the system, or one of
+ *           the BUFPOOL_E... codes below -4096. bufpool_last_error() has the sentence, with the values in it.
+ * Threads   Every function may be called from any thread at any time, bufpool_close() included.
+ * Signals   A function is async-signal-safe only where its comment says so. errno is kept by the handler.
+ * Units     Sizes and offsets are bytes, page numbers count from 0, times are nanoseconds.
+ * Fork      A pool is not inherited: in a forked child its addresses are unmapped (MADV_DONTFORK), a touch there is
+ *           reported like any stray access, and every call on the pool returns BUFPOOL_EUNSUPPORTED.
+ * ABI       Structs that callers fill or receive begin with their size; initialise them with the ..._INIT macros.
+ */
+#ifndef BUFPOOL_H
+#define BUFPOOL_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BUFPOOL_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define BUFPOOL_API __attribute__((visibility("default")))
+#else
+#define BUFPOOL_API
+#endif
+
+/* ---- Errors ---------------------------------------------------------------------------------------------------- */
+
+#define BUFPOOL_EARGUMENT (-4097)    /* an argument is wrong; the sentence names it and what would be right */
+#define BUFPOOL_EEXHAUSTED (-4098)   /* the pool has too few free pages, or the system has no frame for them */
+#define BUFPOOL_ESTATE (-4099)       /* the page's state forbids it: double free, already allocated, ... */
+#define BUFPOOL_EUNSUPPORTED (-4100) /* this kernel or these rights do not allow it; the sentence says what would */
+#define BUFPOOL_ECLOSED (-4101)      /* the pool has been closed */
+#define BUFPOOL_ESTRAY (-4102)       /* a stray access was caught; the fault is filled in, or bufpool_last_fault() has it */
+
+/* A short text for any code returned by this library. Async-signal-safe for the BUFPOOL_E... codes. */
+BUFPOOL_API const char *bufpool_strerror(int code);
+
+/* Copies this thread's last error, a sentence with the values in it, to buffer (cut to size, always terminated).
+ * Returns the sentence's whole length, 0 when there was no error yet. */
+BUFPOOL_API int bufpool_last_error(char *buffer, size_t size);
+
+/* After a batch of this thread returned an error: how many of its first pages were done all the same. 0 except where a
+ * zap failed midway, since what is zapped cannot come back. */
+BUFPOOL_API size_t bufpool_last_done(void);
+
+BUFPOOL_API const char *bufpool_version(void);
+
+/* ---- Pools ----------------------------------------------------------------------------------------------------- */
+
+typedef struct bufpool_pool bufpool_pool; /* opaque */
+
+/* Flags of a pool. */
+#define BUFPOOL_LAZY_ZERO 1u    /* a page allocated without data gets its frame with the first write: cheaper to allocate, \
+                                   one kernel fault dearer to write, and a lack of memory shows at that write */
+#define BUFPOOL_HOST_HANDLER 2u /* install no signal handlers: the host calls bufpool_handle_signal() from its own */
+
+typedef struct bufpool_config {
+    size_t size;          /* sizeof(bufpool_config) */
+    uint64_t capacity;    /* bytes, a multiple of page_size, at most 16 TiB; reserved, not committed */
+    uint64_t page_size;   /* bytes, 4 KiB to 1 GiB, a whole number of granules */
+    const char *memory;   /* "anon": private to this process. "shared": a memfd. */
+    const char *trap;     /* "auto": the first that works of "uffd", "guard", "mprotect". "none": plain mmap, untrapped. */
+    const char *on_fault; /* "abort", "raise" or "resume": see bufpool_handle_signal() */
+    const char *name;     /* shown in reports, at most 63 bytes; NULL: "pool-N" */
+    const char *log;      /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
+    uint32_t flags;       /* BUFPOOL_LAZY_ZERO, BUFPOOL_HOST_HANDLER */
+} bufpool_config;
+
+#define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0}
+
+/* Reserves the addresses, arms them, and installs the signal handlers once for the process. Takes milliseconds at any
+ * capacity. The strings are copied. Never untrapped unless trap is "none".
+ * Errors: EARGUMENT; EUNSUPPORTED (trap or memory not to be had: the sentence gives each reason); -ENOMEM (addresses, or
+ * RLIMIT_AS); -EMFILE; -errno of opening the log. On an error nothing is left open. */
+BUFPOOL_API int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
+
+/* Frees every frame. Waits for the calls of other threads that are inside the pool. The addresses stay reserved and
+ * trapping (state "closed"), so that a late access is reported and never meets somebody else's memory; the oldest closed
+ * ranges are given back when more than 64, or more than 32 TiB, have gathered, or when a new pool finds no room.
+ * bufpool_keep() excepts a range from that. A closed handle stays safe to pass: calls answer BUFPOOL_ECLOSED, until its
+ * range is given back. Errors: ECLOSED. */
+BUFPOOL_API int bufpool_close(bufpool_pool *pool);
+
+/* Counts the owners of pointers into the pool (views, buffers) that may outlive bufpool_close(): while keep > release
+ * the addresses stay reserved and the handle stays valid. Errors: EARGUMENT for a release without keep. */
+BUFPOOL_API int bufpool_keep(bufpool_pool *pool);
+BUFPOOL_API int bufpool_release(bufpool_pool *pool);
+
+/* Tries memory and trap ("auto" for the first that works) on a small pool of its own and closes it. Returns 0, or
+ * EUNSUPPORTED with the reason and what would change it in bufpool_last_error(). trap_found, if not NULL, receives the
+ * trap's name (16 bytes are enough). */
+BUFPOOL_API int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
+
+/* The n-th known name, or NULL past the last one; static strings. Async-signal-safe. */
+BUFPOOL_API const char *bufpool_memory_name(size_t n);
+BUFPOOL_API const char *bufpool_trap_name(size_t n);
+
+/* ---- Pages ----------------------------------------------------------------------------------------------------- */
+
+typedef enum bufpool_state {
+    BUFPOOL_STATE_UNALLOCATED = 0, /* never allocated */
+    BUFPOOL_STATE_ALLOCATED = 1,
+    BUFPOOL_STATE_FREED = 2,
+    BUFPOOL_STATE_EVICTED = 3, /* no frame, but the number stays taken until populate or free */
+    BUFPOOL_STATE_CLOSED = 4   /* of every page, once the pool is closed */
+} bufpool_state;
+
+BUFPOOL_API const char *bufpool_state_name(bufpool_state state); /* "unallocated", ...; async-signal-safe */
+
+/* Allocates a free page and fills it with size bytes of data, the rest with zeros; data NULL (size 0): all zeros. Each
+ * granule of the page appears whole: another thread finds the content or a trap, never half. Numbers are given out in
+ * rising order, so that a freed one is used again as late as the pool allows.
+ * Errors: EARGUMENT (size > page size), EEXHAUSTED, ECLOSED, ESTRAY (data lies in a page that is not accessible). */
+BUFPOOL_API int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t *page);
+
+/* The same for a given number. Errors: as above, and ESTATE when the page is allocated or evicted. */
+BUFPOOL_API int bufpool_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+
+/* Allocates count pages of zeros, all or none; pages receives count numbers, in runs of neighbours where the pool has them.
+ * A count of 0 does nothing. Errors: as bufpool_allocate(). */
+BUFPOOL_API int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages);
+
+/* The same, filled from data, which holds count whole pages one after the other. */
+BUFPOOL_API int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages);
+
+/* Takes the frame away: the next touch traps. Accepts allocated and evicted pages; their number becomes free.
+ * Errors: EARGUMENT (no such number), ESTATE (double free, never allocated), ECLOSED, -errno (the page is as it was). */
+BUFPOOL_API int bufpool_free(bufpool_pool *pool, uint64_t page);
+
+/* Checks every number first (twice the same one is ESTATE) and refuses the whole batch on any error. If the kernel fails
+ * midway, bufpool_last_done() pages from the front are freed, the others are as they were. */
+BUFPOOL_API int bufpool_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
+/* Takes the frame away and keeps the number taken (state "evicted"). Errors: as free; ESTATE unless allocated. */
+BUFPOOL_API int bufpool_evict(bufpool_pool *pool, uint64_t page);
+BUFPOOL_API int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
+/* Gives evicted pages a frame and their content again, all or none. data as in bufpool_allocate(), or count whole pages one
+ * after the other (NULL: zeros). Errors: as allocate; ESTATE unless evicted. */
+BUFPOOL_API int bufpool_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+BUFPOOL_API int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data);
+
+/* The page's first byte; NULL if there is no such number. The address is fixed for the pool's life. Async-signal-safe. */
+BUFPOOL_API void *bufpool_address(const bufpool_pool *pool, uint64_t page);
+
+/* The page's state at this moment. Async-signal-safe. Errors: EARGUMENT. */
+BUFPOOL_API int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *state);
+
+/* Writes to pages the numbers >= from whose state is state, in rising order, at most count; returns in found how many. Of
+ * "unallocated" only those below the highest number ever used. A snapshot without a lock. Errors: ECLOSED. */
+BUFPOOL_API int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
+                             size_t *found);
+
+typedef struct bufpool_location {
+    size_t size; /* sizeof(bufpool_location) */
+    bufpool_pool *pool;
+    uint64_t page;
+    uint64_t offset; /* bytes from the page's start */
+} bufpool_location;
+
+#define BUFPOOL_LOCATION_INIT {sizeof(bufpool_location), NULL, 0, 0}
+
+/* Which page of which pool an address lies in; closed pools count. Lock-free, async-signal-safe.
+ * Errors: EARGUMENT when it is in no pool. */
+BUFPOOL_API int bufpool_locate(const void *address, bufpool_location *location);
+
+typedef struct bufpool_statistics {
+    size_t size;           /* sizeof(bufpool_statistics) */
+    uint64_t capacity;     /* bytes */
+    uint64_t page_size;    /* bytes */
+    uint64_t granule;      /* bytes; the smallest unit that traps */
+    uint64_t address;      /* of page 0 */
+    uint64_t pages;        /* capacity / page_size */
+    uint64_t allocated;    /* pages, now */
+    uint64_t evicted;      /* pages, now */
+    uint64_t scratched;    /* pages, now: diverted to the scratch pattern after a stray access, not yet re-armed */
+    uint64_t high_water;   /* 1 + the highest page number ever allocated */
+    uint64_t allocations;  /* pages, since open */
+    uint64_t frees;        /* pages, since open */
+    uint64_t evictions;    /* pages, since open */
+    uint64_t populates;    /* pages, since open */
+    uint64_t faults;       /* stray accesses trapped since open */
+    uint64_t repeats;      /* faults not reported again: the same access, re-armed by another thread before it was over */
+    uint64_t scratch_maps; /* times a granule was diverted: accesses to it were invisible until it was re-armed */
+    uint64_t scratch_ns;   /* total time during which diverted granules could hide a further stray access */
+    uint64_t reports_lost; /* faults that were counted but could not be kept or written in full */
+    char name[64];
+    char memory[64];
+    char trap[16];
+    char on_fault[16];
+    char backing[32];   /* what the frames really are: "private anonymous" or "memfd" */
+    char trap_note[256]; /* for trap "auto": why the traps tried before it were not used; else empty */
+} bufpool_statistics;
+
+#ifdef __cplusplus
+#define BUFPOOL_STATISTICS_INIT {sizeof(bufpool_statistics)}
+#else
+#define BUFPOOL_STATISTICS_INIT {.size = sizeof(bufpool_statistics)}
+#endif
+
+/* Counters are read one by one, not as one snapshot. Works on a closed pool. */
+BUFPOOL_API int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
+
+/* ---- Faults ---------------------------------------------------------------------------------------------------- */
+
+typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECUTE = 2 } bufpool_access;
+
+#define BUFPOOL_STACK_DEPTH 32
+
+#define BUFPOOL_FAULT_RACED 1u  /* the page was allocated between the access and the report */
+#define BUFPOOL_FAULT_FORKED 2u /* made in a forked child of the process that has the pool */
+
+typedef struct bufpool_fault {
+    size_t size;       /* sizeof(bufpool_fault) */
+    uint64_t sequence; /* counts the faults of this process from 1 */
+    uint64_t address;  /* exact to the byte */
+    uint64_t pc;       /* the instruction that made the access */
+    uint64_t page;
+    uint64_t offset; /* bytes from the page's start */
+    uint64_t pool_address;
+    uint64_t pool_capacity; /* bytes */
+    uint64_t page_size;     /* bytes */
+    int64_t time_ns;        /* since the epoch, CLOCK_REALTIME */
+    int32_t pid;
+    int32_t thread_id;
+    int32_t signal; /* SIGBUS or SIGSEGV */
+    uint32_t flags; /* BUFPOOL_FAULT_... */
+    bufpool_access access;
+    bufpool_state state;  /* of the page when the fault was taken up */
+    uint32_t stack_depth; /* entries used in stack */
+    char thread_name[16];
+    char pool_name[64];
+    char memory[64];
+    char trap[16];
+    uint64_t stack[BUFPOOL_STACK_DEPTH]; /* return addresses, innermost first; stack[0] is pc */
+} bufpool_fault;
+
+#ifdef __cplusplus
+#define BUFPOOL_FAULT_INIT {sizeof(bufpool_fault)}
+#else
+#define BUFPOOL_FAULT_INIT {.size = sizeof(bufpool_fault)}
+#endif
+
+/* The report as text (several lines) or as one line of JSON without a line break. Cut to size and terminated; returns the
+ * whole length. Async-signal-safe: no allocation, addresses print as module+offset read from /proc/self/maps. */
+BUFPOOL_API size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);
+BUFPOOL_API size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size);
+BUFPOOL_API const char *bufpool_access_name(bufpool_access access); /* async-signal-safe */
+
+typedef enum bufpool_verdict {
+    BUFPOOL_VERDICT_REPORT = 0,  /* do what on_fault says */
+    BUFPOOL_VERDICT_RESTART = 1, /* the host has made the page accessible: run the instruction again, no report */
+    BUFPOOL_VERDICT_RESUME = 2,  /* no report; the access completes on the scratch pattern */
+    BUFPOOL_VERDICT_PASS = 3     /* no report; hand the signal to whoever had it before */
+} bufpool_verdict;
+
+/* Called in the signal handler, on the faulting thread, before any report: it may only use async-signal-safe functions. A
+ * stray access that it makes itself is reported by itself and goes by on_fault, without another callback. */
+typedef bufpool_verdict (*bufpool_fault_callback)(const bufpool_fault *fault, void *context);
+
+/* NULL removes it. Errors: ECLOSED. */
+BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callback, void *context);
+
+/* For a host with its own handler of SIGBUS and SIGSEGV (install it with SA_SIGINFO | SA_NODEFER): was it a stray access to
+ * one of our pools? false: nothing was done, and the signal is the host's. true: it was dealt with by the pool's on_fault,
+ * and the handler has to return.
+ *
+ *   abort   writes the report to stderr and the log; on return from the handler the signal's default action takes place at
+ *           the faulting instruction, so that a core dump shows the true frame.
+ *   resume  writes the report; the access completes on a scratch granule: the faulting granule is filled with
+ *           BUFPOOL_POISON bytes and becomes accessible. It stays so until this thread's next call on any pool, or any
+ *           thread's next call on this pool that comes 10 ms or more later, or until the number is wanted for an
+ *           allocation. Until then accesses to that granule, by every thread, are not seen, and see the pattern; nothing of
+ *           the pool's data is there. The number is not given out meanwhile. See scratch_... in bufpool_statistics.
+ *   raise   as resume, but in place of writing the report the fault is owed to the thread: bufpool_check() hands it over.
+ *           When the thread ends without asking, the report is written by bufpool_flush() or at bufpool_close().
+ *
+ * Where the scratch granule cannot be had (no memory, no mapping left, an execute access), abort takes its place.
+ * Async-signal-safe. */
+BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontext);
+
+#define BUFPOOL_POISON 0xDB
+
+/* Hands over the oldest fault that this thread is owed, of any pool: ESTRAY and *fault filled in, or 0 when there is none.
+ * Also re-arms this thread's scratch granules. */
+BUFPOOL_API int bufpool_check(bufpool_fault *fault);
+
+/* The same for faults owed to threads that have ended, of one pool or (pool NULL) of all. */
+BUFPOOL_API int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault);
+
+/* Writes to stderr the reports that are still owed to any thread, of one pool or (pool NULL) of all; they count as handed
+ * over. Returns how many. */
+BUFPOOL_API int bufpool_flush(bufpool_pool *pool);
+
+/* Copies the faults that this pool had, oldest first, skipping those with sequence <= after; at most count. The pool keeps its
+ * latest 256. Works on a closed pool. *found receives how many. */
+BUFPOOL_API int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found);
+
+/* This thread's last fault that a library call ended with (ESTRAY). Errors: EARGUMENT when there was none. */
+BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);
+
+/* Calls function(argument). A stray access inside, made by this thread, ends the call at once: the result is ESTRAY, *fault
+ * (may be NULL) is filled in, and nothing is written. Nests; any number of threads. What the function held at that moment
+ * (locks, memory) stays held, as with longjmp. Costs a sigsetjmp without the mask: a few ns. */
+BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
+
+/* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. What was copied before the
+ * stray byte stays copied. */
+BUFPOOL_API int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

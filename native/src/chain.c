@@ -1,0 +1,157 @@
+/*
+ * chain.c: being one of several handlers of SIGBUS and SIGSEGV.
+ *
+ * Whoever had the signal when we were installed is remembered, and gets what is not ours with the same arguments. When a
+ * later open finds that somebody else has put itself in front (faulthandler, a language runtime), we go in front of that
+ * and remember it too. Such a handler often "restores" ours and raises the signal again, so a signal that we passed on may come
+ * back while the older handler is still running: then it is the turn of the next older one, and in the end of the default
+ * action. An older handler may also leave by longjmp and never return; the frame address tells that.
+ *
+ * The default action is taken by queueing the very siginfo to this thread with the signal blocked: it is delivered when
+ * the handler returns, at the instruction that was interrupted, so that the core dump shows that frame and that address.
+ */
+#include "signal.h"
+
+#include "error.h"
+#include "thread.h"
+
+#include <bufpool/bufpool.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define OLDER 8
+
+struct chain {
+    struct sigaction older[OLDER]; /* oldest first; an entry is written before count admits it */
+    atomic_int count;
+};
+
+static struct chain chains[2];
+
+static int index_of(int signo)
+{
+    return signo == SIGBUS ? 0 : 1;
+}
+
+static void on_signal(int signo, siginfo_t *info, void *context)
+{
+    int keep = errno;
+    if (!bufpool_handle_signal(signo, info, context)) {
+        bp_signal_pass_on(signo, info, context);
+    }
+    errno = keep;
+}
+
+static bool same(const struct sigaction *a, const struct sigaction *b)
+{
+    return a->sa_handler == b->sa_handler && (a->sa_flags & SA_SIGINFO) == (b->sa_flags & SA_SIGINFO);
+}
+
+/* Remembers a handler that we displace, once. */
+static void remember(struct chain *chain, const struct sigaction *action)
+{
+    int count = atomic_load(&chain->count);
+    for (int i = 0; i < count; i++) {
+        if (same(&chain->older[i], action)) {
+            return;
+        }
+    }
+    if (count == OLDER) {
+        count--; /* the newest makes room: those before it were there first */
+    }
+    chain->older[count] = *action;
+    atomic_store(&chain->count, count + 1);
+}
+
+static int install(int signo)
+{
+    struct sigaction current;
+    struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    sigemptyset(&ours.sa_mask);
+    if (sigaction(signo, NULL, &current) != 0) {
+        return bp_error(-errno, "cannot read the handler of signal %d: %s", signo, strerror(errno));
+    }
+    if (current.sa_flags & SA_SIGINFO && current.sa_sigaction == on_signal) {
+        return 0;
+    }
+    remember(&chains[index_of(signo)], &current);
+    if (sigaction(signo, &ours, NULL) != 0) {
+        return bp_error(-errno, "cannot install the handler of signal %d: %s", signo, strerror(errno));
+    }
+    return 0;
+}
+
+int bp_signal_install(void)
+{
+    int code = install(SIGBUS);
+    return code < 0 ? code : install(SIGSEGV);
+}
+
+void bp_signal_default(int signo, const siginfo_t *info)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signo);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigemptyset(&action.sa_mask);
+    sigaction(signo, &action, NULL);
+    siginfo_t copy = *info;
+    /* A process may queue any siginfo to itself (kernel/signal.c, do_rt_tgsigqueueinfo). */
+    if (syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signo, &copy) != 0) {
+        raise(signo);
+    }
+}
+
+static void call(struct chain *chain, int turn, int signo, siginfo_t *info, void *context)
+{
+    struct sigaction action = chain->older[turn];
+    sigset_t before;
+    sigset_t blocked = action.sa_mask;
+    if (!(action.sa_flags & SA_NODEFER)) {
+        sigaddset(&blocked, signo);
+    }
+    if (action.sa_flags & (int)SA_RESETHAND) {
+        chain->older[turn].sa_handler = SIG_DFL;
+        chain->older[turn].sa_flags = 0;
+    }
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    if (action.sa_flags & SA_SIGINFO) {
+        action.sa_sigaction(signo, info, context);
+    } else {
+        action.sa_handler(signo);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void bp_signal_pass_on(int signo, siginfo_t *info, void *context)
+{
+    int index = index_of(signo);
+    struct chain *chain = &chains[index];
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+    uint8_t *passing = &bp_thread.passing[index];
+    /* Stacks grow downwards: an older handler that still runs has called us from below its own frame. */
+    if (*passing > 0 && frame >= bp_thread.passing_frame[index]) {
+        *passing = 0;
+    }
+    int turn = atomic_load(&chain->count) - 1 - *passing;
+    bool defaulted = turn < 0 || (!(chain->older[turn].sa_flags & SA_SIGINFO) && chain->older[turn].sa_handler == SIG_DFL);
+    bool ignored = turn >= 0 && !(chain->older[turn].sa_flags & SA_SIGINFO) && chain->older[turn].sa_handler == SIG_IGN;
+    if (ignored && info->si_code <= 0) {
+        return;
+    }
+    if (defaulted || ignored) { /* the kernel does not let a thread ignore a fault of its own */
+        bp_signal_default(signo, info);
+        return;
+    }
+    uintptr_t outer = bp_thread.passing_frame[index];
+    bp_thread.passing_frame[index] = frame;
+    ++*passing;
+    call(chain, turn, signo, info, context);
+    --*passing;
+    bp_thread.passing_frame[index] = outer;
+}

@@ -1,0 +1,120 @@
+/* config.c: checking what a caller asks for, see config.h. */
+#include "config.h"
+
+#include "error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_CAPACITY (UINT64_C(16) << 40)
+#define MIN_PAGE UINT64_C(4096)
+#define MAX_PAGE (UINT64_C(1) << 30)
+#define ALL_FLAGS (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER)
+
+static const char *const policies[] = {[BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume"};
+
+const char *bp_policy_name(enum bp_policy policy)
+{
+    return policies[policy];
+}
+
+/* "unknown KIND "x": valid are "a", "b"", the names taken from name_at(0...) */
+static int unknown(const char *kind, const char *given, const char *(*name_at)(size_t), const char *first)
+{
+    char list[256] = "";
+    size_t length = 0;
+    if (first != NULL) {
+        length = (size_t)snprintf(list, sizeof list, "\"%s\"", first);
+    }
+    for (size_t i = 0; name_at(i) != NULL && length < sizeof list; i++) {
+        length += (size_t)snprintf(list + length, sizeof list - length, "%s\"%s\"", length > 0 ? ", " : "", name_at(i));
+    }
+    return bp_error(BUFPOOL_EARGUMENT, "unknown %s \"%s\": valid are %s", kind, given, list);
+}
+
+static const char *policy_at(size_t n)
+{
+    return n < sizeof policies / sizeof *policies ? policies[n] : NULL;
+}
+
+static int check_sizes(const struct bp_config *config)
+{
+    unsigned long long capacity = config->capacity;
+    unsigned long long page_size = config->page_size;
+    if (page_size < MIN_PAGE || page_size > MAX_PAGE) {
+        return bp_error(BUFPOOL_EARGUMENT, "page_size is %llu bytes: it has to be from %llu to %llu", page_size,
+                        (unsigned long long)MIN_PAGE, (unsigned long long)MAX_PAGE);
+    }
+    if (page_size % BP_GRANULE != 0) {
+        return bp_error(BUFPOOL_EARGUMENT, "page_size is %llu bytes: it has to be a whole number of granules of %d bytes",
+                        page_size, BP_GRANULE);
+    }
+    if (capacity == 0 || capacity > MAX_CAPACITY) {
+        return bp_error(BUFPOOL_EARGUMENT, "capacity is %llu bytes: it has to be from one page (%llu) to %llu (16 TiB)",
+                        capacity, page_size, (unsigned long long)MAX_CAPACITY);
+    }
+    if (capacity % page_size != 0) {
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "capacity is %llu bytes: it has to be a whole number of pages of %llu bytes; the nearest are %llu "
+                        "and %llu",
+                        capacity, page_size, capacity / page_size * page_size, (capacity / page_size + 1) * page_size);
+    }
+    return 0;
+}
+
+static int check_name(const char *name)
+{
+    if (strlen(name) >= sizeof((bufpool_pool *)NULL)->name) {
+        return bp_error(BUFPOOL_EARGUMENT, "name has %zu bytes: at most %zu fit", strlen(name),
+                        sizeof((bufpool_pool *)NULL)->name - 1);
+    }
+    return 0;
+}
+
+int bp_config_check(const bufpool_config *given, struct bp_config *config)
+{
+    if (given == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, "config is NULL: pass a bufpool_config set to BUFPOOL_CONFIG_INIT");
+    }
+    bufpool_config known = BUFPOOL_CONFIG_INIT;
+    if (given->size < offsetof(bufpool_config, page_size) || given->size > 4096) {
+        return bp_error(BUFPOOL_EARGUMENT, "config.size is %zu: set it to sizeof(bufpool_config), %zu, as "
+                                           "BUFPOOL_CONFIG_INIT does", given->size, sizeof known);
+    }
+    for (size_t i = sizeof known; i < given->size; i++) {
+        if (((const char *)given)[i] != 0) {
+            return bp_error(BUFPOOL_EARGUMENT, "config has fields that this version (" BUFPOOL_VERSION ") does not know, and "
+                                               "byte %zu of them is set: use the header of this version", i);
+        }
+    }
+    memcpy(&known, given, given->size < sizeof known ? given->size : sizeof known);
+    *config = (struct bp_config){known.capacity, known.page_size, NULL, NULL, BP_ABORT, known.name, known.log, known.flags};
+    int code = check_sizes(config);
+    if (code < 0) {
+        return code;
+    }
+    const char *memory = known.memory == NULL ? "anon" : known.memory;
+    const char *trap = known.trap == NULL ? "auto" : known.trap;
+    const char *on_fault = known.on_fault == NULL ? "abort" : known.on_fault;
+    config->memory = bp_memory_find(memory);
+    if (config->memory == NULL) {
+        return unknown("memory", memory, bufpool_memory_name, NULL);
+    }
+    config->trap = bp_trap_find(trap);
+    if (config->trap == NULL && strcmp(trap, "auto") != 0) {
+        return unknown("trap", trap, bufpool_trap_name, "auto");
+    }
+    size_t policy = 0;
+    while (policy_at(policy) != NULL && strcmp(policy_at(policy), on_fault) != 0) {
+        policy++;
+    }
+    if (policy_at(policy) == NULL) {
+        return unknown("on_fault", on_fault, policy_at, NULL);
+    }
+    config->policy = (enum bp_policy)policy;
+    if (config->flags & ~ALL_FLAGS) {
+        return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only BUFPOOL_LAZY_ZERO (1) and BUFPOOL_HOST_HANDLER (2) are known",
+                        config->flags);
+    }
+    return known.name == NULL ? 0 : check_name(known.name);
+}

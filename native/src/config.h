@@ -1,0 +1,23 @@
+/* config.h: checking what a caller asks for. */
+#ifndef BP_CONFIG_H
+#define BP_CONFIG_H
+
+#include "pool.h"
+
+struct bp_config {
+    uint64_t capacity;
+    uint64_t page_size;
+    const struct bp_memory *memory;
+    const struct bp_trap *trap; /* NULL: auto */
+    enum bp_policy policy;
+    const char *name; /* NULL: none given */
+    const char *log;  /* NULL: none */
+    uint32_t flags;
+};
+
+/* Checks every field and resolves the names. Errors: EARGUMENT with a sentence that names the value and what is valid. */
+int bp_config_check(const bufpool_config *given, struct bp_config *config);
+
+const char *bp_policy_name(enum bp_policy policy);
+
+#endif

@@ -1,0 +1,47 @@
+/* diagnose.c: what a fault address means, see diagnose.h. */
+#include "diagnose.h"
+
+#include "thread.h"
+
+#include <signal.h>
+
+bufpool_state bp_state_seen(uint8_t state)
+{
+    if (state & BP_FREEING) {
+        return BUFPOOL_STATE_FREED;
+    }
+    if (state & BP_EVICTING) {
+        return BUFPOOL_STATE_EVICTED;
+    }
+    return (bufpool_state)(state & BP_STATE_MASK);
+}
+
+/* Has the kernel itself answered "nothing is there", in the way that the pool's trap makes it? An allocated page can be
+ * faulted upon for reasons that are not ours: the host protected it, or closed it to everybody (pkeys). */
+static bool fault_of_trap(const bufpool_pool *pool, int signo)
+{
+    return pool->space.trap == &bp_trap_uffd ? signo == SIGBUS : signo == SIGSEGV;
+}
+
+void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
+                 struct bp_finding *finding)
+{
+    uint64_t offset = address - atomic_load(&pool->first);
+    bool closed = atomic_load(&pool->closed);
+    *finding = (struct bp_finding){
+        .page = offset / pool->page_size, .offset = offset % pool->page_size, .state = BUFPOOL_STATE_CLOSED, .ours = true};
+    if (!closed) {
+        finding->state = bp_state_seen(bp_pages_load(&pool->pages, finding->page));
+    }
+    if (pool->process != bp_process()) {
+        /* Not mapped here. Another mapping that took the addresses since the fork is none of ours. */
+        finding->flags |= BUFPOOL_FAULT_FORKED;
+        finding->ours = signo == SIGSEGV && code == SEGV_MAPERR;
+        return;
+    }
+    if (closed || finding->state != BUFPOOL_STATE_ALLOCATED || access == BUFPOOL_EXECUTE) {
+        return;
+    }
+    finding->ours = fault_of_trap(pool, signo);
+    finding->flags |= BUFPOOL_FAULT_RACED;
+}

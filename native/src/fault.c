@@ -1,0 +1,295 @@
+/*
+ * fault.c: from a signal to its answer.
+ *
+ * What may run here: the interrupted code may hold any lock, so nothing below takes one, allocates, or uses stdio; it reads
+ * the pool's tables, makes system calls, and builds text in fixed buffers. Three steps, in files of their own: diagnose
+ * (pure), record and report, and what happens next:
+ *
+ *   a guarded call is open in this thread   -> the fault is its result (siglongjmp)
+ *   the pool has a callback                 -> its verdict
+ *   on_fault                                -> abort, resume, raise
+ *
+ * A fault inside one of our own careful reads (the unwinder on a broken stack) goes back there. A stray access made by the
+ * host's callback is a stray access like any other, but is not given to the callback again. A signal that a later handler
+ * (faulthandler) raises again after a fault of ours, without an address, is let go: the instruction is run again and faults
+ * into us.
+ */
+#include "diagnose.h"
+#include "error.h"
+#include "guard.h"
+#include "owed.h"
+#include "report.h"
+#include "scratch.h"
+#include "signal.h"
+#include "stack.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#ifndef BUS_MCEERR_AR
+#define BUS_MCEERR_AR 4
+#define BUS_MCEERR_AO 5
+#endif
+
+#define MAX_RESTARTS 1000
+
+struct event {
+    int signo;
+    siginfo_t *info;
+    void *context;
+    struct bp_machine machine;
+    bufpool_pool *pool; /* visited until leave() */
+    bufpool_fault fault;
+};
+
+static _Atomic uint64_t sequence;
+
+static void fill_fault(struct event *event, const struct bp_finding *finding)
+{
+    const bufpool_pool *pool = event->pool;
+    bufpool_fault *fault = &event->fault;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    memset(fault, 0, sizeof *fault);
+    fault->size = sizeof *fault;
+    fault->address = (uintptr_t)event->info->si_addr;
+    fault->pc = event->machine.pc;
+    fault->page = finding->page;
+    fault->offset = finding->offset;
+    fault->pool_address = atomic_load(&pool->first);
+    fault->pool_capacity = pool->capacity;
+    fault->page_size = pool->page_size;
+    fault->time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    fault->pid = (int32_t)getpid();
+    fault->thread_id = bp_thread_id();
+    fault->signal = event->signo;
+    fault->flags = finding->flags;
+    fault->access = event->machine.access;
+    fault->state = finding->state;
+    prctl(PR_GET_NAME, fault->thread_name);
+    memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
+    strncpy(fault->memory, pool->space.memory->name, sizeof fault->memory - 1);
+    strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
+}
+
+static void walk_stack(struct event *event)
+{
+    event->fault.stack_depth = bp_stack_walk(&event->machine, event->fault.stack, BUFPOOL_STACK_DEPTH);
+}
+
+/* Counts the fault, keeps it for bufpool_faults(), and writes it to the log. */
+static void record(struct event *event)
+{
+    bufpool_pool *pool = event->pool;
+    event->fault.sequence = atomic_fetch_add(&sequence, 1) + 1;
+    struct bp_ring_entry *entry = &pool->ring[atomic_fetch_add(&pool->faults, 1) % BP_FAULT_RING];
+    uint64_t serial = atomic_load(&entry->serial);
+    if (serial % 2 == 0 && atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1)) {
+        entry->fault = event->fault;
+        atomic_store(&entry->serial, serial + 2);
+    } else {
+        atomic_fetch_add(&pool->reports_lost, 1);
+    }
+    bp_report_log(pool, &event->fault);
+}
+
+static void leave(struct event *event)
+{
+    bp_pool_leave(event->pool);
+}
+
+/* Ends a guarded call. Does not return. */
+static void jump_to_guard(struct event *event)
+{
+    struct bp_guard *guard = bp_thread.guards;
+    walk_stack(event);
+    record(event);
+    leave(event);
+    bp_fault_copy(guard->fault, &event->fault);
+    /* sigsetjmp kept no mask: this is the one of the interrupted code. */
+    pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)event->context)->uc_sigmask, NULL);
+    siglongjmp(guard->place, 1);
+}
+
+/* The instruction that strayed a moment ago has strayed again, with no call into the library since: another thread's call
+ * re-armed the page before it was over. One access, one report. */
+static bool is_repeat(const struct event *event)
+{
+    return bp_thread.last_epoch == bp_thread.epoch && bp_thread.last_pc == event->machine.pc &&
+           bp_thread.last_address == event->fault.address && bp_thread.last_pc != 0;
+}
+
+static void remember_access(const struct event *event)
+{
+    bp_thread.last_epoch = bp_thread.epoch;
+    bp_thread.last_pc = event->machine.pc;
+    bp_thread.last_address = event->fault.address;
+}
+
+static bool divert(struct event *event)
+{
+    return event->fault.access != BUFPOOL_EXECUTE &&
+           bp_scratch_divert(event->pool, event->fault.page, (uintptr_t)event->fault.address);
+}
+
+static void report_and_die(struct event *event)
+{
+    leave(event);
+    bp_report_stderr(&event->fault);
+    bp_report_wait();
+    bp_signal_default(event->signo, event->info);
+}
+
+static void resume(struct event *event)
+{
+    bool diverted = divert(event);
+    if (!diverted) {
+        report_and_die(event);
+        return;
+    }
+    remember_access(event);
+    bool owed = event->pool->policy == BP_RAISE && bp_owed_push(&event->fault);
+    if (!owed) {
+        if (event->pool->policy == BP_RAISE) {
+            atomic_fetch_add(&event->pool->reports_lost, 1);
+        }
+        bp_report_stderr(&event->fault);
+    }
+    leave(event);
+}
+
+/* What on_fault says. */
+static void apply_policy(struct event *event)
+{
+    walk_stack(event);
+    record(event);
+    if (event->pool->policy == BP_ABORT) {
+        report_and_die(event);
+    } else {
+        resume(event);
+    }
+}
+
+/* false: pass the signal on. */
+static bool ask_callback(struct event *event, bufpool_fault_callback callback, void *context)
+{
+    bufpool_pool *pool = event->pool;
+    walk_stack(event);
+    leave(event); /* the callback may close the pool, or never come back */
+    uintptr_t outer = bp_thread.callback_frame;
+    bp_thread.callback_frame = (uintptr_t)__builtin_frame_address(0);
+    bufpool_verdict verdict = callback(&event->fault, context);
+    bp_thread.callback_frame = outer;
+    if (!bp_pool_visit(pool)) {
+        return true; /* gone: the instruction will fault again, as somebody else's */
+    }
+    bool again = bp_thread.last_pc == event->machine.pc && bp_thread.last_address == event->fault.address;
+    bp_thread.restarts = verdict == BUFPOOL_VERDICT_RESTART && again ? bp_thread.restarts + 1 : 0;
+    if (verdict == BUFPOOL_VERDICT_RESTART && bp_thread.restarts < MAX_RESTARTS) {
+        remember_access(event);
+        bp_thread.last_epoch--; /* not a repeat: the callback is asked again */
+        leave(event);
+        return true;
+    }
+    if (verdict == BUFPOOL_VERDICT_PASS) {
+        leave(event);
+        return false;
+    }
+    record(event);
+    if (verdict == BUFPOOL_VERDICT_RESUME && divert(event)) {
+        remember_access(event);
+        leave(event);
+    } else if (pool->policy == BP_ABORT) {
+        report_and_die(event);
+    } else {
+        resume(event);
+    }
+    return true;
+}
+
+/* Are we below the frame of a running callback? One that left by longjmp is above us no more. */
+static bool in_callback(void)
+{
+    return bp_thread.callback_frame != 0 && (uintptr_t)__builtin_frame_address(0) < bp_thread.callback_frame;
+}
+
+static bool answer(struct event *event)
+{
+    if (bp_thread.guards != NULL) {
+        jump_to_guard(event);
+    }
+    if (is_repeat(event) && divert(event)) {
+        atomic_fetch_add(&event->pool->repeats, 1);
+        leave(event);
+        return true;
+    }
+    bufpool_fault_callback callback = atomic_load(&event->pool->callback);
+    if (callback != NULL && !in_callback()) {
+        return ask_callback(event, callback, atomic_load(&event->pool->callback_context));
+    }
+    apply_policy(event);
+    return true;
+}
+
+/* A signal sent by this very thread (raise) after a fault that another handler saw first: the processor state still names
+ * that fault's address. */
+static bool is_raised_again(const struct event *event)
+{
+    if (event->info->si_code > 0 || event->info->si_code == SI_QUEUE || event->info->si_pid != getpid()) {
+        return false;
+    }
+    uintptr_t address = (uintptr_t)event->machine.last_fault;
+    bufpool_pool *pool = bp_pool_at(address);
+    if (pool == NULL || !bp_pool_visit(pool)) {
+        return false;
+    }
+    bool hole = atomic_load(&pool->closed) || pool->process != bp_process() ||
+                bp_state_seen(bp_pages_load(&pool->pages, (address - atomic_load(&pool->first)) / pool->page_size)) !=
+                    BUFPOOL_STATE_ALLOCATED;
+    bp_pool_leave(pool);
+    /* Once: if the instruction does not fault again, the raise was meant. */
+    bool first = bp_thread.raised_address != address;
+    bp_thread.raised_address = first && hole ? address : 0;
+    return first && hole;
+}
+
+bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
+{
+    if ((signo != SIGBUS && signo != SIGSEGV) || info == NULL || context == NULL) {
+        return false;
+    }
+    struct event event = {.signo = signo, .info = info, .context = context};
+    bp_machine_read(context, &event.machine);
+    if (info->si_code <= 0) {
+        return is_raised_again(&event);
+    }
+    if (bp_thread.probe != NULL) {
+        siglongjmp(*bp_thread.probe, 1);
+    }
+    if (signo == SIGBUS && (info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO)) {
+        return false; /* broken hardware */
+    }
+    bp_thread.raised_address = 0;
+    event.pool = bp_pool_at((uintptr_t)info->si_addr);
+    if (event.pool == NULL || !bp_pool_visit(event.pool)) {
+        return false;
+    }
+    struct bp_finding finding;
+    bp_diagnose(event.pool, (uintptr_t)info->si_addr, event.machine.access, signo, info->si_code, &finding);
+    if (!finding.ours) {
+        leave(&event);
+        return false;
+    }
+    int keep = errno;
+    fill_fault(&event, &finding);
+    bool ours = answer(&event);
+    errno = keep;
+    return ours;
+}

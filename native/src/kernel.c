@@ -1,0 +1,277 @@
+/* kernel.c: the system calls of kernel.h. */
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+
+/* include/uapi/linux/pidfd.h, Linux 6.15: stands for the calling process wherever a pidfd is expected. A real pidfd would go
+ * on naming the parent after a fork. */
+#define BP_PIDFD_SELF_PROCESS (-10001)
+
+static int result(long value)
+{
+    return value < 0 ? -errno : (int)value;
+}
+
+int bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address)
+{
+    void *place = mmap(hint, length, protection, flags, fd, 0);
+    if (place == MAP_FAILED) {
+        return -errno;
+    }
+    *address = place;
+    return 0;
+}
+
+int bp_kernel_munmap(void *address, size_t length)
+{
+    return result(munmap(address, length));
+}
+
+int bp_kernel_mprotect(void *address, size_t length, int protection)
+{
+    return result(mprotect(address, length, protection));
+}
+
+int bp_kernel_mremap(void *from, size_t length, void *to)
+{
+    return mremap(from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? -errno : 0;
+}
+
+int bp_kernel_madvise(void *address, size_t length, int advice)
+{
+    int code;
+    do {
+        code = result(madvise(address, length, advice));
+    } while (code == -EINTR);
+    return code;
+}
+
+int bp_kernel_discard(void *address, size_t length)
+{
+    int code = bp_kernel_madvise(address, length, MADV_DONTNEED);
+    return code == -EINVAL ? bp_kernel_madvise(address, length, MADV_DONTNEED_LOCKED) : code;
+}
+
+int bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *done)
+{
+    static atomic_bool refused;
+    struct iovec vectors[64];
+    *done = 0;
+    if (atomic_load_explicit(&refused, memory_order_relaxed)) {
+        return -ENOSYS;
+    }
+    while (*done < count) {
+        size_t batch = count - *done < 64 ? count - *done : 64;
+        for (size_t i = 0; i < batch; i++) {
+            vectors[i].iov_base = (void *)ranges[*done + i].address;
+            vectors[i].iov_len = ranges[*done + i].length;
+        }
+        long bytes = syscall(SYS_process_madvise, BP_PIDFD_SELF_PROCESS, vectors, batch, MADV_DONTNEED, 0);
+        if (bytes < 0) {
+            /* Locked memory answers EINVAL too, and so does a kernel that lacks DONTNEED here: the caller goes on one by
+             * one in any case, but only what will never work is remembered. */
+            if (errno == EPERM || errno == ENOSYS || errno == EBADF) {
+                atomic_store_explicit(&refused, true, memory_order_relaxed);
+            }
+            return errno == EINTR ? -EAGAIN : -ENOSYS;
+        }
+        size_t left = (size_t)bytes;
+        size_t whole = 0;
+        while (whole < batch && left >= vectors[whole].iov_len) {
+            left -= vectors[whole++].iov_len;
+        }
+        *done += whole;
+        if (whole < batch) {
+            return -EAGAIN;
+        }
+    }
+    return 0;
+}
+
+int bp_kernel_memfd(const char *name, uint64_t length)
+{
+    int fd = result(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (fd < 0) {
+        return fd;
+    }
+    int code = result(ftruncate(fd, (off_t)length));
+    /* A peer that shrank the file would turn allocated pages into bus errors. */
+    if (code == 0) {
+        code = result(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
+    }
+    if (code < 0) {
+        close(fd);
+        return code;
+    }
+    return fd;
+}
+
+int bp_kernel_punch(int fd, uint64_t offset, uint64_t length)
+{
+    int code;
+    do {
+        code = result(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+    } while (code == -EINTR);
+    return code;
+}
+
+int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset)
+{
+    const char *from = data;
+    while (size > 0) {
+        ssize_t written = pwrite(fd, from, size, (off_t)offset);
+        if (written < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return -errno;
+        }
+        from += written;
+        offset += (uint64_t)written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+int bp_kernel_close(int fd)
+{
+    return result(close(fd));
+}
+
+int bp_kernel_uffd_open(void)
+{
+    int fd = result(syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK));
+    if (fd == -EPERM || fd == -ENOSYS) {
+        /* A container may be given the device in place of the system call. */
+        int refused = fd;
+        int device = result(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+        if (device < 0) {
+            return refused;
+        }
+        fd = result(ioctl(device, USERFAULTFD_IOC_NEW, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK));
+        close(device);
+    }
+    if (fd < 0) {
+        return fd;
+    }
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM};
+    if (ioctl(fd, UFFDIO_API, &api) != 0) {
+        int code = -errno;
+        close(fd);
+        return code;
+    }
+    return fd;
+}
+
+int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length)
+{
+    struct uffdio_register range = {.range = {address, length}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    return result(ioctl(uffd, UFFDIO_REGISTER, &range));
+}
+
+int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done)
+{
+    struct uffdio_copy copy = {.dst = to, .src = (uintptr_t)from, .len = length};
+    int code = result(ioctl(uffd, UFFDIO_COPY, &copy));
+    *done = copy.copy > 0 ? (size_t)copy.copy : 0;
+    return code;
+}
+
+int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done)
+{
+    struct uffdio_zeropage zero = {.range = {to, length}};
+    int code = result(ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+    *done = zero.zeropage > 0 ? (size_t)zero.zeropage : 0;
+    return code;
+}
+
+int bp_kernel_open_log(const char *path)
+{
+    return result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600));
+}
+
+int bp_kernel_open_read(const char *path)
+{
+    return result(open(path, O_RDONLY | O_CLOEXEC));
+}
+
+ssize_t bp_kernel_read(int fd, void *buffer, size_t size)
+{
+    ssize_t got;
+    do {
+        got = read(fd, buffer, size);
+    } while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+int bp_kernel_write(int fd, const void *data, size_t size, int once)
+{
+    const char *from = data;
+    int patience = 1000; /* a full pipe without a reader must not hold a crashing process for ever: one second */
+    while (size > 0) {
+        ssize_t written = write(fd, from, size);
+        if (written < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            if (errno == EAGAIN && patience-- > 0) {
+                bp_kernel_sleep_ns(1000000);
+                continue;
+            }
+            return -errno;
+        }
+        if (once && (size_t)written < size) {
+            return -ENOSPC;
+        }
+        from += written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+int32_t bp_kernel_thread(void)
+{
+    return (int32_t)syscall(SYS_gettid);
+}
+
+int bp_kernel_thread_alive(int32_t thread)
+{
+    return syscall(SYS_tgkill, getpid(), thread, 0) == 0;
+}
+
+int64_t bp_kernel_monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void bp_kernel_sleep_ns(int64_t ns)
+{
+    struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    nanosleep(&time, NULL);
+}

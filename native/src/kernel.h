@@ -1,0 +1,65 @@
+/*
+ * kernel.h: every request that bufpool makes of the kernel, one thin function each.
+ *
+ * Each returns 0 (or a count, or a descriptor) or -errno, retries EINTR, and may be called in a signal handler: none
+ * allocates or takes a lock. They stand in a file of their own so that a test can replace one at link time
+ * (-Wl,--wrap=bp_kernel_mmap) and make it fail. What the C library's headers may be too old to know is defined here;
+ * whether the kernel knows it is found out by trying, never by version number.
+ */
+#ifndef BP_KERNEL_H
+#define BP_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Linux 6.13 for anonymous memory, 6.15 for files (mm/madvise.c). */
+#define BP_MADV_GUARD_INSTALL 102
+#define BP_MADV_GUARD_REMOVE 103
+
+struct bp_range {
+    uintptr_t address;
+    size_t length;
+};
+
+/* mmap; *address receives the place. */
+int bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address);
+int bp_kernel_munmap(void *address, size_t length);
+int bp_kernel_mprotect(void *address, size_t length, int protection);
+int bp_kernel_mremap(void *from, size_t length, void *to);
+int bp_kernel_madvise(void *address, size_t length, int advice);
+
+/* MADV_DONTNEED, also on locked memory. */
+int bp_kernel_discard(void *address, size_t length);
+
+/* MADV_DONTNEED on many ranges with one call (process_madvise on this process). Returns 0 and *done ranges that were
+ * dropped whole; -ENOSYS where this kernel, or a seccomp filter, does not allow it. */
+int bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *done);
+
+int bp_kernel_memfd(const char *name, uint64_t length);
+int bp_kernel_punch(int fd, uint64_t offset, uint64_t length);
+int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset);
+int bp_kernel_close(int fd);
+
+/* A user-mode-only userfaultfd with the SIGBUS feature, tried by system call, then by /dev/userfaultfd. */
+int bp_kernel_uffd_open(void);
+int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length);
+
+/* UFFDIO_COPY and UFFDIO_ZEROPAGE. *done receives the bytes filled, also on an error. */
+int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
+int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done);
+
+/* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600. */
+int bp_kernel_open_log(const char *path);
+int bp_kernel_open_read(const char *path);
+ssize_t bp_kernel_read(int fd, void *buffer, size_t size);
+
+/* Writes all of it; with once set, by a single write(2), so that a line never tears. */
+int bp_kernel_write(int fd, const void *data, size_t size, int once);
+
+int32_t bp_kernel_thread(void);
+int bp_kernel_thread_alive(int32_t thread);
+int64_t bp_kernel_monotonic_ns(void);
+void bp_kernel_sleep_ns(int64_t ns);
+
+#endif

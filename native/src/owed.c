@@ -1,0 +1,196 @@
+/* owed.c: queues of faults owed to threads, see owed.h. */
+#include "owed.h"
+
+#include "error.h"
+#include "guard.h"
+#include "report.h"
+#include "scratch.h"
+#include "thread.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHUNK_FAULTS 64
+
+struct chunk {
+    struct chunk *next;
+    uint32_t used; /* entries written */
+    uint32_t gone; /* entries handed over, from the front */
+    bufpool_fault faults[CHUNK_FAULTS]; /* size 0: handed over out of turn */
+};
+
+struct bp_owed {
+    struct bp_owed *next; /* all queues; set once */
+    _Atomic int32_t thread;
+    _Atomic int32_t process;
+    atomic_flag held;
+    struct chunk *first;
+    struct chunk *last;
+    _Atomic uint32_t count;
+};
+
+static _Atomic(struct bp_owed *) queues;
+
+static bool hold(struct bp_owed *queue)
+{
+    for (int patience = 0; patience < 10000; patience++) {
+        if (!atomic_flag_test_and_set(&queue->held)) {
+            return true;
+        }
+        bp_kernel_sleep_ns(100000);
+    }
+    return false;
+}
+
+static void drop(struct bp_owed *queue)
+{
+    atomic_flag_clear(&queue->held);
+}
+
+static bool map(size_t size, void **place)
+{
+    return bp_kernel_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, place) == 0;
+}
+
+static bool has_ended(struct bp_owed *queue)
+{
+    return atomic_load(&queue->process) != bp_process() || !bp_kernel_thread_alive(atomic_load(&queue->thread));
+}
+
+/* This thread's queue, found or made. */
+static struct bp_owed *own_queue(void)
+{
+    int32_t self = bp_thread_id();
+    struct bp_owed *mine = bp_thread.owed;
+    if (mine != NULL && atomic_load(&mine->process) == bp_process()) {
+        return mine;
+    }
+    for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
+        int32_t before = atomic_load(&queue->thread);
+        if (before != self && atomic_load(&queue->count) == 0 && has_ended(queue) &&
+            atomic_compare_exchange_strong(&queue->thread, &before, self)) {
+            atomic_store(&queue->process, bp_process());
+            return bp_thread.owed = queue;
+        }
+    }
+    void *place;
+    if (!map(sizeof(struct bp_owed), &place)) {
+        return NULL;
+    }
+    struct bp_owed *queue = place;
+    atomic_store(&queue->thread, self);
+    atomic_store(&queue->process, bp_process());
+    queue->next = atomic_load(&queues);
+    while (!atomic_compare_exchange_weak(&queues, &queue->next, queue)) {
+    }
+    return bp_thread.owed = queue;
+}
+
+static bool append(struct bp_owed *queue, const bufpool_fault *fault)
+{
+    struct chunk *chunk = queue->last;
+    if (chunk == NULL || chunk->used == CHUNK_FAULTS) {
+        void *place;
+        if (!map(sizeof(struct chunk), &place)) {
+            return false;
+        }
+        *(chunk == NULL ? &queue->first : &chunk->next) = place;
+        queue->last = chunk = place;
+    }
+    chunk->faults[chunk->used++] = *fault;
+    atomic_fetch_add(&queue->count, 1);
+    return true;
+}
+
+bool bp_owed_push(const bufpool_fault *fault)
+{
+    struct bp_owed *queue = own_queue();
+    if (queue == NULL || atomic_load(&queue->count) >= BP_OWED_MAX || !hold(queue)) {
+        return false;
+    }
+    bool kept = append(queue, fault);
+    drop(queue);
+    return kept;
+}
+
+/* The oldest fault of the queue, of one pool if base is not 0. */
+static bool take(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
+{
+    if (atomic_load(&queue->count) == 0 || !hold(queue)) {
+        return false;
+    }
+    bool found = false;
+    for (struct chunk *chunk = queue->first; chunk != NULL && !found; chunk = chunk->next) {
+        for (uint32_t i = chunk->gone; i < chunk->used && !found; i++) {
+            bufpool_fault *entry = &chunk->faults[i];
+            if (entry->size != 0 && (base == 0 || entry->pool_address == base)) {
+                *fault = *entry;
+                entry->size = 0;
+                atomic_fetch_sub(&queue->count, 1);
+                found = true;
+            }
+        }
+        while (chunk->gone < chunk->used && chunk->faults[chunk->gone].size == 0) {
+            chunk->gone++;
+        }
+    }
+    while (queue->first != NULL && queue->first->gone == CHUNK_FAULTS) {
+        struct chunk *empty = queue->first;
+        queue->first = empty->next;
+        if (queue->first == NULL) {
+            queue->last = NULL;
+        }
+        bp_kernel_munmap(empty, sizeof *empty);
+    }
+    drop(queue);
+    return found;
+}
+
+static int hand_over(const bufpool_fault *from, bufpool_fault *to)
+{
+    if (to != NULL) {
+        bp_fault_copy(to, from);
+    }
+    return bp_guard_error(from);
+}
+
+int bufpool_check(bufpool_fault *fault)
+{
+    bp_thread.epoch++;
+    if (bp_thread.scratches > 0) {
+        bp_scratch_rearm_thread();
+    }
+    bufpool_fault owed;
+    struct bp_owed *mine = bp_thread.owed;
+    if (mine == NULL || atomic_load(&mine->process) != bp_process() || !take(mine, 0, &owed)) {
+        return 0;
+    }
+    return hand_over(&owed, fault);
+}
+
+int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault)
+{
+    bufpool_fault owed;
+    uint64_t base = pool == NULL ? 0 : atomic_load(&pool->first);
+    for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
+        bool here = atomic_load(&queue->process) == bp_process();
+        if (here && atomic_load(&queue->count) > 0 && has_ended(queue) && take(queue, base, &owed)) {
+            return hand_over(&owed, fault);
+        }
+    }
+    return 0;
+}
+
+int bufpool_flush(bufpool_pool *pool)
+{
+    bufpool_fault owed;
+    uint64_t base = pool == NULL ? 0 : atomic_load(&pool->first);
+    int written = 0;
+    for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
+        while (atomic_load(&queue->process) == bp_process() && take(queue, base, &owed)) {
+            bp_report_stderr(&owed);
+            written++;
+        }
+    }
+    return written;
+}

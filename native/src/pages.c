@@ -1,0 +1,192 @@
+/* pages.c: page states and the index of free pages, see pages.h. */
+#include "pages.h"
+
+#include "kernel.h"
+
+#include <sys/mman.h>
+
+#define FULL UINT64_MAX
+
+int bp_pages_open(struct bp_pages *pages, uint64_t count)
+{
+    size_t sizes[BP_LEVELS];
+    size_t states = (count + 7) / 8 * 8;
+    size_t total = states;
+    *pages = (struct bp_pages){.count = count};
+    uint64_t bits = count;
+    do {
+        pages->words[pages->depth] = (bits + 63) / 64;
+        sizes[pages->depth] = pages->words[pages->depth] * 8;
+        total += sizes[pages->depth];
+        bits = pages->words[pages->depth];
+        pages->depth++;
+    } while (bits > 1);
+    void *place;
+    /* Unlocked while inaccessible: under mlockall(MCL_FUTURE) a writable mapping would be filled whole. */
+    int code = bp_kernel_mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &place);
+    if (code < 0) {
+        return code;
+    }
+    munlock(place, total);
+    code = bp_kernel_mprotect(place, total, PROT_READ | PROT_WRITE);
+    if (code < 0) {
+        bp_kernel_munmap(place, total);
+        return code;
+    }
+    bp_kernel_madvise(place, total, MADV_NOHUGEPAGE); /* "only where touched" means 4 KiB, not 2 MiB */
+    pages->states = place;
+    pages->mapped = total;
+    char *next = (char *)place + states;
+    bits = count;
+    for (int level = 0; level < pages->depth; level++) {
+        pages->levels[level] = (_Atomic uint64_t *)next;
+        next += sizes[level];
+        if (bits % 64 != 0) {
+            atomic_store(&pages->levels[level][bits / 64], FULL << (bits % 64)); /* no pages there */
+        }
+        bits = pages->words[level];
+    }
+    return 0;
+}
+
+void bp_pages_close(struct bp_pages *pages)
+{
+    if (pages->mapped > 0) {
+        bp_kernel_munmap((void *)pages->states, pages->mapped);
+        pages->mapped = 0;
+    }
+}
+
+/* Word `word` of `level` is no longer full: say so above. */
+static void summarise_open(struct bp_pages *pages, int level, uint64_t word)
+{
+    while (++level < pages->depth) {
+        uint64_t bit = UINT64_C(1) << (word % 64);
+        word /= 64;
+        if (atomic_fetch_and(&pages->levels[level][word], ~bit) != FULL) {
+            return;
+        }
+    }
+}
+
+/* Word `word` of `level` has become full: say so above, and look again, since it may have been opened meanwhile. */
+static void summarise_full(struct bp_pages *pages, int level, uint64_t word)
+{
+    while (level + 1 < pages->depth) {
+        uint64_t bit = UINT64_C(1) << (word % 64);
+        uint64_t above = atomic_fetch_or(&pages->levels[level + 1][word / 64], bit) | bit;
+        if (atomic_load(&pages->levels[level][word]) != FULL) {
+            summarise_open(pages, level, word);
+            return;
+        }
+        if (above != FULL) {
+            return;
+        }
+        level++;
+        word /= 64;
+    }
+}
+
+/* Sets the page's bit; false if it was set. */
+static bool set_bit(struct bp_pages *pages, uint64_t page)
+{
+    uint64_t bit = UINT64_C(1) << (page % 64);
+    uint64_t before = atomic_fetch_or(&pages->levels[0][page / 64], bit);
+    if ((before | bit) == FULL) {
+        summarise_full(pages, 0, page / 64);
+    }
+    return (before & bit) == 0;
+}
+
+static bool clear_bit(struct bp_pages *pages, uint64_t page)
+{
+    uint64_t bit = UINT64_C(1) << (page % 64);
+    uint64_t before = atomic_fetch_and(&pages->levels[0][page / 64], ~bit);
+    if (before == FULL) {
+        summarise_open(pages, 0, page / 64);
+    }
+    return (before & bit) != 0;
+}
+
+void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page)
+{
+    if (set_bit(pages, page)) {
+        atomic_fetch_add_explicit(&pages->taken, 1, memory_order_relaxed);
+    }
+    uint64_t high = atomic_load_explicit(&pages->high_water, memory_order_relaxed);
+    while (page >= high && !atomic_compare_exchange_weak(&pages->high_water, &high, page + 1)) {
+    }
+}
+
+void bp_pages_mark_free(struct bp_pages *pages, uint64_t page)
+{
+    if (clear_bit(pages, page)) {
+        atomic_fetch_sub_explicit(&pages->taken, 1, memory_order_relaxed);
+    }
+}
+
+/* The first page >= from whose bit is clear, or BP_NO_PAGE. */
+static uint64_t find(struct bp_pages *pages, uint64_t from)
+{
+    int level = 0;
+    uint64_t at = from; /* a bit of `level` */
+    while (level < pages->depth) {
+        uint64_t word = at / 64;
+        if (word >= pages->words[level]) {
+            return BP_NO_PAGE;
+        }
+        uint64_t open = ~atomic_load(&pages->levels[level][word]) & (FULL << (at % 64));
+        if (open == 0) {
+            level++;
+            at = word + 1;
+            continue;
+        }
+        at = word * 64 + (uint64_t)__builtin_ctzll(open);
+        if (level == 0) {
+            return at;
+        }
+        level--;
+        at *= 64; /* go on in the word below; if it has filled meanwhile, the search climbs again */
+    }
+    return BP_NO_PAGE;
+}
+
+/* Where the next search begins. */
+static uint64_t start(struct bp_pages *pages)
+{
+    uint64_t cursor = atomic_load_explicit(&pages->cursor, memory_order_relaxed);
+    uint64_t high = atomic_load_explicit(&pages->high_water, memory_order_relaxed);
+    if (cursor >= high) {
+        uint64_t taken = atomic_load_explicit(&pages->taken, memory_order_relaxed);
+        uint64_t rest = high > taken ? high - taken : 0;
+        if (rest >= 1024 && rest >= high / 4) {
+            return 0;
+        }
+    }
+    return cursor;
+}
+
+uint64_t bp_pages_take(struct bp_pages *pages)
+{
+    uint64_t from = start(pages);
+    bool wrapped = from == 0;
+    for (;;) {
+        uint64_t page = find(pages, from);
+        if (page == BP_NO_PAGE) {
+            if (wrapped) {
+                return BP_NO_PAGE;
+            }
+            wrapped = true;
+            from = 0;
+            continue;
+        }
+        uint8_t state = bp_pages_load(pages, page);
+        if (bp_state_is_free(state) && bp_pages_try(pages, page, state, state | BP_BUSY)) {
+            bp_pages_mark_taken(pages, page);
+            atomic_store_explicit(&pages->cursor, page + 1, memory_order_relaxed);
+            return page;
+        }
+        /* BUSY with somebody, whose bit or state follows in a moment. */
+        from = page + 1;
+    }
+}

@@ -1,0 +1,76 @@
+/*
+ * pages.h: the state of each page, and the index that finds a free one.
+ *
+ * The state byte is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY owns
+ * the page until it clears it. The index (one bit a page, with summary levels of one bit per 64-bit word below, a set bit
+ * meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY. Memory: 1.13
+ * bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot damage it.
+ *
+ * All functions are thread-safe and lock-free; reading a state and the functions of the handler (bp_pages_try, _settle) are
+ * async-signal-safe.
+ */
+#ifndef BP_PAGES_H
+#define BP_PAGES_H
+
+#include <bufpool/bufpool.h>
+#include <stdatomic.h>
+
+/* A state byte: a bufpool_state in the low bits, and flags. */
+#define BP_STATE_MASK 0x07u
+#define BP_EVICTING 0x10u /* with BUSY: allocated, being evicted */
+#define BP_FREEING 0x20u  /* with BUSY: being freed */
+#define BP_SCRATCH 0x40u  /* a hole of which a granule shows the scratch pattern */
+#define BP_BUSY 0x80u     /* somebody is changing it */
+
+#define BP_NO_PAGE UINT64_MAX
+#define BP_LEVELS 6 /* 64^6 pages */
+
+struct bp_pages {
+    uint64_t count;
+    _Atomic uint8_t *states;
+    _Atomic uint64_t *levels[BP_LEVELS]; /* levels[0]: a bit per page */
+    uint64_t words[BP_LEVELS];
+    int depth;
+    size_t mapped; /* bytes of the one mapping that holds it all, beginning at states */
+    _Atomic uint64_t cursor;
+    _Atomic uint64_t high_water;
+    _Atomic uint64_t taken; /* pages whose index bit is set */
+};
+
+/* Reserves the tables, all pages "unallocated". Errors: -ENOMEM. */
+int bp_pages_open(struct bp_pages *pages, uint64_t count);
+void bp_pages_close(struct bp_pages *pages);
+
+static inline uint8_t bp_pages_load(const struct bp_pages *pages, uint64_t page)
+{
+    return atomic_load(&pages->states[page]);
+}
+
+static inline bool bp_pages_try(struct bp_pages *pages, uint64_t page, uint8_t from, uint8_t to)
+{
+    return atomic_compare_exchange_strong(&pages->states[page], &from, to);
+}
+
+/* Ends a claim: the owner of BUSY writes the new state. */
+static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint8_t state)
+{
+    atomic_store(&pages->states[page], state);
+}
+
+/* May the page be allocated as it stands? */
+static inline bool bp_state_is_free(uint8_t state)
+{
+    return state == BUFPOOL_STATE_UNALLOCATED || state == BUFPOOL_STATE_FREED;
+}
+
+/* Finds a free page and claims it: its state becomes BUSY over what it was. BP_NO_PAGE if there is none. Numbers rise from
+ * call to call and wrap, so that a freed number rests as long as possible; the wrap comes early when a quarter of the
+ * numbers in use so far (and at least 1024) is free again, so that a huge pool does not wander through all its addresses. */
+uint64_t bp_pages_take(struct bp_pages *pages);
+
+/* Put a page into the index as taken (a page claimed by other means than bp_pages_take()) or free. The caller has the page
+ * BUSY. */
+void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page);
+void bp_pages_mark_free(struct bp_pages *pages, uint64_t page);
+
+#endif

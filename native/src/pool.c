@@ -1,0 +1,381 @@
+/* pool.c: opening, closing and finding pools. */
+#include "pool.h"
+
+#include "config.h"
+#include "error.h"
+#include "scratch.h"
+#include "signal.h"
+#include "stack.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define KEEP_CLOSED 64
+#define KEEP_CLOSED_BYTES (UINT64_C(32) << 40)
+
+/* Guards the list of descriptors and what becomes of closed ranges; never taken by a handler. */
+static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(bufpool_pool *) descriptors;
+static uint64_t closings;
+static uint64_t openings;
+
+static void registry_lock(void)
+{
+    pthread_mutex_lock(&registry);
+}
+
+static void registry_unlock(void)
+{
+    pthread_mutex_unlock(&registry);
+}
+
+bufpool_pool *bp_pool_first(void)
+{
+    return atomic_load_explicit(&descriptors, memory_order_acquire);
+}
+
+bufpool_pool *bp_pool_at(uintptr_t address)
+{
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        uintptr_t first = atomic_load(&pool->first);
+        if (first != 0 && first <= address && address < atomic_load(&pool->end)) {
+            return pool;
+        }
+    }
+    return NULL;
+}
+
+bool bp_pool_visit(bufpool_pool *pool)
+{
+    atomic_fetch_add(&pool->users, 1);
+    if (atomic_load(&pool->first) == 0) {
+        atomic_fetch_sub(&pool->users, 1);
+        return false;
+    }
+    return true;
+}
+
+void bp_pool_leave(bufpool_pool *pool)
+{
+    atomic_fetch_sub(&pool->users, 1);
+}
+
+int bp_pool_enter(bufpool_pool *pool)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass the pool that bufpool_open() gave");
+    }
+    bp_thread.epoch++;
+    if (bp_thread.scratches > 0) {
+        bp_scratch_rearm_thread();
+    }
+    if (!bp_pool_visit(pool)) {
+        return bp_error(BUFPOOL_ECLOSED, "this pool is closed");
+    }
+    if (atomic_load(&pool->closed)) {
+        bp_pool_leave(pool);
+        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+    }
+    if (pool->process != bp_process()) {
+        bp_pool_leave(pool);
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "pool \"%s\" belongs to process %d and is not inherited by its forked child %d: open a pool in the "
+                        "child", pool->name, pool->process, (int)getpid());
+    }
+    if (atomic_load_explicit(&pool->scratched, memory_order_relaxed) > 0) {
+        bp_scratch_rearm_pool(pool, false);
+    }
+    return 0;
+}
+
+/* ---- Closed ranges ---- */
+
+/* Gives the range and the tables of a closed pool back; the descriptor may be used again. */
+static void retire(bufpool_pool *pool)
+{
+    uintptr_t first = atomic_load(&pool->first);
+    atomic_store(&pool->first, 0);
+    while (atomic_load(&pool->users) > 0) {
+        bp_kernel_sleep_ns(10000);
+    }
+    bp_kernel_munmap((void *)first, pool->capacity);
+    bp_kernel_munmap(pool->ring, BP_FAULT_RING * sizeof *pool->ring);
+    if (pool->log >= 0) {
+        bp_kernel_close(pool->log);
+    }
+    pool->closed_at = 0;
+}
+
+/* Retires the oldest closed pool that nobody keeps; false if there is none. */
+static bool retire_oldest(void)
+{
+    bufpool_pool *oldest = NULL;
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (pool->closed_at != 0 && atomic_load(&pool->kept) == 0 && pool->process == bp_process() &&
+            (oldest == NULL || pool->closed_at < oldest->closed_at)) {
+            oldest = pool;
+        }
+    }
+    if (oldest != NULL) {
+        retire(oldest);
+    }
+    return oldest != NULL;
+}
+
+static void limit_closed(void)
+{
+    for (;;) {
+        uint64_t bytes = 0;
+        int count = 0;
+        for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+            if (pool->closed_at != 0) {
+                bytes += pool->capacity;
+                count++;
+            }
+        }
+        if ((count <= KEEP_CLOSED && bytes <= KEEP_CLOSED_BYTES) || !retire_oldest()) {
+            return;
+        }
+    }
+}
+
+/* ---- Opening ---- */
+
+/* A descriptor that is not in use, cleared but for its place in the list. */
+static int take_descriptor(bufpool_pool **taken)
+{
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (atomic_load(&pool->first) == 0 && pool->closed_at == 0 && atomic_load(&pool->users) == 0) {
+            memset((char *)pool + offsetof(bufpool_pool, end), 0, sizeof *pool - offsetof(bufpool_pool, end));
+            *taken = pool;
+            return 0;
+        }
+    }
+    void *place;
+    int code = bp_kernel_mmap(NULL, sizeof **taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &place);
+    if (code < 0) {
+        return bp_error(code, "cannot map %zu bytes for a pool: %s", sizeof **taken, strerror(-code));
+    }
+    *taken = place;
+    (*taken)->next = bp_pool_first();
+    atomic_store_explicit(&descriptors, *taken, memory_order_release);
+    return 0;
+}
+
+/* Tries the mechanisms in order; only one that is not supported leads to the next, a lack of resources ends it. */
+static int open_space(bufpool_pool *pool, const struct bp_config *config)
+{
+    bool lazy = (config->flags & BUFPOOL_LAZY_ZERO) != 0;
+    if (config->trap != NULL) {
+        return bp_space_open(&pool->space, config->memory, config->trap, config->capacity, lazy, pool->name);
+    }
+    size_t length = 0;
+    for (size_t n = 0; bp_trap_candidate(n) != NULL; n++) {
+        const struct bp_trap *trap = bp_trap_candidate(n);
+        int code = bp_space_open(&pool->space, config->memory, trap, config->capacity, lazy, pool->name);
+        if (code != BUFPOOL_EUNSUPPORTED) {
+            return code;
+        }
+        if (length < sizeof pool->trap_note) {
+            length += (size_t)snprintf(pool->trap_note + length, sizeof pool->trap_note - length, "%s%s: %s",
+                                       length > 0 ? "; " : "", trap->name, bp_error_text());
+        }
+    }
+    return bp_error(BUFPOOL_EUNSUPPORTED, "no trap works for memory \"%s\": %s", config->memory->name, pool->trap_note);
+}
+
+static int open_log(bufpool_pool *pool, const char *path)
+{
+    pool->log = path == NULL ? -1 : bp_kernel_open_log(path);
+    if (path != NULL && pool->log < 0) {
+        return bp_error(pool->log, "cannot open the log \"%s\": %s%s", path, strerror(-pool->log),
+                        pool->log == -ELOOP ? " (it is a symbolic link, which is not followed)" : "");
+    }
+    return 0;
+}
+
+/* Fills a cleared descriptor; on an error nothing is left open. */
+static int build(bufpool_pool *pool, const struct bp_config *config)
+{
+    void *ring;
+    int code = bp_kernel_mmap(NULL, BP_FAULT_RING * sizeof *pool->ring, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &ring);
+    if (code < 0) {
+        return bp_error(code, "cannot map %zu bytes for the faults of pool \"%s\": %s",
+                        BP_FAULT_RING * sizeof *pool->ring, pool->name, strerror(-code));
+    }
+    pool->ring = ring;
+    code = open_log(pool, config->log);
+    if (code < 0) {
+        goto no_log;
+    }
+    code = bp_pages_open(&pool->pages, config->capacity / config->page_size);
+    if (code < 0) {
+        code = bp_error(code, "cannot reserve the page states of pool \"%s\" (%llu pages): %s", pool->name,
+                        (unsigned long long)(config->capacity / config->page_size), strerror(-code));
+        goto no_pages;
+    }
+    code = open_space(pool, config);
+    if (code < 0) {
+        goto no_space;
+    }
+    if (pool->space.trap->traps && !(config->flags & BUFPOOL_HOST_HANDLER)) {
+        code = bp_signal_install();
+        if (code < 0) {
+            bp_space_destroy(&pool->space);
+            goto no_space;
+        }
+    }
+    return 0;
+no_space:
+    bp_pages_close(&pool->pages);
+no_pages:
+    if (pool->log >= 0) {
+        bp_kernel_close(pool->log);
+    }
+no_log:
+    bp_kernel_munmap(ring, BP_FAULT_RING * sizeof *pool->ring);
+    return code;
+}
+
+static int open_locked(const struct bp_config *config, bufpool_pool **opened)
+{
+    int code = bp_process_prepare();
+    if (code < 0) {
+        return code;
+    }
+    bp_stack_prepare();
+    bufpool_pool *pool = NULL;
+    code = take_descriptor(&pool);
+    if (code < 0) {
+        return code;
+    }
+    pool->page_size = config->page_size;
+    pool->capacity = config->capacity;
+    pool->policy = config->policy;
+    pool->process = bp_process();
+    if (config->name != NULL) {
+        snprintf(pool->name, sizeof pool->name, "%s", config->name);
+    } else {
+        snprintf(pool->name, sizeof pool->name, "pool-%llu", (unsigned long long)++openings);
+    }
+    do {
+        code = build(pool, config);
+    } while (code == -ENOMEM && retire_oldest());
+    if (code < 0) {
+        return code;
+    }
+    atomic_store(&pool->end, pool->space.base + pool->capacity);
+    atomic_store(&pool->first, pool->space.base);
+    *opened = pool;
+    return 0;
+}
+
+/* A fork while another thread opens a pool must not leave the child with a locked registry. */
+static void watch_forks(void)
+{
+    pthread_atfork(registry_lock, registry_unlock, registry_unlock);
+}
+
+int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass where the pool is to be stored");
+    }
+    struct bp_config config;
+    int code = bp_config_check(given, &config);
+    if (code < 0) {
+        return code;
+    }
+    static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+    pthread_once(&fork_once, watch_forks);
+    registry_lock();
+    code = open_locked(&config, pool);
+    registry_unlock();
+    return code;
+}
+
+/* ---- Closing ---- */
+
+int bufpool_close(bufpool_pool *pool)
+{
+    int code = bp_pool_enter(pool);
+    if (code < 0) {
+        return code;
+    }
+    bool open = false;
+    bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
+    bp_pool_leave(pool);
+    if (!first) {
+        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+    }
+    /* A call never waits for another one, so this ends. */
+    while (atomic_load(&pool->users) > 0) {
+        bp_kernel_sleep_ns(10000);
+    }
+    bp_space_close(&pool->space);
+    bp_scratch_forget(pool);
+    bp_pages_close(&pool->pages);
+    registry_lock();
+    pool->closed_at = ++closings;
+    limit_closed();
+    registry_unlock();
+    return 0;
+}
+
+int bufpool_keep(bufpool_pool *pool)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass the pool that bufpool_open() gave");
+    }
+    atomic_fetch_add(&pool->kept, 1);
+    return 0;
+}
+
+int bufpool_release(bufpool_pool *pool)
+{
+    if (pool == NULL || atomic_load(&pool->kept) <= 0) {
+        return bp_error(BUFPOOL_EARGUMENT, "nobody keeps this pool: a release has to follow a keep");
+    }
+    registry_lock();
+    atomic_fetch_sub(&pool->kept, 1);
+    limit_closed();
+    registry_unlock();
+    return 0;
+}
+
+int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size)
+{
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.capacity = 2 * BP_GRANULE;
+    config.memory = memory;
+    config.trap = trap;
+    config.name = "probe";
+    config.flags = BUFPOOL_HOST_HANDLER; /* nothing strays here, so leave the host's signals alone */
+    bufpool_pool *pool;
+    int code = bufpool_open(&config, &pool);
+    if (code < 0) {
+        return code;
+    }
+    uint64_t page;
+    code = bufpool_allocate(pool, "x", 1, &page);
+    if (code == 0) {
+        code = bufpool_free(pool, page);
+    }
+    if (trap_found != NULL && size > 0) {
+        snprintf(trap_found, size, "%s", pool->space.trap->name);
+    }
+    if (bufpool_close(pool) == 0) {
+        registry_lock();
+        if (pool->closed_at != 0) { /* not retired already: nobody else had its address, so it need not rest */
+            retire(pool);
+        }
+        registry_unlock();
+    }
+    return code;
+}

@@ -1,0 +1,84 @@
+/*
+ * pool.h: the pool's descriptor, and how calls and handlers get in and out of it.
+ *
+ * Descriptors live in memory that is never unmapped and is used again for descriptors only, so that a handler or a late
+ * call that still has the pointer reads a closed pool, never foreign memory. Everything else a pool has (its space, its
+ * tables) goes when it is closed; `users` counts who is inside, and close waits for them.
+ */
+#ifndef BP_POOL_H
+#define BP_POOL_H
+
+#include "pages.h"
+#include "space.h"
+
+enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME };
+
+#define BP_FAULT_RING 256
+#define BP_SCRATCH_SLOTS 64
+
+/* One remembered fault; serial is odd while it is written. */
+struct bp_ring_entry {
+    _Atomic uint64_t serial;
+    bufpool_fault fault;
+};
+
+/* One page that shows the scratch pattern; see scratch.h. */
+struct bp_scratch_slot {
+    _Atomic uint64_t page; /* page (if pasted, granule) + 2; 1 while being changed; 0 empty */
+    atomic_bool pasted;    /* a mapping of its own over one granule, not a frame of the pool */
+    _Atomic int32_t thread;
+    _Atomic int64_t since_ns;
+};
+
+struct bufpool_pool {
+    struct bufpool_pool *next; /* all descriptors, for the handler's search; set once */
+    atomic_uint users;
+    _Atomic uintptr_t first; /* the range; 0: not in use. Published last, withdrawn first. */
+
+    /* What follows is cleared before the descriptor is used again. Written at open, read without a lock. */
+    _Atomic uintptr_t end;
+    uint64_t page_size;
+    uint64_t capacity;
+    int32_t process; /* that has the pool; see bp_process() */
+    enum bp_policy policy;
+    int log; /* descriptor, or -1 */
+    char name[64];
+    char trap_note[256];
+    struct bp_space space;
+    struct bp_pages pages;
+
+    atomic_bool closed; /* set first at close; what `users` protects is gone after it */
+    atomic_int kept;
+    uint64_t closed_at;        /* order of closing; 0: open */
+
+    _Atomic(bufpool_fault_callback) callback;
+    _Atomic(void *) callback_context;
+
+    _Atomic uint64_t evicted, allocations, frees, evictions, populates;
+    _Atomic uint64_t faults, repeats, scratch_maps, scratch_ns, reports_lost;
+    _Atomic uint32_t scratched;
+    struct bp_scratch_slot scratch[BP_SCRATCH_SLOTS];
+    struct bp_ring_entry *ring; /* BP_FAULT_RING entries; stays while the descriptor is in use */
+};
+
+/* Begins a call on an open pool: 0, or an error with its sentence: EARGUMENT (NULL), ECLOSED, EUNSUPPORTED (forked child).
+ * Re-arms what this thread's earlier stray accesses diverted. Every 0 has to be followed by bp_pool_leave(). */
+int bp_pool_enter(bufpool_pool *pool);
+void bp_pool_leave(bufpool_pool *pool);
+
+/* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may be used
+ * if `closed` is still false and `process` is this process. false: the descriptor is not in use. */
+bool bp_pool_visit(bufpool_pool *pool);
+
+/* The pool in whose range the address lies, open or closed, or NULL. Lock-free, async-signal-safe. */
+bufpool_pool *bp_pool_at(uintptr_t address);
+
+/* The first descriptor of the list of all; then ->next. Those not in use have first == 0. */
+bufpool_pool *bp_pool_first(void);
+
+static inline uintptr_t bp_page_address(const bufpool_pool *pool, uint64_t page)
+{
+    return atomic_load_explicit(&pool->first, memory_order_relaxed) + page * pool->page_size;
+}
+
+#endif

@@ -1,0 +1,160 @@
+/* query.c: looking at a pool: addresses, states, statistics, past faults, callback. */
+#include "config.h"
+#include "diagnose.h"
+#include "error.h"
+#include "guard.h"
+#include "pool.h"
+#include "thread.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NO_POOL "pool is NULL: pass the pool that bufpool_open() gave"
+
+void *bufpool_address(const bufpool_pool *pool, uint64_t page)
+{
+    if (pool == NULL || atomic_load(&pool->first) == 0 || page >= pool->capacity / pool->page_size) {
+        return NULL;
+    }
+    return (void *)bp_page_address(pool, page);
+}
+
+int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *state)
+{
+    if (pool == NULL || state == NULL || pool->page_size == 0 || page >= pool->capacity / pool->page_size) {
+        return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
+    }
+    bufpool_pool *visited = (bufpool_pool *)pool; /* counting visitors changes nothing that a caller sees */
+    *state = BUFPOOL_STATE_CLOSED;
+    if (bp_pool_visit(visited)) {
+        if (!atomic_load(&pool->closed)) {
+            *state = bp_state_seen(bp_pages_load(&pool->pages, page));
+        }
+        bp_pool_leave(visited);
+    }
+    return 0;
+}
+
+int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages, size_t *found)
+{
+    if (found == NULL || (count > 0 && pages == NULL)) {
+        return bp_error(BUFPOOL_EARGUMENT, "found or pages is NULL: pass room for %zu numbers and for their count", count);
+    }
+    int code = bp_pool_enter(pool);
+    if (code < 0) {
+        return code;
+    }
+    *found = 0;
+    uint64_t high = atomic_load(&pool->pages.high_water);
+    for (uint64_t page = from; page < high && *found < count; page++) {
+        if (bp_state_seen(bp_pages_load(&pool->pages, page)) == state) {
+            pages[(*found)++] = page;
+        }
+    }
+    bp_pool_leave(pool);
+    return 0;
+}
+
+int bufpool_locate(const void *address, bufpool_location *location)
+{
+    bufpool_pool *pool = bp_pool_at((uintptr_t)address);
+    if (pool == NULL || location == NULL) {
+        return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
+    }
+    uint64_t offset = (uintptr_t)address - atomic_load(&pool->first);
+    bufpool_location full = {sizeof full, pool, offset / pool->page_size, offset % pool->page_size};
+    size_t size = location->size == 0 || location->size > sizeof full ? sizeof full : location->size;
+    memcpy(location, &full, size);
+    location->size = size;
+    return 0;
+}
+
+int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, NO_POOL);
+    }
+    if (statistics == NULL || statistics->size == 0) {
+        return bp_error(BUFPOOL_EARGUMENT, "statistics is NULL or its size is 0: set it to BUFPOOL_STATISTICS_INIT");
+    }
+    if (atomic_load(&pool->first) == 0) {
+        return bp_error(BUFPOOL_ECLOSED, "this pool is closed and its range was given back");
+    }
+    bool closed = atomic_load(&pool->closed);
+    uint64_t frees = atomic_load(&pool->frees); /* read before allocations, so that the difference is never negative */
+    uint64_t evicted = closed ? 0 : atomic_load(&pool->evicted);
+    uint64_t allocations = atomic_load(&pool->allocations);
+    bufpool_statistics full = {
+        .size = sizeof full,
+        .capacity = pool->capacity,
+        .page_size = pool->page_size,
+        .granule = pool->space.granule,
+        .address = atomic_load(&pool->first),
+        .pages = pool->capacity / pool->page_size,
+        .allocated = closed || allocations < frees + evicted ? 0 : allocations - frees - evicted,
+        .evicted = evicted,
+        .scratched = atomic_load(&pool->scratched),
+        .high_water = atomic_load(&pool->pages.high_water),
+        .allocations = allocations,
+        .frees = frees,
+        .evictions = atomic_load(&pool->evictions),
+        .populates = atomic_load(&pool->populates),
+        .faults = atomic_load(&pool->faults),
+        .repeats = atomic_load(&pool->repeats),
+        .scratch_maps = atomic_load(&pool->scratch_maps),
+        .scratch_ns = atomic_load(&pool->scratch_ns),
+        .reports_lost = atomic_load(&pool->reports_lost),
+    };
+    memcpy(full.name, pool->name, sizeof full.name);
+    snprintf(full.memory, sizeof full.memory, "%s", pool->space.memory->name);
+    snprintf(full.trap, sizeof full.trap, "%s", pool->space.trap->name);
+    snprintf(full.on_fault, sizeof full.on_fault, "%s", bp_policy_name(pool->policy));
+    snprintf(full.backing, sizeof full.backing, "%s", bp_space_backing(&pool->space));
+    memcpy(full.trap_note, pool->trap_note, sizeof full.trap_note);
+    size_t size = statistics->size < sizeof full ? statistics->size : sizeof full;
+    memcpy(statistics, &full, size);
+    statistics->size = size;
+    return 0;
+}
+
+int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callback, void *context)
+{
+    int code = bp_pool_enter(pool);
+    if (code < 0) {
+        return code;
+    }
+    /* In this order a handler never sees the new function with the old context. */
+    atomic_store(&pool->callback, (bufpool_fault_callback)NULL);
+    atomic_store(&pool->callback_context, context);
+    atomic_store(&pool->callback, callback);
+    bp_pool_leave(pool);
+    return 0;
+}
+
+int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, NO_POOL);
+    }
+    if (found == NULL || (count > 0 && faults == NULL)) {
+        return bp_error(BUFPOOL_EARGUMENT, "found or faults is NULL: pass room for %zu faults and for their count", count);
+    }
+    *found = 0;
+    bufpool_pool *visited = (bufpool_pool *)pool;
+    if (!bp_pool_visit(visited)) {
+        return bp_error(BUFPOOL_ECLOSED, "this pool is closed and its range was given back");
+    }
+    uint64_t total = atomic_load(&pool->faults);
+    for (uint64_t n = total > BP_FAULT_RING ? total - BP_FAULT_RING : 0; n < total && *found < count; n++) {
+        struct bp_ring_entry *entry = &pool->ring[n % BP_FAULT_RING];
+        uint64_t serial = atomic_load(&entry->serial);
+        bufpool_fault copy = entry->fault;
+        atomic_thread_fence(memory_order_acquire);
+        if (serial != 0 && serial % 2 == 0 && atomic_load(&entry->serial) == serial && copy.sequence > after) {
+            bp_fault_copy(&faults[*found], &copy);
+            ++*found;
+        }
+    }
+    bp_pool_leave(visited);
+    return 0;
+}

@@ -1,0 +1,237 @@
+/* scratch.c: diverting stray accesses and re-arming, see scratch.h. */
+#include "scratch.h"
+
+#include "thread.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHANGING 1
+#define SLOT(page) ((page) + 2)
+
+static bool is_ours(const bufpool_pool *pool)
+{
+    return pool->process == bp_process();
+}
+
+static bool has_frames(const bufpool_pool *pool)
+{
+    return !atomic_load(&pool->closed) && is_ours(pool);
+}
+
+/* Takes back what paste() put over a granule: a closed pool's range is inaccessible, in a forked child there is none. */
+static bool unpaste(const bufpool_pool *pool, uint64_t granule)
+{
+    void *address = (void *)(atomic_load(&pool->first) + granule * BP_GRANULE);
+    if (!is_ours(pool)) {
+        return bp_kernel_munmap(address, BP_GRANULE) == 0;
+    }
+    void *same;
+    return bp_kernel_mmap(address, BP_GRANULE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                          &same) == 0;
+}
+
+/* Takes the pattern away and clears the slot, which the caller has set to CHANGING. */
+static bool rearm(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page)
+{
+    bool done = false;
+    if (atomic_load(&slot->pasted)) {
+        done = unpaste(pool, page);
+    } else if (!has_frames(pool)) {
+        done = true; /* made before the fork, in the parent's memory */
+    } else {
+        uint8_t state = bp_pages_load(&pool->pages, page);
+        if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
+            struct bp_range range = {bp_page_address(pool, page), pool->page_size};
+            size_t zapped;
+            done = bp_space_zap(&pool->space, &range, 1, &zapped) == 0;
+            state &= (uint8_t)~(done ? BP_SCRATCH : 0u);
+            if (bp_state_is_free(state)) {
+                bp_pages_mark_free(&pool->pages, page);
+            }
+            bp_pages_settle(&pool->pages, page, state);
+        } else if (!(state & BP_SCRATCH)) {
+            done = true; /* re-armed through another slot */
+        }
+    }
+    if (!done) {
+        atomic_store(&slot->page, SLOT(page));
+        return false;
+    }
+    int64_t shown = bp_kernel_monotonic_ns() - atomic_load(&slot->since_ns);
+    atomic_fetch_add_explicit(&pool->scratch_ns, (uint64_t)shown, memory_order_relaxed);
+    atomic_fetch_sub(&pool->scratched, 1);
+    atomic_store(&slot->page, 0);
+    return true;
+}
+
+static bool rearm_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t seen)
+{
+    return seen > CHANGING && atomic_compare_exchange_strong(&slot->page, &seen, CHANGING) &&
+           rearm(pool, slot, seen - SLOT(0));
+}
+
+void bp_scratch_rearm_pool(bufpool_pool *pool, bool all)
+{
+    int64_t now = bp_kernel_monotonic_ns();
+    for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
+        struct bp_scratch_slot *slot = &pool->scratch[i];
+        uint64_t seen = atomic_load(&slot->page);
+        if (seen > CHANGING && (all || now - atomic_load(&slot->since_ns) >= BP_SCRATCH_NS)) {
+            rearm_slot(pool, slot, seen);
+        }
+    }
+}
+
+void bp_scratch_rearm_thread(void)
+{
+    int32_t self = bp_thread_id();
+    bp_thread.scratches = 0;
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (atomic_load(&pool->scratched) == 0 || !bp_pool_visit(pool)) {
+            continue;
+        }
+        for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
+            struct bp_scratch_slot *slot = &pool->scratch[i];
+            uint64_t seen = atomic_load(&slot->page);
+            if (seen > CHANGING && atomic_load(&slot->thread) == self && !rearm_slot(pool, slot, seen)) {
+                bp_thread.scratches++;
+            }
+        }
+        bp_pool_leave(pool);
+    }
+}
+
+void bp_scratch_forget(bufpool_pool *pool)
+{
+    for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
+        atomic_store(&pool->scratch[i].page, 0);
+    }
+    atomic_store(&pool->scratched, 0);
+}
+
+bool bp_scratch_rearm_page(bufpool_pool *pool, uint64_t page)
+{
+    for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
+        if (atomic_load(&pool->scratch[i].page) == SLOT(page)) {
+            return rearm_slot(pool, &pool->scratch[i], SLOT(page));
+        }
+    }
+    return false;
+}
+
+/* An empty slot, set to CHANGING; if all are in use, the oldest one's page is re-armed. NULL: no luck, and try again. */
+static struct bp_scratch_slot *claim_slot(bufpool_pool *pool)
+{
+    struct bp_scratch_slot *oldest = NULL;
+    for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
+        struct bp_scratch_slot *slot = &pool->scratch[i];
+        uint64_t seen = 0;
+        if (atomic_compare_exchange_strong(&slot->page, &seen, CHANGING)) {
+            return slot;
+        }
+        if (seen > CHANGING && (oldest == NULL || atomic_load(&slot->since_ns) < atomic_load(&oldest->since_ns))) {
+            oldest = slot;
+        }
+    }
+    if (oldest != NULL) {
+        rearm_slot(pool, oldest, atomic_load(&oldest->page));
+    }
+    return NULL;
+}
+
+static void fill_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, bool pasted)
+{
+    atomic_store(&slot->pasted, pasted);
+    atomic_store(&slot->thread, bp_thread_id());
+    atomic_store(&slot->since_ns, bp_kernel_monotonic_ns());
+    atomic_fetch_add(&pool->scratched, 1);
+    atomic_fetch_add_explicit(&pool->scratch_maps, 1, memory_order_relaxed);
+    atomic_store(&slot->page, SLOT(page));
+    bp_thread.scratches++;
+}
+
+/* Puts a granule with the pattern over an address that has no space behind it. */
+static bool paste(uintptr_t granule)
+{
+    void *fresh;
+    if (bp_kernel_mmap(NULL, BP_GRANULE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &fresh) < 0) {
+        return false;
+    }
+    memcpy(fresh, bp_fill_poison, BP_GRANULE);
+    if (bp_kernel_mremap(fresh, BP_GRANULE, (void *)granule) < 0) {
+        bp_kernel_munmap(fresh, BP_GRANULE);
+        return false;
+    }
+    return true;
+}
+
+static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
+{
+    for (int patience = 0; patience < 1000; patience++) {
+        struct bp_scratch_slot *slot = claim_slot(pool);
+        if (slot != NULL) {
+            if (!paste(granule)) {
+                atomic_store(&slot->page, 0);
+                return false;
+            }
+            fill_slot(pool, slot, (granule - atomic_load(&pool->first)) / BP_GRANULE, true);
+            return true;
+        }
+        bp_kernel_sleep_ns(10000);
+    }
+    return false;
+}
+
+/* The page is BUSY with us, over `state`: fills one granule and settles the page. */
+static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, uint8_t state, uintptr_t granule)
+{
+    size_t done;
+    int code = bp_space_populate(&pool->space, granule, pool->space.granule, bp_fill_poison, &done);
+    bool shown = code == 0;
+    if (shown && slot != NULL) {
+        bp_pages_mark_taken(&pool->pages, page);
+        fill_slot(pool, slot, page, false);
+    } else if (slot != NULL) {
+        atomic_store(&slot->page, 0);
+    }
+    bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
+    return shown;
+}
+
+bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
+{
+    uintptr_t granule = address & ~(uintptr_t)(BP_GRANULE - 1);
+    if (!has_frames(pool)) {
+        return divert_pasted(pool, granule);
+    }
+    /* Waits for whoever has the page BUSY, about a second at most: it may be the very call that was interrupted. */
+    for (int patience = 0; patience < 10000; patience++) {
+        uint8_t state = bp_pages_load(&pool->pages, page);
+        if (state == BUFPOOL_STATE_ALLOCATED) {
+            return true;
+        }
+        if (state & BP_BUSY) {
+            bp_kernel_sleep_ns(100000);
+            continue;
+        }
+        if (state & BP_SCRATCH && pool->page_size == BP_GRANULE) {
+            return true; /* another thread's stray access, a moment ago */
+        }
+        struct bp_scratch_slot *slot = NULL;
+        if (!(state & BP_SCRATCH)) {
+            slot = claim_slot(pool);
+            if (slot == NULL) {
+                continue;
+            }
+        }
+        if (bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
+            return show(pool, slot, page, state, granule);
+        }
+        if (slot != NULL) {
+            atomic_store(&slot->page, 0);
+        }
+    }
+    return false;
+}

@@ -1,0 +1,123 @@
+/*
+ * stack.c: walking the native stack from a signal handler.
+ *
+ * _Unwind_Backtrace reads unwind tables that live in read-only memory. What makes it unsafe in a handler elsewhere is finding
+ * those tables through dl_iterate_phdr, which takes the loader's lock; from glibc 2.35 on, libgcc finds them through
+ * _dl_find_object, which is documented as async-signal-safe. So the unwinder is used only where that function exists; else
+ * the walk follows frame pointers. Either way a fault during the walk (a broken stack) is caught by our own handler and
+ * ends it.
+ */
+#include "stack.h"
+
+#include "thread.h"
+
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <string.h>
+#include <unwind.h>
+
+static bool unwinder_is_safe;
+
+struct walk {
+    uint64_t *frames;
+    uint32_t size;
+    uint32_t count;
+    uint64_t from; /* frames before this address (the handler's own) are skipped */
+    bool found;
+};
+
+static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *argument)
+{
+    struct walk *walk = argument;
+    uint64_t pc = (uint64_t)_Unwind_GetIP(context);
+    if (pc == 0) {
+        return _URC_END_OF_STACK;
+    }
+    walk->found = walk->found || pc == walk->from;
+    if (walk->found) {
+        if (walk->count == walk->size) {
+            return _URC_END_OF_STACK;
+        }
+        walk->frames[walk->count++] = pc;
+    }
+    return _URC_NO_REASON;
+}
+
+static _Unwind_Reason_Code nothing(struct _Unwind_Context *context, void *argument)
+{
+    (void)context;
+    (void)argument;
+    return _URC_END_OF_STACK;
+}
+
+void bp_stack_prepare(void)
+{
+    static bool prepared;
+    if (!prepared) {
+        unwinder_is_safe = dlsym(RTLD_DEFAULT, "_dl_find_object") != NULL;
+        _Unwind_Backtrace(nothing, NULL); /* the first use may load and allocate */
+        prepared = true;
+    }
+}
+
+/* Frame pointers, on both architectures: [fp] is the caller's fp, [fp + 8] the return address. */
+static uint32_t follow_frame_pointers(const struct bp_machine *machine, uint64_t *frames, uint32_t size)
+{
+    volatile uint32_t count = 1;
+    sigjmp_buf *outer = bp_thread.probe;
+    sigjmp_buf place;
+    frames[0] = machine->pc;
+    if (sigsetjmp(place, 0) == 0) {
+        bp_thread.probe = &place;
+        uint64_t fp = machine->fp;
+        uint64_t low = machine->sp;
+        while (count < size && fp >= low && fp < low + (1u << 20) && fp % 8 == 0) {
+            uint64_t pair[2];
+            memcpy(pair, (const void *)(uintptr_t)fp, sizeof pair);
+            if (pair[1] == 0) {
+                break;
+            }
+            frames[count] = pair[1];
+            count = count + 1;
+            low = fp + 16;
+            fp = pair[0];
+        }
+    }
+    bp_thread.probe = outer;
+    return count;
+}
+
+/* A jump into a page leaves no frame there: the caller is what the call pushed, or the link register. */
+static uint64_t jumped_from(const struct bp_machine *machine)
+{
+    volatile uint64_t caller = machine->link;
+    sigjmp_buf *outer = bp_thread.probe;
+    sigjmp_buf place;
+    if (caller == 0 && sigsetjmp(place, 0) == 0) {
+        bp_thread.probe = &place;
+        caller = *(const volatile uint64_t *)(uintptr_t)machine->sp;
+    }
+    bp_thread.probe = outer;
+    return caller;
+}
+
+uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint32_t size)
+{
+    if (machine->access == BUFPOOL_EXECUTE) {
+        frames[0] = machine->pc;
+        frames[1] = jumped_from(machine);
+        return frames[1] != 0 ? 2 : 1;
+    }
+    struct walk walk = {frames, size, 0, machine->pc, false};
+    if (unwinder_is_safe) {
+        sigjmp_buf *outer = bp_thread.probe;
+        sigjmp_buf place;
+        if (sigsetjmp(place, 0) == 0) {
+            bp_thread.probe = &place;
+            _Unwind_Backtrace(step, &walk);
+        }
+        bp_thread.probe = outer;
+    }
+    return walk.count > 1 ? walk.count : follow_frame_pointers(machine, frames, size);
+}

@@ -1,0 +1,50 @@
+/* thread.c: the thread-local block and the process word, see thread.h. */
+#include "thread.h"
+
+#include "error.h"
+#include "kernel.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+_Thread_local struct bp_thread bp_thread __attribute__((tls_model("initial-exec")));
+
+static _Atomic int32_t *process_word;
+
+int32_t bp_thread_id(void)
+{
+    /* After a fork the block is a copy of the parent's: the main thread of the child has the child's id. */
+    if (bp_thread.id == 0 || bp_process() == 0) {
+        bp_thread.id = bp_kernel_thread();
+    }
+    return bp_thread.id;
+}
+
+int32_t bp_process(void)
+{
+    return process_word == NULL ? 0 : atomic_load_explicit(process_word, memory_order_relaxed);
+}
+
+int bp_process_prepare(void)
+{
+    if (process_word == NULL) {
+        void *place;
+        int code = bp_kernel_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &place);
+        if (code < 0) {
+            return bp_error(code, "cannot map a page of bookkeeping: %s", strerror(-code));
+        }
+        code = bp_kernel_madvise(place, 4096, MADV_WIPEONFORK);
+        if (code < 0) {
+            bp_kernel_munmap(place, 4096);
+            return bp_error(code, "cannot notice forks: MADV_WIPEONFORK: %s", strerror(-code));
+        }
+        process_word = place;
+    }
+    if (atomic_load(process_word) == 0) {
+        bp_thread.id = 0;
+        atomic_store(process_word, (int32_t)getpid());
+    }
+    return 0;
+}

@@ -1,0 +1,46 @@
+/*
+ * thread.h: what the library knows about the running thread.
+ *
+ * One block of about 130 bytes of thread-local storage with the initial-exec model, so that a signal handler may read it
+ * without the loader allocating anything; glibc keeps some hundred bytes of such storage for libraries loaded late.
+ */
+#ifndef BP_THREAD_H
+#define BP_THREAD_H
+
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bp_guard;
+struct bp_owed;
+
+struct bp_thread {
+    struct bp_guard *guards;  /* innermost guarded call, or NULL */
+    sigjmp_buf *probe;        /* where a fault of our own handler's careful reads goes, or NULL */
+    struct bp_owed *owed;     /* the faults owed to this thread, or NULL */
+    uint64_t epoch;           /* counts this thread's calls into the library */
+    uint64_t last_epoch;      /* the last diverted stray access: in which epoch, */
+    uint64_t last_pc;         /* by which instruction, */
+    uint64_t last_address;    /* where */
+    uint32_t restarts;        /* RESTART verdicts in a row for it */
+    uint32_t scratches;       /* granules this thread's stray accesses diverted and that are not re-armed yet */
+    int32_t id;               /* kernel thread id, 0 until asked for */
+    uint64_t raised_address;   /* of the fault whose signal was raised again and let go */
+    uintptr_t callback_frame; /* of the handler that called the host's fault callback, or 0 */
+    uint8_t passing[2];       /* for SIGBUS and SIGSEGV: how many older handlers are running */
+    uintptr_t passing_frame[2];
+};
+
+extern _Thread_local struct bp_thread bp_thread __attribute__((tls_model("initial-exec")));
+
+/* This thread's kernel id. Async-signal-safe. */
+int32_t bp_thread_id(void);
+
+/* A word that is this process's id, and 0 in a forked child until the child opens a pool of its own. Async-signal-safe.
+ * Read from memory that the kernel wipes on fork (MADV_WIPEONFORK), so that not even a raw clone escapes. */
+int32_t bp_process(void);
+
+/* Sets the word up for this process. Errors: -errno. */
+int bp_process_prepare(void);
+
+#endif

@@ -1,0 +1,48 @@
+/* trap_file.c: filling and punching a memfd behind its closed mapping, see trap_file.h. */
+#include "trap_file.h"
+
+#include <errno.h>
+
+int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, bp_range_function open,
+                     size_t *done)
+{
+    uint64_t offset = address - space->base;
+    int code = 0;
+    if (data != NULL) {
+        code = bp_kernel_pwrite(space->fd, data, length, offset);
+    } else if (!space->lazy_zero) { /* a hole of the file reads as zeros; writing them now commits the frame */
+        for (size_t at = 0; at < length && code == 0; at += BP_FILL_SIZE) {
+            size_t step = length - at < BP_FILL_SIZE ? length - at : BP_FILL_SIZE;
+            code = bp_kernel_pwrite(space->fd, bp_fill_zeros, step, offset + at);
+        }
+    }
+    if (code == 0) {
+        code = open(space, address, length);
+    }
+    if (code < 0) {
+        bp_kernel_punch(space->fd, offset, length);
+        return code == -ENOSPC ? -ENOMEM : code;
+    }
+    *done = length;
+    return 0;
+}
+
+int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, bp_range_function close,
+                bp_range_function open, size_t *done)
+{
+    for (*done = 0; *done < count; ++*done) {
+        const struct bp_range *range = &ranges[*done];
+        int code = close(space, range->address, range->length);
+        if (code < 0) {
+            /* Stopped midway (mprotect: no mapping left to split): the range is to be as it was. */
+            open(space, range->address, range->length);
+            return code;
+        }
+        code = bp_kernel_punch(space->fd, range->address - space->base, range->length);
+        if (code < 0) {
+            open(space, range->address, range->length);
+            return code;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,72 @@
+/*
+ * trap_guard.c: holes trapped by guard regions (MADV_GUARD_INSTALL, Linux 6.13; on files 6.15), without privilege.
+ *
+ * A guard is a mark in the page tables, so it costs no mapping; a touch raises SIGSEGV. It is a mark per granule, though,
+ * which is why the space is opened chunk by chunk: guarding 16 TiB at once would build page tables for all of it. A
+ * guarded page cannot be filled, and opening it first would let another thread see it empty or half filled. So frames come
+ * from a memfd: the file is written behind the guard, then the guard goes, and the page is there whole.
+ */
+#include "error.h"
+#include "space.h"
+#include "trap_file.h"
+
+#include <bufpool/bufpool.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static int close_range_(struct bp_space *space, uintptr_t address, size_t length)
+{
+    (void)space;
+    return bp_kernel_madvise((void *)address, length, BP_MADV_GUARD_INSTALL);
+}
+
+static int open_range(struct bp_space *space, uintptr_t address, size_t length)
+{
+    (void)space;
+    return bp_kernel_madvise((void *)address, length, BP_MADV_GUARD_REMOVE);
+}
+
+static int arm(struct bp_space *space)
+{
+    int code = close_range_(space, space->base, space->granule);
+    if (code == 0) {
+        code = open_range(space, space->base, space->granule);
+    }
+    if (code == -ENOMEM) {
+        return bp_error(code, "cannot install a guard region: %s", strerror(-code));
+    }
+    if (code == -EINVAL) {
+        return bp_error(BUFPOOL_EUNSUPPORTED, "guard regions on files are refused (EINVAL): they take Linux 6.15 or newer, "
+                                              "and memory that is not locked (mlockall)");
+    }
+    if (code < 0) {
+        return bp_error(BUFPOOL_EUNSUPPORTED, "guard regions are refused: %s", strerror(-code));
+    }
+    space->stepwise = true;
+    return 0;
+}
+
+static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
+{
+    int code = close_range_(space, address, length);
+    return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
+}
+
+static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+{
+    return bp_file_populate(space, address, length, data, open_range, done);
+}
+
+static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
+{
+    return bp_file_zap(space, ranges, count, close_range_, open_range, done);
+}
+
+const struct bp_trap bp_trap_guard = {.name = "guard",
+                                      .needs_file = true,
+                                      .traps = true,
+                                      .arm = arm,
+                                      .open_chunk = open_chunk,
+                                      .populate = populate,
+                                      .zap = zap};

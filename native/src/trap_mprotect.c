@@ -1,0 +1,58 @@
+/*
+ * trap_mprotect.c: holes trapped by page protection, on every kernel. A touch raises SIGSEGV.
+ *
+ * The last resort: each boundary between allocated and free pages costs a mapping of the process (vm.max_map_count), and
+ * protecting is the slowest of the mechanisms. Frames come from a memfd, filled behind the closed mapping, as in
+ * trap_guard.c.
+ */
+#include "error.h"
+#include "space.h"
+#include "trap_file.h"
+
+#include <bufpool/bufpool.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static int close_range_(struct bp_space *space, uintptr_t address, size_t length)
+{
+    (void)space;
+    return bp_kernel_mprotect((void *)address, length, PROT_NONE);
+}
+
+static int open_range(struct bp_space *space, uintptr_t address, size_t length)
+{
+    (void)space;
+    return bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
+}
+
+static int arm(struct bp_space *space)
+{
+    space->stepwise = true; /* stays inaccessible; pages are opened one by one */
+    return 0;
+}
+
+static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
+{
+    (void)space;
+    (void)address;
+    (void)length;
+    return 0;
+}
+
+static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+{
+    return bp_file_populate(space, address, length, data, open_range, done);
+}
+
+static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
+{
+    return bp_file_zap(space, ranges, count, close_range_, open_range, done);
+}
+
+const struct bp_trap bp_trap_mprotect = {.name = "mprotect",
+                                         .needs_file = true,
+                                         .traps = true,
+                                         .arm = arm,
+                                         .open_chunk = open_chunk,
+                                         .populate = populate,
+                                         .zap = zap};
