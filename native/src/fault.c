@@ -105,6 +105,12 @@ static void leave(struct event *event)
     bp_pool_leave(event->pool);
 }
 
+/* Before a jump: sigsetjmp kept no mask, and a host's own handler may have one blocked. */
+static void restore_mask(const void *context)
+{
+    pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
+}
+
 /* Ends a guarded call. Does not return. */
 static void jump_to_guard(struct event *event)
 {
@@ -113,8 +119,7 @@ static void jump_to_guard(struct event *event)
     record(event);
     leave(event);
     bp_fault_copy(guard->fault, &event->fault);
-    /* sigsetjmp kept no mask: this is the one of the interrupted code. */
-    pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)event->context)->uc_sigmask, NULL);
+    restore_mask(event->context);
     siglongjmp(guard->place, 1);
 }
 
@@ -271,6 +276,7 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
         return is_raised_again(&event);
     }
     if (bp_thread.probe != NULL) {
+        restore_mask(context);
         siglongjmp(*bp_thread.probe, 1);
     }
     if (signo == SIGBUS && (info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO)) {

@@ -31,6 +31,21 @@
  * on naming the parent after a fork. */
 #define BP_PIDFD_SELF_PROCESS (-10001)
 
+/* include/uapi/linux/userfaultfd.h, Linux 6.8. */
+struct move_request {
+    uint64_t to;
+    uint64_t from;
+    uint64_t length;
+    uint64_t mode;
+    int64_t moved;
+};
+_Static_assert(sizeof(struct move_request) == 40, "the kernel's struct uffdio_move has 40 bytes");
+#define BP_UFFDIO_MOVE _IOWR(0xAA, 0x05, struct move_request)
+
+/* Nobody sleeps on a fault of a descriptor with the SIGBUS feature, so there is nobody to wake. The bit is the same for COPY,
+ * ZEROPAGE and MOVE. */
+#define BP_DONTWAKE 1
+
 static int result(long value)
 {
     return value < 0 ? -errno : (int)value;
@@ -195,7 +210,7 @@ int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length)
 
 int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done)
 {
-    struct uffdio_copy copy = {.dst = to, .src = (uintptr_t)from, .len = length};
+    struct uffdio_copy copy = {.dst = to, .src = (uintptr_t)from, .len = length, .mode = BP_DONTWAKE};
     int code = result(ioctl(uffd, UFFDIO_COPY, &copy));
     *done = copy.copy > 0 ? (size_t)copy.copy : 0;
     return code;
@@ -203,10 +218,16 @@ int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length,
 
 int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done)
 {
-    struct uffdio_zeropage zero = {.range = {to, length}};
+    struct uffdio_zeropage zero = {.range = {to, length}, .mode = BP_DONTWAKE};
     int code = result(ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
     *done = zero.zeropage > 0 ? (size_t)zero.zeropage : 0;
     return code;
+}
+
+int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length)
+{
+    struct move_request move = {.to = to, .from = from, .length = length, .mode = BP_DONTWAKE};
+    return result(ioctl(uffd, BP_UFFDIO_MOVE, &move));
 }
 
 int bp_kernel_open_log(const char *path)

@@ -177,6 +177,7 @@ void bp_space_close(struct bp_space *space)
             }
         }
     }
+    bp_stash_close(&space->stash);
     if (space->uffd >= 0) {
         bp_kernel_close(space->uffd);
         space->uffd = -1;

@@ -11,6 +11,7 @@
 #define BP_SPACE_H
 
 #include "kernel.h"
+#include "stash.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -33,6 +34,7 @@ struct bp_space {
     const struct bp_trap *trap;
     int fd;         /* the memfd, or -1 */
     int uffd;       /* or -1 */
+    struct bp_stash stash; /* trap uffd on anonymous memory */
     bool lazy_zero; /* BUFPOOL_LAZY_ZERO */
     bool stepwise;  /* still inaccessible but for the chunks opened so far */
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */

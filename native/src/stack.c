@@ -9,12 +9,10 @@
  */
 #include "stack.h"
 
-#include "thread.h"
+#include "probe.h"
 
 #include <dlfcn.h>
-#include <setjmp.h>
 #include <stdbool.h>
-#include <string.h>
 #include <unwind.h>
 
 static bool unwinder_is_safe;
@@ -64,41 +62,27 @@ void bp_stack_prepare(void)
 /* Frame pointers, on both architectures: [fp] is the caller's fp, [fp + 8] the return address. */
 static uint32_t follow_frame_pointers(const struct bp_machine *machine, uint64_t *frames, uint32_t size)
 {
-    volatile uint32_t count = 1;
-    sigjmp_buf *outer = bp_thread.probe;
-    sigjmp_buf place;
-    frames[0] = machine->pc;
-    if (sigsetjmp(place, 0) == 0) {
-        bp_thread.probe = &place;
-        uint64_t fp = machine->fp;
-        uint64_t low = machine->sp;
-        while (count < size && fp >= low && fp < low + (1u << 20) && fp % 8 == 0) {
-            uint64_t pair[2];
-            memcpy(pair, (const void *)(uintptr_t)fp, sizeof pair);
-            if (pair[1] == 0) {
-                break;
-            }
-            frames[count] = pair[1];
-            count = count + 1;
-            low = fp + 16;
-            fp = pair[0];
-        }
+    uint32_t count = 0;
+    frames[count++] = machine->pc;
+    uint64_t fp = machine->fp;
+    uint64_t low = machine->sp;
+    uint64_t pair[2];
+    while (count < size && fp >= low && fp < low + (1u << 20) && fp % 8 == 0 &&
+           bp_probe_copy(pair, (const void *)(uintptr_t)fp, sizeof pair) && pair[1] != 0) {
+        frames[count++] = pair[1];
+        low = fp + 16;
+        fp = pair[0];
     }
-    bp_thread.probe = outer;
     return count;
 }
 
 /* A jump into a page leaves no frame there: the caller is what the call pushed, or the link register. */
 static uint64_t jumped_from(const struct bp_machine *machine)
 {
-    volatile uint64_t caller = machine->link;
-    sigjmp_buf *outer = bp_thread.probe;
-    sigjmp_buf place;
-    if (caller == 0 && sigsetjmp(place, 0) == 0) {
-        bp_thread.probe = &place;
-        caller = *(const volatile uint64_t *)(uintptr_t)machine->sp;
+    uint64_t caller = machine->link;
+    if (caller == 0 && !bp_probe_copy(&caller, (const void *)(uintptr_t)machine->sp, sizeof caller)) {
+        return 0;
     }
-    bp_thread.probe = outer;
     return caller;
 }
 

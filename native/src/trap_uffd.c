@@ -3,7 +3,7 @@
  *
  * The range is registered once, whole, for missing pages. A touch of a hole raises SIGBUS in the thread that made it; no
  * thread reads the descriptor. UFFDIO_COPY fills a granule and makes it appear in one step, and needs neither the mapping to
- * be accessible nor the page to be touched.
+ * be accessible nor the page to be touched. Frames of single pages are recycled through a stash, see stash.h.
  */
 #include "error.h"
 #include "space.h"
@@ -41,6 +41,9 @@ static int arm(struct bp_space *space)
         return bp_error(BUFPOOL_EUNSUPPORTED, "userfaultfd does not take memory \"%s\" (%s): it takes Linux 4.14 or newer",
                         space->memory->name, strerror(-code));
     }
+    if (space->fd < 0) {
+        bp_stash_open(&space->stash, fd);
+    }
     return 0;
 }
 
@@ -54,6 +57,9 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
     if (space->fd >= 0) {
         return bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
+    }
+    if (length == space->granule && bp_stash_put(&space->stash, space->uffd, address)) {
+        return 0;
     }
     return bp_kernel_discard((void *)address, length);
 }
@@ -73,6 +79,13 @@ static int fill(struct bp_space *space, uintptr_t address, size_t length, const 
 
 static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
+    if (length == space->granule && (data != NULL || !space->lazy_zero)) {
+        int code = bp_stash_take(&space->stash, space->uffd, address, data != NULL ? data : bp_fill_zeros);
+        if (code != -ENOENT) {
+            *done = code == 0 ? length : 0;
+            return code;
+        }
+    }
     int patience = 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
     size_t limit = length;
     while (*done < length) {

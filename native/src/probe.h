@@ -1,0 +1,30 @@
+/* probe.h: careful reads: a fault in one, of whatever kind, ends the read and nothing else. */
+#ifndef BP_PROBE_H
+#define BP_PROBE_H
+
+#include "thread.h"
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+/* memcpy from memory that may not be readable; false if it is not (part of it may be copied). The handler jumps here before
+ * it looks at anything else. Needs our handler to be installed. Async-signal-safe, nests. */
+static inline bool bp_probe_copy(void *to, const void *from, size_t size)
+{
+    sigjmp_buf place;
+    sigjmp_buf *outer = bp_thread.probe;
+    if (sigsetjmp(place, 0) != 0) {
+        bp_thread.probe = outer;
+        return false;
+    }
+    bp_thread.probe = &place;
+    __asm__ volatile("" : : : "memory"); /* the copy stays between the two stores */
+    memcpy(to, from, size);
+    __asm__ volatile("" : : : "memory");
+    bp_thread.probe = outer;
+    return true;
+}
+
+#endif
