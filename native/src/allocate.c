@@ -190,15 +190,18 @@ static void give_back(bufpool_pool *pool, const uint64_t *pages, size_t count)
 
 /* A short page's last granule has to be a whole one for the kernel. The copy may itself be a stray access, so it comes before
  * anything is claimed. */
-static void prepare(struct source *source, const void *data, size_t size, uint64_t page_size)
+static int prepare(const bufpool_pool *pool, struct source *source, const void *data, size_t size)
 {
     source->data = size == 0 ? NULL : data;
     source->size = size;
     size_t part = size % BP_GRANULE;
-    if (size < page_size && part > 0) {
-        memcpy(source->tail, (const char *)data + size - part, part);
+    if (size < pool->page_size && part > 0) {
+        if (bp_careful_copy(source->tail, (const char *)data + size - part, part) < 0) {
+            return unreadable(pool, data, size);
+        }
         memset(source->tail + part, 0, BP_GRANULE - part);
     }
+    return 0;
 }
 
 /* Claims a page that is in one of the given states; waits a moment for a re-arming, refuses anything else. */
@@ -235,13 +238,13 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
     if (page == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "page is NULL: pass where the number is to be stored");
     }
+    struct source source;
     int code = pool == NULL ? 0 : check_data(pool, data, size);
+    if (code == 0 && pool != NULL) {
+        code = prepare(pool, &source, data, size);
+    }
     if (code < 0) {
         return code;
-    }
-    struct source source;
-    if (pool != NULL) {
-        prepare(&source, data, size, pool->page_size);
     }
     code = bp_pool_enter(pool);
     if (code < 0) {
@@ -268,13 +271,13 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
 /* allocate_at and populate: one given page. */
 static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_t size, bool evicted)
 {
+    struct source source;
     int code = pool == NULL ? 0 : check_data(pool, data, size);
+    if (code == 0 && pool != NULL) {
+        code = prepare(pool, &source, data, size);
+    }
     if (code < 0) {
         return code;
-    }
-    struct source source;
-    if (pool != NULL) {
-        prepare(&source, data, size, pool->page_size);
     }
     code = bp_pool_enter(pool);
     if (code < 0) {

@@ -10,7 +10,7 @@
  * The default action is taken by queueing the very siginfo to this thread with the signal blocked: it is delivered when
  * the handler returns, at the instruction that was interrupted, so that the core dump shows that frame and that address.
  */
-#include "signal.h"
+#include "chain.h"
 
 #include "error.h"
 #include "thread.h"

@@ -1,47 +1,47 @@
 /* error.c: codes, their texts, and each thread's last error. */
 #include "error.h"
 
+#include "notes.h"
+
 #include <bufpool/bufpool.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char last_text[1024];
-static _Thread_local size_t last_done;
-
 int bp_error(int code, const char *format, ...)
 {
+    struct bp_notes *notes = bp_notes();
+    char text[sizeof notes->text]; /* the old sentence may be among the arguments */
     va_list arguments;
     va_start(arguments, format);
-    char text[sizeof last_text]; /* the old sentence may be among the arguments */
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    memcpy(last_text, text, sizeof text);
-    last_done = 0;
+    memcpy(notes->text, text, sizeof text);
+    notes->done = 0;
     return code;
 }
 
 const char *bp_error_text(void)
 {
-    return last_text;
+    return bp_notes()->text;
 }
 
 void bp_error_set_done(size_t done)
 {
-    last_done = done;
+    bp_notes()->done = done;
 }
 
 int bufpool_last_error(char *buffer, size_t size)
 {
     if (buffer != NULL && size > 0) {
-        snprintf(buffer, size, "%s", last_text);
+        snprintf(buffer, size, "%s", bp_error_text());
     }
-    return (int)strlen(last_text);
+    return (int)strlen(bp_error_text());
 }
 
 size_t bufpool_last_done(void)
 {
-    return last_done;
+    return bp_notes()->done;
 }
 
 const char *bufpool_version(void)

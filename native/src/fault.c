@@ -14,13 +14,13 @@
  * (faulthandler) raises again after a fault of ours, without an address, is let go: the instruction is run again and faults
  * into us.
  */
+#include "chain.h"
 #include "diagnose.h"
 #include "error.h"
 #include "guard.h"
 #include "owed.h"
 #include "report.h"
 #include "scratch.h"
-#include "signal.h"
 #include "stack.h"
 #include "thread.h"
 
@@ -118,7 +118,7 @@ static void jump_to_guard(struct event *event)
     walk_stack(event);
     record(event);
     leave(event);
-    bp_fault_copy(guard->fault, &event->fault);
+    *guard->fault = event->fault;
     restore_mask(event->context);
     siglongjmp(guard->place, 1);
 }

@@ -73,9 +73,8 @@ static void put_thread(struct bp_text *text, const bufpool_fault *fault)
     bp_text_put(text, "  thread ");
     bp_text_decimal(text, (uint64_t)fault->thread_id);
     if (fault->thread_name[0] != 0) {
-        bp_text_put(text, " \"");
-        bp_text_put(text, fault->thread_name);
-        bp_text_put(text, "\"");
+        bp_text_put(text, " ");
+        bp_text_json(text, fault->thread_name); /* escaped: a terminal must not be steered by a name */
     }
     bp_text_put(text, " of process ");
     bp_text_decimal(text, (uint64_t)fault->pid);
@@ -90,9 +89,9 @@ static void put_pool(struct bp_text *text, const bufpool_fault *fault)
 {
     bp_text_put(text, "  page ");
     bp_text_decimal(text, fault->page);
-    bp_text_put(text, " of pool \"");
-    bp_text_put(text, fault->pool_name);
-    bp_text_put(text, "\" is ");
+    bp_text_put(text, " of pool ");
+    bp_text_json(text, fault->pool_name);
+    bp_text_put(text, " is ");
     bp_text_put(text, bufpool_state_name(fault->state));
     bp_text_put(text, "; offset ");
     bp_text_decimal(text, fault->offset);
@@ -102,9 +101,9 @@ static void put_pool(struct bp_text *text, const bufpool_fault *fault)
     bp_text_hex(text, fault->address - fault->offset);
     bp_text_put(text, ", ");
     bp_text_hex(text, fault->address - fault->offset + fault->page_size);
-    bp_text_put(text, ")\n  pool \"");
-    bp_text_put(text, fault->pool_name);
-    bp_text_put(text, "\" is [");
+    bp_text_put(text, ")\n  pool ");
+    bp_text_json(text, fault->pool_name);
+    bp_text_put(text, " is [");
     bp_text_hex(text, fault->pool_address);
     bp_text_put(text, ", ");
     bp_text_hex(text, fault->pool_address + fault->pool_capacity);

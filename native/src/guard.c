@@ -1,12 +1,12 @@
-/* guard.c: guarded calls. The handler's side is in signal.c. */
+/* guard.c: guarded calls. The handler's side is in fault.c. */
 #include "guard.h"
 
 #include "error.h"
+#include "notes.h"
 #include "thread.h"
 
+#include <errno.h>
 #include <string.h>
-
-static _Thread_local bufpool_fault last_fault;
 
 void bp_fault_copy(bufpool_fault *to, const bufpool_fault *from)
 {
@@ -20,7 +20,7 @@ void bp_fault_copy(bufpool_fault *to, const bufpool_fault *from)
 
 int bp_guard_error(const bufpool_fault *fault)
 {
-    last_fault = *fault;
+    bp_notes()->fault = *fault;
     return bp_error(BUFPOOL_ESTRAY, "stray %s at 0x%llx: page %llu of pool \"%s\" is %s, offset %llu",
                     bufpool_access_name(fault->access), (unsigned long long)fault->address,
                     (unsigned long long)fault->page, fault->pool_name, bufpool_state_name(fault->state),
@@ -32,10 +32,10 @@ int bufpool_last_fault(bufpool_fault *fault)
     if (fault == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "fault is NULL: pass a bufpool_fault set to BUFPOOL_FAULT_INIT");
     }
-    if (last_fault.size == 0) {
+    if (bp_notes()->fault.size == 0) {
         return bp_error(BUFPOOL_EARGUMENT, "no call of this thread has ended with a stray access yet");
     }
-    bp_fault_copy(fault, &last_fault);
+    bp_fault_copy(fault, &bp_notes()->fault);
     return 0;
 }
 
@@ -86,6 +86,20 @@ int bp_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *faul
     bufpool_fault local;
     struct copy request = {to, from, size};
     return call(copy, &request, fault == NULL ? &local : fault);
+}
+
+int bp_careful_copy(void *to, const void *from, size_t size)
+{
+    sigjmp_buf *outer = bp_thread.probe;
+    sigjmp_buf place;
+    if (sigsetjmp(place, 0) != 0) {
+        bp_thread.probe = outer;
+        return -EFAULT;
+    }
+    bp_thread.probe = &place;
+    memcpy(to, from, size);
+    bp_thread.probe = outer;
+    return 0;
 }
 
 int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault)

@@ -189,6 +189,9 @@ int bp_kernel_uffd_open(void)
         }
         fd = result(ioctl(device, USERFAULTFD_IOC_NEW, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK));
         close(device);
+        if (fd == -ENOTTY) {
+            fd = refused; /* not the device, whatever its name */
+        }
     }
     if (fd < 0) {
         return fd;

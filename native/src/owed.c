@@ -23,6 +23,7 @@ struct bp_owed {
     struct bp_owed *next; /* all queues; set once */
     _Atomic int32_t thread;
     _Atomic int32_t process;
+    atomic_bool orphaned; /* its thread has ended: another one has the same id */
     atomic_flag held;
     struct chunk *first;
     struct chunk *last;
@@ -54,7 +55,8 @@ static bool map(size_t size, void **place)
 
 static bool has_ended(struct bp_owed *queue)
 {
-    return atomic_load(&queue->process) != bp_process() || !bp_kernel_thread_alive(atomic_load(&queue->thread));
+    return atomic_load(&queue->process) != bp_process() || atomic_load(&queue->orphaned) ||
+           !bp_kernel_thread_alive(atomic_load(&queue->thread));
 }
 
 /* This thread's queue, found or made. */
@@ -67,8 +69,12 @@ static struct bp_owed *own_queue(void)
     }
     for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
         int32_t before = atomic_load(&queue->thread);
-        if (before != self && atomic_load(&queue->count) == 0 && has_ended(queue) &&
+        if (before == self) {
+            atomic_store(&queue->orphaned, true); /* of an earlier thread, or this one would have found it */
+        }
+        if (atomic_load(&queue->count) == 0 && has_ended(queue) &&
             atomic_compare_exchange_strong(&queue->thread, &before, self)) {
+            atomic_store(&queue->orphaned, false);
             atomic_store(&queue->process, bp_process());
             return bp_thread.owed = queue;
         }
@@ -179,6 +185,14 @@ int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault)
         }
     }
     return 0;
+}
+
+void bp_owed_flush_ended(bufpool_pool *pool)
+{
+    bufpool_fault owed = BUFPOOL_FAULT_INIT;
+    while (bufpool_check_ended(pool, &owed) == BUFPOOL_ESTRAY) {
+        bp_report_stderr(&owed);
+    }
 }
 
 int bufpool_flush(bufpool_pool *pool)

@@ -14,4 +14,7 @@
 #define BP_OWED_MAX 65536
 bool bp_owed_push(const bufpool_fault *fault);
 
+/* Writes to stderr what of this pool is owed to threads that have ended: nobody else will ask. */
+void bp_owed_flush_ended(bufpool_pool *pool);
+
 #endif

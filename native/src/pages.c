@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #define FULL UINT64_MAX
+#define MAX_PASSES 100
 
 int bp_pages_open(struct bp_pages *pages, uint64_t count)
 {
@@ -169,14 +170,15 @@ static uint64_t start(struct bp_pages *pages)
 uint64_t bp_pages_take(struct bp_pages *pages)
 {
     uint64_t from = start(pages);
-    bool wrapped = from == 0;
+    int passes = from == 0 ? 1 : 0;
     for (;;) {
         uint64_t page = find(pages, from);
         if (page == BP_NO_PAGE) {
-            if (wrapped) {
+            /* One pass from the start says "none", unless pages came back behind it. */
+            if (passes > 0 && (passes == MAX_PASSES || atomic_load(&pages->taken) >= pages->count)) {
                 return BP_NO_PAGE;
             }
-            wrapped = true;
+            passes++;
             from = 0;
             continue;
         }

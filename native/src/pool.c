@@ -1,10 +1,11 @@
 /* pool.c: opening, closing and finding pools. */
 #include "pool.h"
 
+#include "chain.h"
 #include "config.h"
 #include "error.h"
+#include "owed.h"
 #include "scratch.h"
-#include "signal.h"
 #include "stack.h"
 #include "thread.h"
 
@@ -318,6 +319,7 @@ int bufpool_close(bufpool_pool *pool)
     while (atomic_load(&pool->users) > 0) {
         bp_kernel_sleep_ns(10000);
     }
+    bp_owed_flush_ended(pool);
     bp_space_close(&pool->space);
     bp_scratch_forget(pool);
     bp_pages_close(&pool->pages);

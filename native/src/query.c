@@ -104,6 +104,8 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .scratch_maps = atomic_load(&pool->scratch_maps),
         .scratch_ns = atomic_load(&pool->scratch_ns),
         .reports_lost = atomic_load(&pool->reports_lost),
+        .frames_kept = bp_stash_count(&pool->space.stash),
+        .recycled = atomic_load(&pool->space.stash.recycled),
     };
     memcpy(full.name, pool->name, sizeof full.name);
     snprintf(full.memory, sizeof full.memory, "%s", pool->space.memory->name);

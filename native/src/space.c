@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Large enough that a pool has few mappings, small enough that guarding one takes well below a millisecond. */
 #define CHUNK ((uint64_t)64 << 20)
@@ -72,6 +73,17 @@ int bp_fill_prepare(void)
         memset(poison, BUFPOOL_POISON, sizeof poison);
         bp_fill_poison = poison;
         bp_fill_zeros = zeros;
+    }
+    return 0;
+}
+
+/* arm64 kernels may be built for pages of 16 or 64 KiB. */
+static int check_os_page(void)
+{
+    long size = sysconf(_SC_PAGESIZE);
+    if (size != BP_GRANULE) {
+        return bp_error(BUFPOOL_EUNSUPPORTED, "this kernel's pages have %ld bytes: bufpool takes kernels with pages of %d", size,
+                        BP_GRANULE);
     }
     return 0;
 }
@@ -142,7 +154,10 @@ int bp_space_open(struct bp_space *space, const struct bp_memory *memory, const 
                                .fd = -1,
                                .uffd = -1,
                                .lazy_zero = lazy_zero};
-    int code = bp_fill_prepare();
+    int code = check_os_page();
+    if (code == 0) {
+        code = bp_fill_prepare();
+    }
     if (code == 0) {
         code = reserve(space, name);
     }

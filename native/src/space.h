@@ -16,7 +16,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define BP_GRANULE 4096 /* of anonymous memory and memfds on every architecture supported so far with 4 KiB OS pages */
+#define BP_GRANULE 4096 /* bytes; the OS page, checked at open */
 
 struct bp_trap;
 

@@ -2,7 +2,8 @@
  * thread.h: what the library knows about the running thread.
  *
  * One block of about 130 bytes of thread-local storage with the initial-exec model, so that a signal handler may read it
- * without the loader allocating anything; glibc keeps some hundred bytes of such storage for libraries loaded late.
+ * without the loader allocating anything. glibc keeps 512 bytes for all libraries that are loaded late (glibc.rtld.
+ * optional_static_tls), so this is the only thread-local storage of the library; notes.h has the rest.
  */
 #ifndef BP_THREAD_H
 #define BP_THREAD_H

@@ -194,6 +194,8 @@ typedef struct bufpool_statistics {
     uint64_t scratch_maps; /* times a granule was diverted: accesses to it were invisible until it was re-armed */
     uint64_t scratch_ns;   /* total time during which diverted granules could hide a further stray access */
     uint64_t reports_lost; /* faults that were counted but could not be kept or written in full */
+    uint64_t frames_kept;  /* frames of freed or evicted pages (which trap) kept for the next allocation, now; at most 256 */
+    uint64_t recycled;     /* allocations and populates that were served by such a frame, since open */
     char name[64];
     char memory[64];
     char trap[16];
@@ -310,7 +312,7 @@ BUFPOOL_API int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t 
 BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);
 
 /* Calls function(argument). A stray access inside, made by this thread, ends the call at once: the result is ESTRAY, *fault
- * (may be NULL) is filled in, and nothing is written. Nests; any number of threads. What the function held at that moment
+ * (may be NULL) is filled in, and nothing is written but the line of the pool's log. Nests; any number of threads. What the function held at that moment
  * (locks, memory) stays held, as with longjmp. Costs a sigsetjmp without the mask: a few ns. */
 BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
 

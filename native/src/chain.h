@@ -1,6 +1,6 @@
-/* signal.h: the library's handlers of SIGBUS and SIGSEGV. */
-#ifndef BP_SIGNAL_H
-#define BP_SIGNAL_H
+/* chain.h: the library's handlers of SIGBUS and SIGSEGV. */
+#ifndef BP_CHAIN_H
+#define BP_CHAIN_H
 
 #include <signal.h>
 #include <stdbool.h>
