@@ -1,0 +1,91 @@
+# demo, test, bench, lint, sanitize: each works as the first command on a fresh clone and makes its own environment.
+# Needed: Python >= 3.10 with venv and its C headers, a C compiler, make. Override PYTHON, VENV or BUILD at will.
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+JOBS ?= 2
+
+.DELETE_ON_ERROR:
+.PHONY: demo test test-c test-python bench lint sanitize sanitize-address sanitize-thread clean
+
+# The environment's tools come first; CMake and ninja are there only where the system has none.
+WITH_VENV = PATH="$(abspath $(VENV))/bin:$$PATH"
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
+SOURCES = $(shell find bufpool native/include native/src native/python native/sqlite native/cmake native/CMakeLists.txt \
+	-not -path '*/__pycache__*' -not -type d) pyproject.toml README.md LICENSE
+
+demo: $(VENV)/.package
+	$(VENV)/bin/bufpool demo
+
+test: test-c test-python
+
+# c-tests(directory, cmake's arguments, ctest's prefix, name of the run): a C build, its tests, and what they skipped.
+define c-tests
+	$(WITH_VENV) cmake -S native -B $(1) -G Ninja $(2)
+	$(WITH_VENV) cmake --build $(1) --parallel $(JOBS)
+	$(WITH_VENV) $(3) ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS) \
+		--output-junit $(abspath $(1))/ctest.xml
+	$(if $(4),$(if $(BUFPOOL_EXPECT_SKIPS),BUFPOOL_EXPECT_SKIPS=$(4) ))$(VENV)/bin/python tests/skip_policy.py $(1)/ctest.xml
+endef
+
+test-c: $(VENV)/.cmake
+	$(call c-tests,$(BUILD)/c)
+
+# Plain pytest tests the installed package; "python -m pytest" would import the source folder.
+test-python: $(VENV)/.test
+	mkdir -p $(BUILD)
+	$(VENV)/bin/pytest --junitxml=$(BUILD)/pytest.xml
+	$(VENV)/bin/python tests/skip_policy.py $(BUILD)/pytest.xml
+
+bench: $(VENV)/.test
+	$(VENV)/bin/pytest bench
+
+# Not for the formatter: what cffi reads is not quite C.
+C_FILES = $(shell find native -name '*.[ch]' -not -name '*.cdef.h' -o -name '*.cpp') \
+	$(shell find examples bench -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
+COMPILERS = gcc $(shell command -v clang)
+
+lint: $(VENV)/.lint $(VENV)/.cmake
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(C_FILES)
+	for compiler in $(notdir $(COMPILERS)); do \
+		$(WITH_VENV) cmake -S native -B $(BUILD)/lint-$$compiler -G Ninja -DCMAKE_C_COMPILER=$$compiler -DBUFPOOL_WERROR=ON && \
+		$(WITH_VENV) cmake --build $(BUILD)/lint-$$compiler --parallel $(JOBS) && \
+		$(WITH_VENV) ctest --test-dir $(BUILD)/lint-$$compiler --output-on-failure --no-tests=error -R '^symbols$$' || exit 1; \
+	done
+
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address: $(VENV)/.cmake
+	$(call c-tests,$(BUILD)/asan,"-DBUFPOOL_SANITIZE=address;undefined",,asan)
+
+# The thread sanitizer's map of the address space does not bear much randomisation.
+sanitize-thread: $(VENV)/.cmake
+	$(call c-tests,$(BUILD)/tsan,-DBUFPOOL_SANITIZE=thread,$$(setarch -R true 2>/dev/null && echo setarch -R),tsan)
+
+clean:
+	rm -rf $(BUILD) $(VENV)
+
+# ---- The environment ---------------------------------------------------------------------------------------------
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "bufpool needs Python >= 3.10 with venv (Debian: python3-venv); this is $$($(PYTHON) --version 2>&1)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# The package is installed anew whenever a source of it has changed.
+$(VENV)/.package: $(VENV)/.venv $(SOURCES)
+	$(PIP) install .
+	touch $@
+
+# The package is there already, so these only add the tools of the named extra.
+$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.package
+	$(PIP) install "bufpool[$*]"
+	touch $@
+
+$(VENV)/.cmake: native/cmake/find_tools $(VENV)/.venv
+	for tool in $$(native/cmake/find_tools); do $(PIP) install $$tool; done
+	touch $@

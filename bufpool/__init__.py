@@ -1,0 +1,71 @@
+"""bufpool: a buffer pool whose holes trap, with a report that names the bug."""
+
+import atexit
+import importlib
+from typing import TYPE_CHECKING
+
+from bufpool._interpreter import refuse_subinterpreters
+
+refuse_subinterpreters()
+
+from bufpool._native import ffi, lib  # noqa: E402 (native code must not be loaded before the refusal)
+from bufpool.capabilities import Capabilities, Capability, capabilities  # noqa: E402
+from bufpool.errors import (  # noqa: E402
+    ArgumentError,
+    BufpoolError,
+    PageStateError,
+    PoolClosedError,
+    PoolExhaustedError,
+    SQLiteStateError,
+    StrayAccessError,
+    SystemCallError,
+    UnsupportedError,
+)
+from bufpool.faults import catch_faults, check  # noqa: E402
+from bufpool.page import Location, Page  # noqa: E402
+from bufpool.pool import Pool, locate  # noqa: E402
+from bufpool.report import FaultReport  # noqa: E402
+from bufpool.stats import PoolStats  # noqa: E402
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from bufpool import sqlite
+
+__version__ = ffi.string(lib.bufpool_version()).decode()
+POISON = lib.BUFPOOL_POISON
+
+__all__ = [
+    "POISON",
+    "ArgumentError",
+    "BufpoolError",
+    "Capabilities",
+    "Capability",
+    "FaultReport",
+    "Location",
+    "Page",
+    "PageStateError",
+    "Pool",
+    "PoolClosedError",
+    "PoolExhaustedError",
+    "PoolStats",
+    "SQLiteStateError",
+    "StrayAccessError",
+    "SystemCallError",
+    "UnsupportedError",
+    "capabilities",
+    "catch_faults",
+    "check",
+    "locate",
+    "sqlite",
+]
+
+# What nobody has asked for by the end is written to stderr.
+atexit.register(lib.bufpool_flush, ffi.NULL)
+
+
+def __getattr__(name: str) -> "ModuleType":
+    """bufpool.sqlite is imported when it is first used: a Python may lack sqlite3."""
+    if name == "sqlite":
+        return importlib.import_module("bufpool.sqlite")
+    raise AttributeError(f"module 'bufpool' has no attribute {name!r}")

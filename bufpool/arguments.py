@@ -1,0 +1,88 @@
+"""What callers pass, checked and made ready for C: data, counts, page numbers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from bufpool._native import ffi
+from bufpool.errors import ArgumentError, PageStateError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from bufpool._native import CData
+    from bufpool.page import Page
+    from bufpool.pool import Pool
+
+PageLike = Union["Page", int]
+NumbersLike = Union["npt.NDArray[Any]", Iterable["Page | int"]]
+
+
+def data_argument(value: Any) -> CData:
+    """The memory of a bytes-like object, without a copy; None is empty. Its length in bytes is ffi.sizeof().
+
+    To be used in a with statement: what is left to the garbage collector crashes CPython 3.11 if it is of a memoryview.
+    """
+    try:
+        return ffi.from_buffer(b"" if value is None else value)
+    except (BufferError, ValueError):
+        raise ArgumentError("data must lie in one piece of memory; bytes(data) makes it so") from None
+    except TypeError:
+        raise TypeError(f"data must be bytes-like, not {type(value).__name__}") from None
+
+
+def count_argument(value: Any) -> int:
+    """A number of pages."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"count must be an integer, not {type(value).__name__}") from None
+    if count < 0:
+        raise ArgumentError(f"count {count} must be 0 or more")
+    return count
+
+
+def page_number(pool: Pool, page: Any) -> int:
+    """The number of a page of this pool, given as Page or number. Raises PageStateError, TypeError."""
+    if isinstance(page, int):
+        number = page
+    elif hasattr(page, "pool"):
+        if page.pool is not pool:
+            raise PageStateError(f"{page!r} is not a page of {pool.name!r}")
+        return int(page.number)
+    else:
+        try:
+            number = operator.index(page)
+        except TypeError:
+            raise TypeError(f"a page is a Page or its number, not {type(page).__name__}") from None
+    if not 0 <= number < pool.page_count:
+        raise PageStateError(no_such_page(pool, number))
+    return number
+
+
+def page_numbers(pool: Pool, pages: Any) -> npt.NDArray[np.uint64]:
+    """The numbers of many pages, given as integer array or as an iterable of Pages and numbers."""
+    if not isinstance(pages, np.ndarray):
+        try:
+            return np.fromiter((page_number(pool, page) for page in pages), np.uint64)
+        except TypeError:
+            if isinstance(pages, Iterable):
+                raise
+            raise TypeError(f"pages must be an array or an iterable of pages, not {type(pages).__name__}") from None
+    if pages.dtype.kind not in "ui":
+        raise TypeError(f"page numbers must be integers, not an array of {pages.dtype}")
+    if pages.ndim != 1:
+        raise ArgumentError(f"page numbers must be an array of one dimension, not of shape {pages.shape}")
+    wrong = (pages < 0) | (pages >= pool.page_count)
+    if wrong.any():
+        raise PageStateError(no_such_page(pool, int(pages[wrong][0])))
+    return pages.astype(np.uint64)
+
+
+def no_such_page(pool: Pool, number: int) -> str:
+    """The sentence for a number outside the pool."""
+    return f"there is no page {number} in {pool.name!r}: its {pool.page_count} pages are numbered from 0"

@@ -1,0 +1,190 @@
+"""What a thread is owed: stray accesses become exceptions at the next call, or go to catch_faults().
+
+An access through a view cannot raise where it is made. It completes on a scratch pattern, and the fault is owed to the
+thread that made it. Every call of the library begins by asking for what is owed, and only then does its work.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from bufpool._native import ffi, lib
+from bufpool.arguments import data_argument
+from bufpool.errors import ArgumentError, StrayAccessError, failure
+from bufpool.report import FAULT_SIZE, FaultReport, from_native
+
+if TYPE_CHECKING:
+    from bufpool._native import CData
+
+POISON = bytes([lib.BUFPOOL_POISON])
+
+
+class _Thread(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.fault = ffi.new("bufpool_fault *", {"size": FAULT_SIZE})  # filled in by native calls
+        self.catchers: list[catch_faults] = []  # innermost last
+
+
+_thread = _Thread()
+
+
+class catch_faults:  # noqa: N801 (used as a function is)
+    """Collects this thread's stray accesses inside a with block, in place of raising them.
+
+    A guarded read gives BUFPOOL_POISON bytes, a guarded write has no effect. Blocks nest: the innermost collects. What
+    the thread is owed from before the block is raised on entry.
+    """
+
+    def __init__(self) -> None:
+        self._reports: list[FaultReport] = []
+
+    @property
+    def reports(self) -> tuple[FaultReport, ...]:
+        """The reports, oldest first; complete when the block has ended."""
+        return tuple(self._reports)
+
+    def __enter__(self) -> catch_faults:
+        check()
+        _thread.catchers.append(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._reports += owed()
+        _thread.catchers.remove(self)
+
+    def add(self, *reports: FaultReport) -> None:
+        """Collects reports; the library's own use."""
+        self._reports += reports
+
+
+def catcher() -> catch_faults | None:
+    """The innermost catch_faults() block of this thread."""
+    return _thread.catchers[-1] if _thread.catchers else None
+
+
+def check() -> None:
+    """Raises the stray accesses that this thread is still owed, of any pool."""
+    reports = owed()
+    if reports:
+        deliver(reports)
+
+
+def owed() -> list[FaultReport]:
+    """Takes over what this thread is owed, oldest first."""
+    reports, fault = [], _thread.fault
+    while lib.bufpool_py_check(fault):
+        reports.append(from_native(fault[0]))
+    return reports
+
+
+def owed_to_ended(pool: CData, thread_ids: set[int]) -> list[FaultReport]:
+    """Takes over what is owed to threads that have ended; thread_ids are those that strayed."""
+    _await_end_of_joined(thread_ids)
+    reports, fault = [], _thread.fault
+    while lib.bufpool_py_check_ended(fault, pool):
+        reports.append(from_native(fault[0]))
+    return reports
+
+
+def _await_end_of_joined(thread_ids: set[int]) -> None:
+    """Thread.join() returns shortly before the kernel ends the thread, and only then has it ended for C."""
+    gone = thread_ids - {thread.native_id or 0 for thread in threading.enumerate()}
+    deadline = time.monotonic() + 0.1  # a thread that C started may live on: it is owed its faults still
+    while any(Path(f"/proc/self/task/{thread_id}").exists() for thread_id in gone) and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def deliver(reports: list[FaultReport]) -> None:
+    """Raises them in one StrayAccessError, or hands them to the innermost catcher."""
+    catching = catcher()
+    if catching is None:
+        raise StrayAccessError(reports)
+    catching.add(*reports)
+
+
+def attach(error: BaseException, reports: list[FaultReport]) -> None:
+    """Shows stray accesses with an exception that is already on its way: as what happened before it."""
+    while True:
+        before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if before is None:
+            break
+        error = before
+    stray = StrayAccessError(reports)
+    stray.__context__ = error.__context__
+    error.__context__ = stray
+    error.__suppress_context__ = False
+
+
+def call(function: Callable[..., int], *arguments: object) -> int:
+    """Calls a native function of prelude.h: its result, or the exception for it."""
+    fault = _thread.fault
+    while True:
+        result = function(fault, *arguments)
+        if result >= 0:
+            return result
+        if result == lib.BUFPOOL_PY_OWED:
+            deliver([from_native(fault[0]), *owed()])
+        elif result == lib.BUFPOOL_ESTRAY:
+            raise StrayAccessError([from_native(fault[0], python_stack())])
+        else:
+            raise failure(result)
+
+
+def call_with_data(data: Any, function: Callable[[CData, CData, int], int], size: int | None = None) -> int:
+    """The same for function(fault, data, size) that reads bytes-like data, which may itself lie in a hole.
+
+    data None is NULL and 0; size, if given, is what data must have.
+    """
+    if data is None:
+        return call(function, ffi.NULL, 0)
+    with data_argument(data) as memory:
+        source, found = memory, ffi.sizeof(memory)
+        if size is not None and size != found:
+            raise ArgumentError(f"data must be {size} bytes, as many as the pages have together, not {found}")
+        while True:
+            try:
+                return call(function, source, found)
+            except StrayAccessError as error:
+                catching = catcher()
+                if catching is None:
+                    raise
+                catching.add(error.report)
+                source = _salvaged(source, error.report)
+
+
+def _salvaged(data: CData, report: FaultReport) -> CData:
+    """A copy of data with the pattern in place of what cannot be read; report is the fault that is known already."""
+    size = ffi.sizeof(data)
+    start = int(ffi.cast("uintptr_t", data))
+    copy = ffi.new("char[]", POISON * size)
+    fault = ffi.new("bufpool_fault *", {"size": FAULT_SIZE})
+    done = 0
+    while True:
+        readable = report.address - start - done
+        lib.bufpool_guarded_copy(copy + done, data + done, readable, ffi.NULL)
+        done += readable + report.page_size - report.offset
+        if done >= size or lib.bufpool_guarded_copy(copy + done, data + done, size - done, fault) == 0:
+            return ffi.from_buffer("char[]", ffi.buffer(copy, size))
+        report = from_native(fault[0], python_stack())
+        deliver([report])
+
+
+def python_stack() -> tuple[str, ...]:
+    """The Python calls of this thread outside the library, innermost last."""
+    frame: FrameType | None = sys._getframe(1)
+    lines: list[str] = []
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if lines or module.partition(".")[0] != __package__:
+            code = frame.f_code
+            lines.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
+        frame = frame.f_back
+    return tuple(reversed(lines))

@@ -1,0 +1,170 @@
+"""Page: one page of a pool, with guarded access and zero-copy views."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+
+import attrs
+import numpy as np
+
+from bufpool._native import ffi, lib
+from bufpool.arguments import data_argument, no_such_page
+from bufpool.errors import ArgumentError, PageStateError, PoolClosedError, StrayAccessError
+from bufpool.faults import POISON, call, catcher
+from bufpool.views import view
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from typing_extensions import Buffer
+
+    from bufpool.pool import Pool
+
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+@attrs.frozen(slots=True, repr=False)
+class Page:
+    """A page's number in its pool: a value, cheap to make, that says nothing about the page's state.
+
+    page[i] and page[a:b] are guarded: an access to a page that is not accessible raises StrayAccessError right there.
+    Views from buffer and array() are as fast as memory; see Pool for what a stray access through them does.
+    """
+
+    pool: Pool
+    number: int
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 <= self.number < self.pool.page_count:
+            raise PageStateError(no_such_page(self.pool, self.number))
+
+    def __repr__(self) -> str:
+        return f"<Page {self.number} of {self.pool.name!r}, {self.state}>"
+
+    @property
+    def address(self) -> int:
+        """The address of the first byte, the same for the pool's life."""
+        return self.pool.address + self.number * self.pool.page_size
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.pool.page_size
+
+    @property
+    def state(self) -> str:
+        """At this moment: "unallocated", "allocated", "freed", "evicted" or "closed"."""
+        return self.pool.state(self.number)
+
+    def free(self) -> None:
+        """Takes the frame away and gives the number back: see Pool.free()."""
+        self.pool.free(self)
+
+    def evict(self) -> None:
+        """Takes the frame away and keeps the number: see Pool.evict()."""
+        self.pool.evict(self)
+
+    @property
+    def buffer(self) -> memoryview:
+        """A writable view of the page's memory, without a copy. Raises PoolClosedError."""
+        if self.pool.closed:
+            raise PoolClosedError(f"pool {self.pool.name!r} has been closed: its pages have no memory to view")
+        return view(self.pool.handle, self.address, self.size)
+
+    def array(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
+        """The page's memory as a one-dimensional array, without a copy. dtype's size must divide the page's."""
+        kind = np.dtype(dtype)
+        if kind.hasobject or kind.itemsize == 0 or self.size % kind.itemsize:
+            raise ArgumentError(f"dtype {kind} of {kind.itemsize} bytes does not divide a page of {self.size} bytes")
+        return np.frombuffer(self.buffer, kind)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> bytes: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> int | bytes:
+        """One byte, or the bytes of a slice. Raises StrayAccessError, IndexError."""
+        if isinstance(index, slice):
+            start, size, step = self._span(index)
+            data = self._read(start, size)
+            return data[::step] if step > 0 else data[::-1][::-step]
+        address = self.address + self._offset(index)
+        try:
+            return call(lib.bufpool_py_get, address)
+        except StrayAccessError as error:
+            return _caught(error, 1)[0]
+
+    def __setitem__(self, index: SupportsIndex | slice, value: SupportsIndex | Buffer) -> None:
+        """Sets one byte, or a slice of step 1 to as many bytes. Raises StrayAccessError, IndexError, ArgumentError."""
+        if isinstance(index, slice):
+            start, size, step = self._span(index)
+        else:
+            start, size, step = self._offset(index), 1, 1
+            value = bytes([_byte(value)])
+        with data_argument(value) as data:
+            if step != 1 or ffi.sizeof(data) != size:
+                raise ArgumentError(f"{size} bytes in steps of {step} cannot be set to {ffi.sizeof(data)} bytes in one")
+            try:
+                call(lib.bufpool_py_write, self.address + start, data, size)
+            except StrayAccessError as error:
+                _caught(error, 0)
+
+    def __bytes__(self) -> bytes:
+        return self._read(0, self.size)
+
+    def _read(self, start: int, size: int) -> bytes:
+        if size == 0:
+            return b""
+        memory = _new_uncleared("char[]", size)
+        try:
+            call(lib.bufpool_py_read, memory, self.address + start, size)
+        except StrayAccessError as error:
+            return _caught(error, size)
+        return bytes(ffi.buffer(memory, size))
+
+    def _offset(self, index: SupportsIndex) -> int:
+        try:
+            offset = operator.index(index)
+        except TypeError:
+            raise TypeError(f"page indices are integers or slices, not {type(index).__name__}") from None
+        if not -self.size <= offset < self.size:
+            raise IndexError(f"offset {offset} is not in a page of {self.size} bytes")
+        return offset % self.size
+
+    def _span(self, index: slice) -> tuple[int, int, int]:
+        """The lowest offset and the number of bytes that the slice spans, and its step."""
+        offsets = range(self.size)[index]
+        if not offsets:
+            return 0, 0, offsets.step
+        low, high = sorted((offsets[0], offsets[-1]))
+        return low, high - low + 1, offsets.step
+
+
+def _caught(error: StrayAccessError, size: int) -> bytes:
+    """Inside catch_faults() the access completes on the pattern; elsewhere it raises."""
+    catching = catcher()
+    if catching is None:
+        raise error
+    catching.add(error.report)
+    return POISON * size
+
+
+def _byte(value: Any) -> int:
+    try:
+        byte = operator.index(value)
+    except TypeError:
+        raise TypeError(f"a byte of a page is an integer, not {type(value).__name__}") from None
+    if not 0 <= byte <= 255:
+        raise ArgumentError(f"a byte of a page is 0 to 255, not {byte}")
+    return byte
+
+
+@attrs.frozen(slots=True)
+class Location:
+    """The page and the offset in bytes at which an address lies."""
+
+    page: Page
+    offset: int

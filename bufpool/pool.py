@@ -1,0 +1,332 @@
+"""Pool: one reserved range of addresses, cut into pages whose holes trap."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from bufpool import sizes, stats
+from bufpool._native import ffi, lib
+from bufpool.arguments import NumbersLike, PageLike, count_argument, page_number, page_numbers
+from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
+from bufpool.faults import attach, call, call_with_data, check, deliver, owed, owed_to_ended
+from bufpool.page import Location, Page
+from bufpool.report import FAULT_SIZE, FaultReport, from_native
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from typing_extensions import Buffer
+
+    from bufpool._native import CData
+
+_KEPT_FAULTS = 256
+_STATES = {ffi.string(lib.bufpool_state_name(state)).decode(): state for state in range(lib.BUFPOOL_STATE_CLOSED + 1)}
+_STATE_NAMES = {state: name for name, state in _STATES.items()}
+
+
+class Pool:
+    """A pool of pages, each with a fixed number and address. All methods may be called from any thread.
+
+    capacity      bytes, or text such as "1 GiB"; reserved, not committed; a multiple of page_size, at most 16 TiB
+    page_size     bytes or text, 4 KiB to 1 GiB, a whole number of granules
+    memory        "anon" (private to this process) or "shared" (a memfd)
+    trap          "auto": the first that works of "uffd", "guard", "mprotect"; "none": plain mmap, which does not trap
+    on_fault      "raise": a stray access through a view completes on a scratch page of BUFPOOL_POISON bytes, and
+                  StrayAccessError is raised in its thread at the next call of the library; "resume": the report goes to
+                  stderr; "abort": so it does, and the process dies with a core dump that shows the access. Guarded
+                  access (page[...]) raises at once, whatever on_fault is.
+    name          shown in reports; by default "pool-N"
+    log           a file that receives each report as one line of JSON
+    lazy_zero     a page allocated without data gets its frame with the first write
+    host_handler  install no signal handlers: the host program calls bufpool_handle_signal() from its own
+
+    Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses), SystemCallError.
+    """
+
+    handle: CData
+    address: int
+    capacity: int
+    page_size: int
+    page_count: int
+    granule: int
+    memory: str
+    trap: str
+    on_fault: str
+    name: str
+
+    def __init__(
+        self,
+        capacity: sizes.Size,
+        *,
+        page_size: sizes.Size = 4096,
+        memory: str = "anon",
+        trap: str = "auto",
+        on_fault: str = "raise",
+        name: str | None = None,
+        log: str | os.PathLike[str] | None = None,
+        lazy_zero: bool = False,
+        host_handler: bool = False,
+    ) -> None:
+        texts = {
+            "memory": c_text(memory, "memory"),
+            "trap": c_text(trap, "trap"),
+            "on_fault": c_text(on_fault, "on_fault"),
+            "name": ffi.NULL if name is None else c_text(name, "name"),
+            "log": ffi.NULL if log is None else c_text(os.fspath(log), "log"),
+        }
+        flags = lib.BUFPOOL_LAZY_ZERO * bool(lazy_zero) | lib.BUFPOOL_HOST_HANDLER * bool(host_handler)
+        values = {"capacity": sizes.parse(capacity, "capacity"), "page_size": sizes.parse(page_size, "page_size")}
+        config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})
+        handle = ffi.new("bufpool_pool **")
+        code = lib.bufpool_open(config, handle)
+        if code:
+            raise failure(code)
+        self._adopt(handle[0])
+
+    def _adopt(self, handle: CData) -> None:
+        """Takes up an open pool; its handle and addresses stay valid for as long as this object lives."""
+        code = lib.bufpool_keep(handle)
+        if code:
+            raise failure(code)
+        self.handle = handle
+        self._pid = os.getpid()
+        facts = stats.from_native(stats.PoolStats, _statistics(handle))
+        self.address, self.page_count, self.granule = facts.address, facts.pages, facts.granule
+        self.capacity, self.page_size = facts.capacity, facts.page_size
+        self.memory, self.trap, self.on_fault, self.name = facts.memory, facts.trap, facts.on_fault, facts.name
+        _pools[_key(handle)] = self
+
+    def __repr__(self) -> str:
+        size, page_size = sizes.text(self.capacity), sizes.text(self.page_size)
+        closed = ", closed" if self.closed else ""
+        return f"<Pool {self.name!r}, {size} of {page_size} pages, {self.memory}, {self.trap}{closed}>"
+
+    # ---- Pages -------------------------------------------------------------------------------------------------------
+
+    def allocate(self, data: Buffer | None = None) -> Page:
+        """Allocates a page of zeros, or one that begins with data and appears whole.
+
+        Raises PoolExhaustedError, ArgumentError (data longer than a page), PoolClosedError.
+        """
+        if data is None:
+            return Page(self, call(lib.bufpool_py_allocate, self.handle, ffi.NULL, 0))
+        function = lib.bufpool_py_allocate
+        return Page(self, call_with_data(data, lambda fault, *source: function(fault, self.handle, *source)))
+
+    def allocate_at(self, page: PageLike, data: Buffer | None = None) -> Page:
+        """The same for a given number. Raises also PageStateError when the page is allocated or evicted."""
+        number, function = page_number(self, page), lib.bufpool_py_allocate_at
+        call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
+        return Page(self, number)
+
+    def allocate_many(self, count: int, data: Buffer | None = None) -> npt.NDArray[np.uint64]:
+        """Allocates count pages, all or none, of zeros or filled from data: count whole pages one after the other.
+
+        Returns their numbers. Raises as allocate() does.
+        """
+        count = count_argument(count)
+        if count > self.page_count:
+            raise PoolExhaustedError(f"{count} pages are more than the {self.page_count} that {self.name!r} has")
+        numbers = np.empty(count, np.uint64)
+        out, function = ffi.from_buffer("uint64_t[]", numbers), lib.bufpool_py_allocate_filled
+        if data is None:
+            call(lib.bufpool_py_allocate_many, self.handle, count, out)
+        else:
+            size = count * self.page_size
+            call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, source, out), size)
+        return numbers
+
+    def free(self, page: PageLike) -> None:
+        """Takes the frame away: the next touch traps. The number, if allocated or evicted, becomes free.
+
+        Raises PageStateError (double free, never allocated, no such page), PoolClosedError.
+        """
+        call(lib.bufpool_py_free, self.handle, page_number(self, page))
+
+    def free_many(self, pages: NumbersLike) -> None:
+        """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
+        self._batch(lib.bufpool_py_free_many, pages)
+
+    def evict(self, page: PageLike) -> None:
+        """Takes an allocated page's frame away and keeps its number taken, until populate() or free()."""
+        call(lib.bufpool_py_evict, self.handle, page_number(self, page))
+
+    def evict_many(self, pages: NumbersLike) -> None:
+        """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
+        self._batch(lib.bufpool_py_evict_many, pages)
+
+    def populate(self, page: PageLike, data: Buffer | None = None) -> None:
+        """Gives an evicted page a frame and its content again. Raises as allocate_at() does."""
+        number, function = page_number(self, page), lib.bufpool_py_populate
+        call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
+
+    def populate_many(self, pages: NumbersLike, data: Buffer | None = None) -> None:
+        """The same for many pages, all or none; data holds as many whole pages one after the other."""
+        numbers, function = self._numbers(pages), lib.bufpool_py_populate_many
+        count, out = len(numbers), ffi.from_buffer("uint64_t[]", numbers)
+        size = count * self.page_size
+        call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, out, source), size)
+
+    def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
+        """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""
+        if isinstance(pages, np.ndarray):
+            pages = pages.copy()
+            check()
+        return page_numbers(self, pages)
+
+    def _batch(self, function: Any, pages: NumbersLike) -> None:
+        numbers = self._numbers(pages)
+        call(function, self.handle, len(numbers), ffi.from_buffer("uint64_t[]", numbers))
+
+    # ---- Looking -----------------------------------------------------------------------------------------------------
+
+    def page(self, number: int) -> Page:
+        """The page of that number, whatever its state. Raises PageStateError when there is none."""
+        return Page(self, page_number(self, number))
+
+    def state(self, page: PageLike) -> str:
+        """The page's state at this moment."""
+        state = lib.bufpool_py_state(self.handle, page_number(self, page))
+        if state < 0:
+            raise failure(state)
+        return _STATE_NAMES[state]
+
+    def pages(self, state: str = "allocated") -> npt.NDArray[np.uint64]:
+        """The numbers of the pages of that state, rising; of "unallocated" only those below the highest ever used."""
+        if state not in _STATES:
+            raise ArgumentError(f"state {state!r} is none of {', '.join(_STATES)}")
+        chunks, start, found = [], 0, ffi.new("size_t *")
+        while True:
+            numbers = np.empty(min(self.page_count, 1 << 16), np.uint64)
+            out = ffi.from_buffer("uint64_t[]", numbers)
+            call(lib.bufpool_py_list, self.handle, _STATES[state], start, len(numbers), out, found)
+            chunks.append(numbers[: found[0]])
+            if found[0] < len(numbers):
+                return np.concatenate(chunks)
+            start = int(numbers[-1]) + 1
+
+    def locate(self, address: int) -> Location | None:
+        """The page of this pool in which an address lies, or None."""
+        number, offset = divmod(address - self.address, self.page_size)
+        return Location(Page(self, number), offset) if 0 <= number < self.page_count else None
+
+    def stats(self) -> stats.PoolStats:
+        """The pool's counters. Works on a closed pool."""
+        check()
+        return stats.from_native(stats.PoolStats, _statistics(self.handle))
+
+    @property
+    def faults(self) -> tuple[FaultReport, ...]:
+        """The latest stray accesses to this pool, at most 256, oldest first. Works on a closed pool."""
+        faults = ffi.new(f"bufpool_fault[{_KEPT_FAULTS}]", [{"size": FAULT_SIZE}] * _KEPT_FAULTS)
+        found = ffi.new("size_t *")
+        code = lib.bufpool_faults(self.handle, 0, _KEPT_FAULTS, faults, found)
+        if code:
+            raise failure(code)
+        return tuple(from_native(faults[i]) for i in range(found[0]))
+
+    # ---- The end -----------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool has been closed."""
+        return bool(lib.bufpool_py_state(self.handle, 0) == lib.BUFPOOL_STATE_CLOSED)
+
+    def close(self) -> None:
+        """Frees every frame; the addresses keep trapping, as "closed". Closing again does nothing.
+
+        Then raises the stray accesses still owed to this thread and, of this pool, to threads that have ended.
+        """
+        reports = self._close()
+        if reports:
+            deliver(reports)
+
+    def _close(self) -> list[FaultReport]:
+        if self.closed:
+            return owed()
+        reports = owed() + owed_to_ended(self.handle, {report.thread_id for report in self.faults})
+        code = lib.bufpool_close(self.handle)
+        if code and code != lib.BUFPOOL_ECLOSED:  # closed by another thread meanwhile
+            raise failure(code)
+        return reports
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        reports = self._close()
+        if reports and error is not None:
+            attach(error, reports)
+        elif reports:
+            deliver(reports)
+
+    def __del__(self) -> None:
+        if not hasattr(self, "handle"):
+            return
+        if self._unclosed():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            lib.bufpool_close(self.handle)
+        lib.bufpool_release(self.handle)
+
+    def _unclosed(self) -> bool:
+        return not self.closed and os.getpid() == self._pid
+
+
+class BorrowedPool(Pool):
+    """A pool that native code has opened, such as SQLite's: to be looked at, not to be changed from here."""
+
+    def __init__(self, handle: CData) -> None:
+        self._adopt(handle)
+
+    def _refuse(self, *_arguments: object, **_options: object) -> NoReturn:
+        raise BufpoolError(
+            f"{self.name!r} belongs to the native code that opened it, which alone may change or close it"
+        )
+
+    allocate = allocate_at = allocate_many = free = free_many = evict = evict_many = _refuse
+    populate = populate_many = close = _close = __enter__ = _refuse
+
+    def _unclosed(self) -> bool:
+        return False
+
+
+_pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
+
+
+def pool_of(handle: CData) -> Pool:
+    """The Pool of a native handle; a BorrowedPool when Python did not open it."""
+    return _pools.get(_key(handle)) or BorrowedPool(handle)
+
+
+def locate(address: int) -> Location | None:
+    """The page, of any pool of this process, in which an address lies, or None. Closed pools count."""
+    location = ffi.new("bufpool_location *", {"size": ffi.sizeof("bufpool_location")})
+    if not 0 <= address < 2**64 or lib.bufpool_locate(ffi.cast("void *", address), location):
+        return None
+    return Location(Page(pool_of(location.pool), location.page), location.offset)
+
+
+def c_text(value: str, what: str) -> CData:
+    """A string for C, kept alive by the returned object."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be text, not {type(value).__name__}")
+    if "\0" in value:
+        raise ArgumentError(f"{what} {value!r} must not contain a NUL character")
+    return ffi.new("char[]", os.fsencode(value))
+
+
+def _statistics(handle: CData) -> CData:
+    statistics = ffi.new("bufpool_statistics *", {"size": ffi.sizeof("bufpool_statistics")})
+    code = lib.bufpool_stats(handle, statistics)
+    if code:
+        raise failure(code)
+    return statistics
+
+
+def _key(handle: CData) -> int:
+    return int(ffi.cast("uintptr_t", handle))

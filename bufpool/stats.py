@@ -1,0 +1,58 @@
+"""PoolStats: a pool's counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import attrs
+
+from bufpool._native import ffi
+
+if TYPE_CHECKING:
+    from bufpool._native import CData
+
+_Stats = TypeVar("_Stats")
+
+
+@attrs.frozen(kw_only=True)
+class PoolStats:
+    """A pool's counters, read one by one and not as one snapshot. Sizes are bytes."""
+
+    capacity: int
+    page_size: int
+    granule: int  # the smallest unit that traps
+    address: int  # of page 0
+    pages: int  # capacity / page_size
+    allocated: int  # pages, now
+    evicted: int  # pages, now
+    scratched: int  # pages, now: diverted to the scratch pattern after a stray access, not yet re-armed
+    high_water: int  # 1 + the highest page number ever allocated
+    allocations: int  # pages, since open; the same for the next three
+    frees: int
+    evictions: int
+    populates: int
+    faults: int  # stray accesses trapped since open
+    repeats: int  # faults not reported again: the same access, re-armed by another thread before it was over
+    scratch_maps: int  # times a granule was diverted: accesses to it were invisible until it was re-armed
+    scratch_ns: int  # total time, in nanoseconds, during which diverted granules could hide a further stray access
+    reports_lost: int  # faults that were counted but could not be kept or written in full
+    frames_kept: int  # frames of freed or evicted pages kept for the next allocation, now; those pages trap
+    recycled: int  # allocations and populates served by such a frame, since open
+    name: str
+    memory: str
+    trap: str
+    on_fault: str
+    backing: str  # what the frames really are
+    trap_note: str  # for trap "auto": why the traps tried before it were not used; else empty
+
+
+def from_native(kind: Callable[..., _Stats], statistics: CData, **given: Any) -> _Stats:
+    """An attrs class filled from the struct whose members have the same names, but for what is given."""
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cast("Any", kind))
+    names = [field.name for field in fields if field.name not in given]
+    return kind(**{name: _value(getattr(statistics, name)) for name in names}, **given)
+
+
+def _value(value: int | CData) -> int | str:
+    return value if isinstance(value, int) else ffi.string(value).decode("utf-8", "replace")

@@ -1,0 +1,288 @@
+/* What Python calls, as cffi reads it: bufpool.h and bufpool_sqlite.h (tests/test_cdef.py compares), then prelude.h. */
+
+typedef ... siginfo_t;
+
+/* ---- bufpool.h ---- */
+
+#define BUFPOOL_EARGUMENT -4097
+#define BUFPOOL_EEXHAUSTED -4098
+#define BUFPOOL_ESTATE -4099
+#define BUFPOOL_EUNSUPPORTED -4100
+#define BUFPOOL_ECLOSED -4101
+#define BUFPOOL_ESTRAY -4102
+
+const char *bufpool_strerror(int code);
+
+int bufpool_last_error(char *buffer, size_t size);
+
+size_t bufpool_last_done(void);
+
+const char *bufpool_version(void);
+
+typedef struct bufpool_pool bufpool_pool;
+
+#define BUFPOOL_LAZY_ZERO 1
+#define BUFPOOL_HOST_HANDLER 2
+
+typedef struct bufpool_config {
+    size_t size;
+    uint64_t capacity;
+    uint64_t page_size;
+    const char *memory;
+    const char *trap;
+    const char *on_fault;
+    const char *name;
+    const char *log;
+    uint32_t flags;
+} bufpool_config;
+
+int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
+
+int bufpool_close(bufpool_pool *pool);
+
+int bufpool_keep(bufpool_pool *pool);
+int bufpool_release(bufpool_pool *pool);
+
+int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
+
+const char *bufpool_memory_name(size_t n);
+const char *bufpool_trap_name(size_t n);
+
+typedef enum bufpool_state {
+    BUFPOOL_STATE_UNALLOCATED = 0,
+    BUFPOOL_STATE_ALLOCATED = 1,
+    BUFPOOL_STATE_FREED = 2,
+    BUFPOOL_STATE_EVICTED = 3,
+    BUFPOOL_STATE_CLOSED = 4
+} bufpool_state;
+
+const char *bufpool_state_name(bufpool_state state);
+
+int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t *page);
+
+int bufpool_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+
+int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages);
+
+int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages);
+
+int bufpool_free(bufpool_pool *pool, uint64_t page);
+
+int bufpool_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
+int bufpool_evict(bufpool_pool *pool, uint64_t page);
+int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
+int bufpool_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data);
+
+void *bufpool_address(const bufpool_pool *pool, uint64_t page);
+
+int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *state);
+
+int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
+                             size_t *found);
+
+typedef struct bufpool_location {
+    size_t size;
+    bufpool_pool *pool;
+    uint64_t page;
+    uint64_t offset;
+} bufpool_location;
+
+int bufpool_locate(const void *address, bufpool_location *location);
+
+typedef struct bufpool_statistics {
+    size_t size;
+    uint64_t capacity;
+    uint64_t page_size;
+    uint64_t granule;
+    uint64_t address;
+    uint64_t pages;
+    uint64_t allocated;
+    uint64_t evicted;
+    uint64_t scratched;
+    uint64_t high_water;
+    uint64_t allocations;
+    uint64_t frees;
+    uint64_t evictions;
+    uint64_t populates;
+    uint64_t faults;
+    uint64_t repeats;
+    uint64_t scratch_maps;
+    uint64_t scratch_ns;
+    uint64_t reports_lost;
+    uint64_t frames_kept;
+    uint64_t recycled;
+    char name[64];
+    char memory[64];
+    char trap[16];
+    char on_fault[16];
+    char backing[32];
+    char trap_note[256];
+} bufpool_statistics;
+
+int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
+
+typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECUTE = 2 } bufpool_access;
+
+#define BUFPOOL_STACK_DEPTH 32
+
+#define BUFPOOL_FAULT_RACED 1
+#define BUFPOOL_FAULT_FORKED 2
+
+typedef struct bufpool_fault {
+    size_t size;
+    uint64_t sequence;
+    uint64_t address;
+    uint64_t pc;
+    uint64_t page;
+    uint64_t offset;
+    uint64_t pool_address;
+    uint64_t pool_capacity;
+    uint64_t page_size;
+    int64_t time_ns;
+    int32_t pid;
+    int32_t thread_id;
+    int32_t signal;
+    uint32_t flags;
+    bufpool_access access;
+    bufpool_state state;
+    uint32_t stack_depth;
+    char thread_name[16];
+    char pool_name[64];
+    char memory[64];
+    char trap[16];
+    uint64_t stack[BUFPOOL_STACK_DEPTH];
+} bufpool_fault;
+
+size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);
+size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size);
+const char *bufpool_access_name(bufpool_access access);
+
+typedef enum bufpool_verdict {
+    BUFPOOL_VERDICT_REPORT = 0,
+    BUFPOOL_VERDICT_RESTART = 1,
+    BUFPOOL_VERDICT_RESUME = 2,
+    BUFPOOL_VERDICT_PASS = 3
+} bufpool_verdict;
+
+typedef bufpool_verdict (*bufpool_fault_callback)(const bufpool_fault *fault, void *context);
+
+int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callback, void *context);
+
+bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontext);
+
+#define BUFPOOL_POISON 0xDB
+
+int bufpool_check(bufpool_fault *fault);
+
+int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault);
+
+int bufpool_flush(bufpool_pool *pool);
+
+int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found);
+
+int bufpool_last_fault(bufpool_fault *fault);
+
+int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
+
+int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault);
+
+/* ---- bufpool_sqlite.h ---- */
+
+typedef struct bufpool_sqlite_config {
+    size_t size;
+    uint64_t capacity;
+    const char *memory;
+    const char *trap;
+    const char *on_fault;
+    const char *name;
+    const char *log;
+    const char *library;
+    void *handle;
+} bufpool_sqlite_config;
+
+int bufpool_sqlite_install(const bufpool_sqlite_config *config);
+
+int bufpool_sqlite_uninstall(void);
+
+bool bufpool_sqlite_installed(void);
+
+typedef struct bufpool_sqlite_statistics {
+    size_t size;
+    uint64_t capacity;
+    uint64_t resident;
+    uint64_t resident_peak;
+    uint64_t pages;
+    uint64_t unpinned;
+    uint64_t caches;
+    uint64_t caches_opened;
+    uint64_t groups;
+    uint64_t hits;
+    uint64_t misses;
+    uint64_t absent;
+    uint64_t refused;
+    uint64_t exhausted;
+    uint64_t recycles;
+    uint64_t steals;
+    uint64_t evictions;
+    uint64_t populates;
+    uint64_t evict_failures;
+    int32_t sqlite_version;
+    char library[256];
+} bufpool_sqlite_statistics;
+
+int bufpool_sqlite_stats(bufpool_sqlite_statistics *statistics);
+
+typedef struct bufpool_sqlite_group {
+    size_t size;
+    bufpool_pool *pool;
+    uint64_t sqlite_page_size;
+    uint64_t page_size;
+    uint64_t slots_per_granule;
+    uint64_t caches;
+    uint64_t resident;
+    uint64_t resting;
+    uint64_t cushions;
+    uint64_t address_limit;
+    uint64_t evictions;
+    uint64_t populates;
+    uint64_t evict_failures;
+    char memory[64];
+    char trap[16];
+} bufpool_sqlite_group;
+
+int bufpool_sqlite_group_stats(size_t n, bufpool_sqlite_group *group);
+
+size_t bufpool_sqlite_pools(bufpool_pool **pools, size_t count);
+
+int bufpool_sqlite_last_error(char *buffer, size_t size);
+
+/* ---- prelude.h ---- */
+
+#define BUFPOOL_PY_OWED ...
+
+int bufpool_py_check(bufpool_fault *fault);
+int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool);
+
+int64_t bufpool_py_allocate(bufpool_fault *fault, bufpool_pool *pool, const void *data, size_t size);
+int bufpool_py_allocate_at(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+int bufpool_py_allocate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, uint64_t *pages);
+int bufpool_py_allocate_filled(bufpool_fault *fault, bufpool_pool *pool, size_t count, const void *data,
+                               uint64_t *pages);
+int bufpool_py_free(bufpool_fault *fault, bufpool_pool *pool, uint64_t page);
+int bufpool_py_free_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_evict(bufpool_fault *fault, bufpool_pool *pool, uint64_t page);
+int bufpool_py_evict_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_populate(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+int bufpool_py_populate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
+                             const void *data);
+int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count,
+                    uint64_t *pages, size_t *found);
+
+int bufpool_py_state(const bufpool_pool *pool, uint64_t page);
+int bufpool_py_copy(bufpool_fault *fault, void *to, const void *from, size_t size);
+int bufpool_py_get(bufpool_fault *fault, uintptr_t address);
+int bufpool_py_read(bufpool_fault *fault, void *to, uintptr_t address, size_t size);
+int bufpool_py_write(bufpool_fault *fault, uintptr_t address, const void *from, size_t size);

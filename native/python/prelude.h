@@ -1,0 +1,133 @@
+/*
+ * What the Python face adds to bufpool.h, so that each Python call is one call of C.
+ *
+ * Before its work each function asks whether this thread is owed a fault (on_fault "raise"). If so it does nothing else
+ * and returns BUFPOOL_PY_OWED: Python raises the fault, and no finished work is lost behind the exception. With
+ * BUFPOOL_PY_OWED and BUFPOOL_ESTRAY *fault is filled in; its size is set by the caller.
+ */
+#include <bufpool/bufpool.h>
+
+#include "bufpool_sqlite.h"
+
+#define BUFPOOL_PY_OWED (-8192)
+
+/* Other errors, such as a forked child's, are left for the call itself to meet. */
+static bool py_owed(bufpool_fault *fault)
+{
+    return bufpool_check(fault) == BUFPOOL_ESTRAY;
+}
+
+static int py_result(int code, bufpool_fault *fault)
+{
+    if (code == BUFPOOL_ESTRAY)
+        bufpool_last_fault(fault);
+    return code;
+}
+
+#define PY_CALL(call) (py_owed(fault) ? BUFPOOL_PY_OWED : py_result(call, fault))
+
+static int bufpool_py_check(bufpool_fault *fault)
+{
+    return py_owed(fault) ? BUFPOOL_PY_OWED : 0;
+}
+
+static int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool)
+{
+    return bufpool_check_ended(pool, fault) == BUFPOOL_ESTRAY ? BUFPOOL_PY_OWED : 0;
+}
+
+/* ---- Calls on a pool ------------------------------------------------------------------------------------------- */
+
+/* The page's number, or an error. */
+static int64_t bufpool_py_allocate(bufpool_fault *fault, bufpool_pool *pool, const void *data, size_t size)
+{
+    uint64_t page = 0;
+    int code = PY_CALL(bufpool_allocate(pool, data, size, &page));
+    return code ? code : (int64_t)page;
+}
+
+static int bufpool_py_allocate_at(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size)
+{
+    return PY_CALL(bufpool_allocate_at(pool, page, data, size));
+}
+
+static int bufpool_py_allocate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, uint64_t *pages)
+{
+    return PY_CALL(bufpool_allocate_many(pool, count, pages));
+}
+
+static int bufpool_py_allocate_filled(bufpool_fault *fault, bufpool_pool *pool, size_t count, const void *data,
+                                      uint64_t *pages)
+{
+    return PY_CALL(bufpool_allocate_filled(pool, count, data, pages));
+}
+
+static int bufpool_py_free(bufpool_fault *fault, bufpool_pool *pool, uint64_t page)
+{
+    return PY_CALL(bufpool_free(pool, page));
+}
+
+static int bufpool_py_free_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+{
+    return PY_CALL(bufpool_free_many(pool, count, pages));
+}
+
+static int bufpool_py_evict(bufpool_fault *fault, bufpool_pool *pool, uint64_t page)
+{
+    return PY_CALL(bufpool_evict(pool, page));
+}
+
+static int bufpool_py_evict_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+{
+    return PY_CALL(bufpool_evict_many(pool, count, pages));
+}
+
+static int bufpool_py_populate(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size)
+{
+    return PY_CALL(bufpool_populate(pool, page, data, size));
+}
+
+static int bufpool_py_populate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
+                                    const void *data)
+{
+    return PY_CALL(bufpool_populate_many(pool, count, pages, data));
+}
+
+static int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count,
+                           uint64_t *pages, size_t *found)
+{
+    return PY_CALL(bufpool_list(pool, state, from, count, pages, found));
+}
+
+/* The page's state, or an error. Never BUFPOOL_PY_OWED. */
+static int bufpool_py_state(const bufpool_pool *pool, uint64_t page)
+{
+    bufpool_state state;
+    int code = bufpool_page_state(pool, page, &state);
+    return code ? code : (int)state;
+}
+
+/* ---- Guarded access -------------------------------------------------------------------------------------------- */
+
+static int bufpool_py_copy(bufpool_fault *fault, void *to, const void *from, size_t size)
+{
+    return py_owed(fault) ? BUFPOOL_PY_OWED : bufpool_guarded_copy(to, from, size, fault);
+}
+
+/* The byte at address, or an error. */
+static int bufpool_py_get(bufpool_fault *fault, uintptr_t address)
+{
+    unsigned char byte = 0;
+    int code = bufpool_py_copy(fault, &byte, (const void *)address, 1);
+    return code ? code : byte;
+}
+
+static int bufpool_py_read(bufpool_fault *fault, void *to, uintptr_t address, size_t size)
+{
+    return bufpool_py_copy(fault, to, (const void *)address, size);
+}
+
+static int bufpool_py_write(bufpool_fault *fault, uintptr_t address, const void *from, size_t size)
+{
+    return bufpool_py_copy(fault, (void *)address, from, size);
+}

@@ -1,0 +1,141 @@
+"""The command line: options, tables, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import attrs
+import pytest
+from click.testing import CliRunner, Result
+
+import bufpool
+from bufpool import _child, cli, doctor
+from bufpool.demo import tour
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments, env={"COLUMNS": "300"})
+
+
+def test_version_is_the_library_s() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.output.split()[-1] == bufpool.__version__
+
+
+def test_help_names_the_commands() -> None:
+    output = invoke("--help").output
+    assert "demo" in output
+    assert "doctor" in output
+
+
+def test_an_unknown_command_is_an_error_that_names_it() -> None:
+    result = invoke("dmeo")
+    assert result.exit_code == 2
+    assert "dmeo" in result.output
+
+
+def test_the_installed_script_runs() -> None:
+    script = Path(sysconfig.get_path("scripts"), "bufpool")
+    done = subprocess.run([script, "doctor", "--json"], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["version"] == bufpool.__version__
+
+
+# ---- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_shows_every_memory_with_every_trap() -> None:
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.output.splitlines()]
+    for entry in bufpool.capabilities().entries:
+        words = next(row for row in rows if row[:2] == [entry.memory, entry.trap])
+        assert words[2].startswith("yes" if entry.available else "no")
+
+
+def test_doctor_s_json_is_what_capabilities_finds() -> None:
+    found = json.loads(invoke("doctor", "--json").output)
+    assert found["traps"] is True
+    assert found["capabilities"] == json.loads(json.dumps(attrs.asdict(bufpool.capabilities())))
+    names = {setting["name"]: setting["value"] for setting in found["settings"]}
+    assert names["page size"].split()[0] == str(bufpool.capabilities().os_page_size)
+    assert {"kernel", "user", "seccomp", "vm.max_map_count", "vm.overcommit_memory", "RLIMIT_AS"} <= names.keys()
+
+
+def test_doctor_s_sqlite_is_the_one_that_python_uses() -> None:
+    import sqlite3
+
+    found = doctor.sqlite_library()
+    assert found.version == sqlite3.sqlite_version
+    assert found.usable == bool(found.library)
+    assert found.usable != bool(found.reason)
+
+
+@pytest.fixture
+def nothing_traps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel that refuses everything."""
+    found = bufpool.capabilities()
+    entries = tuple(
+        attrs.evolve(entry, available=entry.trap == "none", reason="" if entry.trap == "none" else "refused [1]: ask")
+        for entry in found.entries
+    )
+    without = attrs.evolve(found, entries=entries, auto=dict.fromkeys(found.auto))
+    monkeypatch.setattr(bufpool, "capabilities", lambda: without)
+
+
+@pytest.mark.usefixtures("nothing_traps")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["tables", "json"])
+def test_doctor_exits_1_with_the_reasons_when_nothing_traps(options: list[str]) -> None:
+    result = invoke("doctor", *options)
+    assert result.exit_code == 1
+    assert result.output.count("refused [1]: ask") == sum(e.trap != "none" for e in bufpool.capabilities().entries)
+
+
+def test_doctor_says_why_sqlite_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise _child.ChildError("no SQLite [here]")
+
+    monkeypatch.setattr(_child, "run", fail)
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert "no SQLite [here]" in result.output
+
+
+# ---- demo's ends (the demo itself is in test_demo.py) ---------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_traps")
+def test_demo_explains_that_nothing_traps() -> None:
+    result = invoke("demo")
+    assert result.exit_code == 1
+    assert "doctor" in result.output
+
+
+def test_demo_exits_1_and_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour, "run", lambda *_arguments, **_options: ["query 'x' had different answers"])
+    result = invoke("demo")
+    assert result.exit_code == 1
+    assert "query 'x' had different answers" in result.output
+
+
+@pytest.mark.parametrize("options", [["--rounds", "0"], ["--files", "0"], ["--files", "many"]])
+def test_demo_refuses_senseless_numbers(options: list[str]) -> None:
+    result = invoke("demo", *options)
+    assert result.exit_code == 2
+    assert options[1] in result.output
+
+
+# ---- child processes -------------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_fails_is_reported_with_its_words() -> None:
+    with pytest.raises(_child.ChildError, match=r"exit code 1(.|\n)*no_such_module"):
+        _child.run("bufpool.no_such_module", {}, 60)
+
+
+def test_a_child_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(_child.ChildError, match="longer than 0 seconds"):
+        _child.run("bufpool.doctor", {}, 0.001)

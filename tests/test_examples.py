@@ -1,0 +1,161 @@
+"""README's programs are the files in examples/; they run, and print what README says."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NATIVE = ROOT / "native"
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").iterdir() if path.is_file())
+
+_MARKED = re.compile(r"^<!-- (output of )?(examples/\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^(.*)\n```(c|cpp|python|pycon)\n", re.MULTILINE)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = {name: text for output, name, text in _MARKED.findall(README) if not output}
+OUTPUTS = {name: text for output, name, text in _MARKED.findall(README) if output}
+
+# What differs from run to run, and with the trap that works here.
+_VARYING = [
+    (r"(?:^    (?:#\d+ .*|\.\.\.)\n)+", "    STACK\n"),
+    (r"0x[0-9a-f]+", "ADDRESS"),
+    (r"==\d+==", "==PID=="),
+    (r'thread \d+ ".*" of process \d+, \S+Z, SIG(?:BUS|SEGV)', "thread THREAD of process PID, TIME, SIGNAL"),
+    (r"trap (?:uffd|guard|mprotect)\b", "trap TRAP"),
+    (r"peak [\d.]+", "peak SIZE"),
+    (r"\b\d+ (hits|misses|evictions|recycles|steals|refused)", r"COUNT \1"),
+]
+
+
+def normal(text: str) -> str:
+    """The text with fixed words in place of what varies."""
+    for varying, word in _VARYING:
+        text = re.sub(varying, word, text, flags=re.MULTILINE)
+    return text
+
+
+# ---- README ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_readme_shows_the_example_as_it_is(name: str) -> None:
+    assert SHOWN[name] == (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_readme_shows_no_program_that_is_not_an_example() -> None:
+    assert _FENCE.findall(README)
+    assert [before for before, _ in _FENCE.findall(README) if not re.fullmatch(r"<!-- examples/\S+ -->", before)] == []
+    assert set(SHOWN) == set(FILES)
+
+
+def test_readme_s_links_lead_somewhere() -> None:
+    prose = re.sub(r"^```\w+\n.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", prose)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_words_that_vary_are_the_same_in_two_runs() -> None:
+    one = "==1==ERROR\n    #0 0x1 (a+0x2)\n    ...\n  trap uffd, peak 1.8 of 2, 3 hits\n"
+    two = "==23==ERROR\n    #0 0xff (b+0x2)\n    #1 0x3 (c)\n  trap guard, peak 2 of 2, 44 hits\n"
+    assert normal(one) == normal(two)
+    assert normal(one) != normal(two.replace("of 2", "of 3"))
+
+
+# ---- Running ---------------------------------------------------------------------------------------------------------
+
+
+def run(command: list[str], folder: Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs without a core dump, with this interpreter's scripts first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command,
+        cwd=folder,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PATH": path},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    )
+
+
+def check(name: str, done: subprocess.CompletedProcess[str], *codes: int) -> None:
+    """It ended with one of codes, and printed what README says."""
+    assert done.returncode in codes, done.stderr
+    assert normal(done.stdout + done.stderr) == normal(OUTPUTS[name])
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a libbufpool.so built from the sources."""
+    folder = tmp_path_factory.mktemp("library")
+    sources = sorted(str(path) for path in (NATIVE / "src").glob("*.c"))
+    options = ["-std=c11", "-O1", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{NATIVE}/include"]
+    built = run(["cc", *options, *sources, "-o", "libbufpool.so", "-lpthread", "-ldl"], folder)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def compiled(name: str, library: Path, folder: Path) -> list[str]:
+    """Compiles without a warning and returns the command to run."""
+    source = ROOT / name
+    compiler, standard = ("c++", "c++11") if source.suffix == ".cpp" else ("cc", "gnu11")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} on this machine")
+    # As an installed header is: a system's.
+    options = [f"-std={standard}", "-O1", "-Wall", "-Wextra", "-Werror", "-isystem", f"{NATIVE}/include"]
+    program = folder / source.stem
+    link = [f"-L{library}", f"-Wl,-rpath,{library}", "-lbufpool"]
+    built = run([compiler, *options, str(source), "-o", str(program), *link], folder)
+    assert built.returncode == 0, built.stderr
+    return [str(program)]
+
+
+def test_embed(library: Path, tmp_path: Path) -> None:
+    name = "examples/embed.c"
+    check(name, run(compiled(name, library, tmp_path), tmp_path), -signal.SIGBUS, -signal.SIGSEGV)
+
+
+@pytest.mark.parametrize("name", ["examples/callback.c", "examples/guarded.cpp"])
+def test_compiled(name: str, library: Path, tmp_path: Path) -> None:
+    check(name, run(compiled(name, library, tmp_path), tmp_path), 0)
+
+
+@pytest.mark.parametrize("name", ["examples/collect.py", "examples/sqlite_pool.py"])
+def test_python(name: str, tmp_path: Path) -> None:
+    check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
+
+
+def test_preload(tmp_path: Path) -> None:
+    if shutil.which("sqlite3") is None:
+        pytest.skip("no sqlite3 shell on this machine")
+    name = "examples/preload.sh"
+    check(name, run(["sh", "-e", str(ROOT / name)], tmp_path), 0)
+
+
+_SESSION = """
+import json, sys
+for source in json.load(sys.stdin):
+    exec(compile(source, "<stdin>", "single"))
+"""
+
+
+def test_session(tmp_path: Path) -> None:
+    text = (ROOT / "examples/session.pycon").read_text(encoding="utf-8")
+    steps = doctest.DocTestParser().get_examples(text)
+    assert len(steps) == 7
+    done = run([sys.executable, "-c", _SESSION], tmp_path, json.dumps([step.source for step in steps]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert normal(done.stdout) == normal("".join(step.want for step in steps))

@@ -1,0 +1,220 @@
+"""SQLite's page cache in pools, each time in a process of its own: it is configured before there are connections."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Sqlite = Callable[..., Any]
+
+PRELUDE = """
+import sqlite3
+import bufpool.sqlite
+
+def fill(connection, rows=3000):
+    connection.execute("create table t (id integer primary key, text)")
+    connection.executemany("insert into t values (?, ?)", ((i, f"row {i} " * 20) for i in range(rows)))
+    connection.commit()
+
+def total(connection):
+    return connection.execute("select count(*), sum(length(text)) from t").fetchone()
+"""
+
+
+@pytest.fixture
+def sqlite(child: Any) -> Sqlite:
+    """Runs a program that ends well, and returns what it printed."""
+
+    def run(program: str) -> Any:
+        done = child(PRELUDE + textwrap.dedent(program))
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+def test_the_answers_are_those_of_the_stock_cache(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        answers = []
+        for pooled in (False, True):
+            if pooled:
+                bufpool.sqlite.install(capacity="64 MiB")
+            connection = sqlite3.connect(f"db{pooled}")
+            connection.execute("pragma cache_size = 20")
+            fill(connection)
+            connection.execute("delete from t where id % 3 = 0")
+            connection.commit()
+            connection.execute("vacuum")
+            answers.append((total(connection), list(connection.iterdump())))
+            assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+            connection.close()
+        assert answers[0] == answers[1]
+        stats = bufpool.sqlite.stats()
+        print(stats.evictions > 0, stats.hits > 0, stats.capacity == 64 << 20)
+        """
+    )
+    assert out == "True True True\n"
+
+
+@pytest.mark.parametrize("page_size", [512, 1024, 4096, 16384, 65536])
+def test_every_page_size(sqlite: Sqlite, page_size: int) -> None:
+    out = sqlite(
+        f"""
+        bufpool.sqlite.install(capacity="64 MiB")
+        connection = sqlite3.connect("db")
+        connection.execute("pragma page_size = {page_size}")
+        connection.execute("pragma cache_size = 10")
+        fill(connection)
+        print(total(connection)[0], connection.execute("pragma integrity_check").fetchone()[0])
+        group = [group for group in bufpool.sqlite.groups() if group.sqlite_page_size == {page_size}][0]
+        print(group.pool in bufpool.sqlite.pools(), group.slots_per_granule, group.pool.name)
+        """
+    )
+    slots = max(1, 4096 // page_size)
+    assert out == f"3000 ok\nTrue {slots} sqlite-{page_size}\n"
+
+
+def test_evicted_addresses_trap(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        bufpool.sqlite.install(capacity="64 MiB")
+        connection = sqlite3.connect("db")
+        connection.execute("pragma cache_size = 20")
+        fill(connection)
+        total(connection)
+        [pool] = [pool for pool in bufpool.sqlite.pools() if pool.page_size == 4096]
+        evicted = pool.pages("evicted")[:100]
+        print(len(evicted))
+        with bufpool.catch_faults() as caught:
+            for number in evicted:
+                address = pool.page(number).address + 8
+                ctypes.memmove(address, b"x", 1)
+                assert ctypes.string_at(address + 1, 1) == bytes([bufpool.POISON])
+        print(len(caught.reports) <= 200, {report.page for report in caught.reports} == set(evicted.tolist()))
+        print({report.state for report in caught.reports}, {report.pool for report in caught.reports})
+        try:
+            pool.page(evicted[0])[8]
+        except bufpool.StrayAccessError as error:
+            print(error.report.state, error.report.offset)
+        print(total(connection)[0])
+        """
+    )
+    assert out == "100\nTrue True\n{'evicted'} {'sqlite-4096'}\nevicted 8\n3000\n"
+
+
+def test_the_pools_are_not_ours_to_change(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        bufpool.sqlite.install(capacity="64 MiB", name="cache")
+        connection = sqlite3.connect(":memory:")
+        fill(connection)
+        pool = bufpool.sqlite.pools()[0]
+        number = int(pool.pages()[0])
+        refused = 0
+        for call in (pool.allocate, pool.close, lambda: pool.free(number), lambda: pool.evict(number),
+                     lambda: pool.page(number).free(), lambda: pool.allocate_many(3), lambda: pool.free_many([number]),
+                     lambda: pool.evict_many([number]), lambda: pool.populate(number), pool.__enter__,
+                     lambda: pool.populate_many([number]), lambda: pool.allocate_at(number)):
+            try:
+                call()
+            except bufpool.BufpoolError as error:
+                refused += 1
+                assert pool.name in str(error)
+        print(refused, total(connection)[0], pool.stats().allocated > 0, pool.on_fault)
+        del pool
+        print(bufpool.sqlite.pools()[0].closed, total(connection)[0])
+        """
+    )
+    assert out == "12 3000 True raise\nFalse 3000\n"
+
+
+def test_install_and_uninstall(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        SQLiteStateError = bufpool.SQLiteStateError
+        def refused(call, word):
+            try:
+                call()
+            except SQLiteStateError as error:
+                assert word in str(error), error
+                return True
+        assert not bufpool.sqlite.installed() and bufpool.sqlite.pools() == ()
+        assert refused(bufpool.sqlite.stats, "install")
+        assert refused(bufpool.sqlite.uninstall, "install")
+        before = sqlite3.connect(":memory:")
+        assert refused(lambda: bufpool.sqlite.install(capacity="8 MiB"), "1 sqlite3 connection is open")
+        before.close()
+        for turn in range(3):
+            bufpool.sqlite.install(capacity="8 MiB")
+            assert bufpool.sqlite.installed()
+            assert refused(lambda: bufpool.sqlite.install(capacity="8 MiB"), "installed")
+            connection = sqlite3.connect(":memory:")
+            fill(connection)
+            pool = bufpool.sqlite.pools()[0]
+            page = pool.page(int(pool.pages()[0]))
+            assert refused(bufpool.sqlite.uninstall, "1 sqlite3 connection is open")
+            connection.close()
+            bufpool.sqlite.uninstall()
+            assert pool.closed and page.state == "closed" and not bufpool.sqlite.installed()
+            try:
+                page[0]
+            except bufpool.StrayAccessError as error:
+                print(error.report.state)
+            with sqlite3.connect(":memory:") as connection:
+                fill(connection)
+            connection.close()
+        """
+    )
+    assert out == "closed\n" * 3
+
+
+def test_wrong_options(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        for options, kind, word in (
+            ({"capacity": 0}, bufpool.ArgumentError, "capacity 0"),
+            ({"capacity": "lots"}, bufpool.ArgumentError, "lots"),
+            ({"capacity": "64 KiB"}, bufpool.ArgumentError, "65536"),
+            ({"memory": "ram"}, bufpool.ArgumentError, "ram"),
+            ({"trap": "mouse"}, bufpool.ArgumentError, "mouse"),
+            ({"on_fault": "shrug"}, bufpool.ArgumentError, "shrug"),
+            ({"name": "n" * 58}, bufpool.ArgumentError, "57"),
+            ({"name": None}, TypeError, "name"),
+        ):
+            try:
+                bufpool.sqlite.install(**{"capacity": "8 MiB", **options})
+            except kind as error:
+                print(word in str(error))
+        print(bufpool.sqlite.installed())
+        """
+    )
+    assert out == "True\n" * 8 + "False\n"
+
+
+def test_many_connections_and_threads(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        bufpool.sqlite.install(capacity="4 MiB")
+        def work(index):
+            connection = sqlite3.connect(f"db{index % 3}", timeout=60)
+            connection.execute("create table if not exists t (id, text)")
+            for turn in range(20):
+                with connection:
+                    connection.executemany("insert into t values (?, ?)", ((i, "x" * 500) for i in range(50)))
+                connection.execute("select sum(length(text)) from t").fetchone()
+            connection.close()
+        with ThreadPoolExecutor(6) as executor:
+            list(executor.map(work, range(6), timeout=90))
+        for name in range(3):
+            connection = sqlite3.connect(f"db{name}")
+            print(*total(connection), connection.execute("pragma integrity_check").fetchone()[0])
+            connection.close()
+        print(sum(pool.stats().faults for pool in bufpool.sqlite.pools()))
+        """
+    )
+    assert out == "2000 1000000 ok\n" * 3 + "0\n"
