@@ -1,8 +1,8 @@
 """The bench's frame: the C loops, interleaved rounds, and the table of ratios at the end.
 
-A row is a pair: what bufpool does, and the same work on plain mmap. Both run in turn, round by round, in one process; the
-figure is the ratio of the medians. pytest-benchmark times and stores bufpool's side; the plain side's times, and the ratio,
-are in the row's extra_info (--benchmark-json=FILE writes them all).
+A row is a pair: what bufpool does, and the same work on plain mmap. Both run in turn, round by round, in one
+process; the figure is the ratio of the medians. pytest-benchmark times and stores bufpool's side; the plain side's
+times, and the ratio, are in the row's extra_info (--benchmark-json=FILE writes them all).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 BENCH = Path(__file__).parent
 NATIVE = BENCH.parent / "native"
+COMPILE = ["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-fPIC", "-shared", f"-I{NATIVE}/include"]
 ROUNDS = 20
 
 
@@ -30,8 +31,7 @@ class Loops:
         library = folder / "loops.so"
         sources = [str(path) for path in sorted((NATIVE / "src").glob("*.c"))]
         subprocess.run(
-            ["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=default", f"-I{NATIVE}/include"]
-            + [*sources, str(BENCH / "loops.c"), "-o", str(library), "-lpthread", "-ldl"],
+            [*COMPILE, "-o", str(library), str(BENCH / "loops.c"), *sources, "-lpthread", "-ldl"],
             check=True,
             timeout=300,
         )
@@ -73,7 +73,7 @@ class Row:
         rounds: int = ROUNDS,
         against: str = "plain mmap",
     ) -> float:
-        """Measures; before and plain_before run untimed ahead of their side. per: units of work (pages, accesses) a round."""
+        """Measures; before and plain_before run untimed ahead of their side. per: units of work a round (pages...)."""
         plain_ns: list[int] = []
 
         def set_up() -> None:
@@ -107,7 +107,8 @@ class Row:
 @pytest.fixture
 def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
     """The measuring of one row, titled by the test's docstring."""
-    return Row(benchmark, request.config.stash.setdefault(ROWS, []), (request.function.__doc__ or "").strip().rstrip("."))
+    title = (request.function.__doc__ or "").strip().rstrip(".")
+    return Row(benchmark, request.config.stash.setdefault(ROWS, []), title)
 
 
 ROWS = pytest.StashKey[list[dict[str, Any]]]()
@@ -119,10 +120,10 @@ def _huge_pages() -> str:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Iterator[None] | None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = config.stash.get(ROWS, [])
     if not rows:
-        return None
+        return
     write = terminalreporter.write_line
     write("")
     write(f"Linux {platform.release()}, {platform.machine()}, transparent huge pages: {_huge_pages()}; 4 KiB pages.")
@@ -138,4 +139,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Ite
             f"| {row['title']} | {row['pool_ns']:.1f} | {row['plain_ns']:.1f} | {row['against']} "
             f"| {row['ratio']:.3f} | {low:.3f} - {high:.3f} | {row['rounds']} | {goal} | {verdict} |"
         )
-    return None
