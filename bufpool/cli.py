@@ -22,7 +22,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of each kind.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each kind.")
 @click.option("--files", type=click.IntRange(min=1), default=None, help="Load at most so many files (default: all).")
 def demo(rounds: int, files: int | None) -> None:
     """Run SQLite on trapped pages beside its own page cache, then plant a bug and see it reported.

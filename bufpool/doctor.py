@@ -133,7 +133,7 @@ def _user(status: dict[str, str]) -> Setting:
 def _seccomp_note(status: dict[str, str]) -> str:
     if status.get("Seccomp") != "2":
         return ""
-    return "a container's default profile refuses userfaultfd: --device /dev/userfaultfd gives it back, or trap guard"
+    return "containers refuse userfaultfd by default; --device /dev/userfaultfd allows it; trap guard works too"
 
 
 def _userfaultfd_device() -> Setting:

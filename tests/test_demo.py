@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,7 @@ def test_the_demo_with_a_static_sqlite_says_so_and_shows_the_rest(monkeypatch: p
 
 
 def test_the_demo_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tour.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     shown()
     assert list(tmp_path.iterdir()) == []
 

@@ -114,8 +114,8 @@ def compiled(name: str, library: Path, folder: Path) -> list[str]:
     compiler, standard = ("c++", "c++11") if source.suffix == ".cpp" else ("cc", "gnu11")
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} on this machine")
-    # As an installed header is: a system's.
-    options = [f"-std={standard}", "-O1", "-Wall", "-Wextra", "-Werror", "-isystem", f"{NATIVE}/include"]
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"]  # the ..._INIT macros, in C++
+    options = [f"-std={standard}", "-O1", *warnings, f"-I{NATIVE}/include"]
     program = folder / source.stem
     link = [f"-L{library}", f"-Wl,-rpath,{library}", "-lbufpool"]
     built = run([compiler, *options, str(source), "-o", str(program), *link], folder)
@@ -158,4 +158,5 @@ def test_session(tmp_path: Path) -> None:
     assert len(steps) == 7
     done = run([sys.executable, "-c", _SESSION], tmp_path, json.dumps([step.source for step in steps]))
     assert (done.returncode, done.stderr) == (0, "")
-    assert normal(done.stdout) == normal("".join(step.want for step in steps))
+    printed = re.sub(r"^    <string>:\d+ in <module>\n", "", done.stdout, flags=re.MULTILINE)  # the program above
+    assert normal(printed) == normal("".join(step.want for step in steps))
