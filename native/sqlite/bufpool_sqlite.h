@@ -8,10 +8,12 @@
  *
  * Layout     Pool page 2k holds data. Pool page 2k+1 is a cushion: readable, never evicted, nobody's. SQLite reads a
  *            few bytes past a page on damaged database files, on purpose; those reads end in the cushion. So an
- *            overrun out of a page is not trapped. With memory "anon" a cushion costs no frame.
+ *            overrun out of a page is not trapped. A cushion costs no frame, except with memory "shared" and trap "uffd".
  * Small      SQLite pages smaller than a granule share one ("slots_per_granule"), each granule belongs to one
  *            connection's cache. The granule is evicted when the last of its pages leaves; until then the slot of a
  *            page that left is filled with BUFPOOL_POISON and used again as late as memory allows, but does not trap.
+ * Size       A connection's cache keeps to PRAGMA cache_size, as SQLite's own does, or to a thirty-second part more: pages
+ *            leave in batches, which is cheaper.
  * Not here   Pages that SQLite maps from the file (PRAGMA mmap_size) never enter a page cache. Page headers and SQLite's
  *            extra bytes are on the heap. sqlite3_soft_heap_limit64() does not reach page buffers: capacity does.
  *
@@ -36,7 +38,7 @@ typedef struct bufpool_sqlite_config {
                              are used up, unpinned pages of other connections give way, then SQLite spills, then it
                              answers SQLITE_NOMEM. 0: half of the machine's memory. The pools reserve several times as many
                              addresses, which cost nothing. */
-    const char *memory;   /* as in bufpool_config; with "shared" each cushion costs a frame, outside capacity */
+    const char *memory;   /* as in bufpool_config; "shared" with trap "uffd" takes a frame for each cushion too */
     const char *trap;     /* as in bufpool_config */
     const char *on_fault; /* as in bufpool_config */
     const char *name;     /* the pools are called NAME-PAGESIZE, as "sqlite-4096"; at most 57 bytes */

@@ -153,6 +153,7 @@ int sq_library_set_cache(const sq_library *library, const sqlite3_pcache_methods
     if (initialised) {
         int again = library->initialize();
         if (code == SQLITE_OK && again != SQLITE_OK) {
+            library->shutdown(); /* of what did initialise, our page cache included */
             library->config(SQLITE_CONFIG_PCACHE2, old);
             library->initialize();
             code = again;

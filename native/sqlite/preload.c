@@ -47,14 +47,15 @@ static bool read_options(void)
 {
     char error[1024];
     const char *text = getauxval(AT_SECURE) != 0 ? NULL : getenv("BUFPOOL_OPTIONS");
-    if (options_parse(text, table, COUNT(table), error, sizeof error) < 0) {
-        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: %s\n", error);
-        return false;
-    }
+    int result = options_parse(text, table, COUNT(table), error, sizeof error);
     if (options.help) {
         char help[2048];
         options_help(table, COUNT(table), help, sizeof help);
         fprintf(stderr, "bufpool: keys of BUFPOOL_OPTIONS (key=value:key='another value'):\n%s", help);
+    }
+    if (result < 0) {
+        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: %s\n", error);
+        return false;
     }
     if (strcmp(options.on_fault, "raise") == 0) {
         fprintf(stderr,

@@ -57,6 +57,7 @@ typedef struct sqlite {
     const char *(*errmsg)(sqlite3 *db);
     int (*busy_timeout)(sqlite3 *db, int milliseconds);
     int (*initialize)(void);
+    int (*shutdown)(void);
     int (*config)(int operation, ...);
 } sqlite;
 
@@ -78,6 +79,7 @@ static inline sqlite load_sqlite(void)
     load(&library, "sqlite3_errmsg", &library.errmsg);
     load(&library, "sqlite3_busy_timeout", &library.busy_timeout);
     load(&library, "sqlite3_initialize", &library.initialize);
+    load(&library, "sqlite3_shutdown", &library.shutdown);
     load(&library, "sqlite3_config", &library.config);
     return library;
 }

@@ -110,11 +110,65 @@ static void statistics(const bufpool_sqlite_config *config)
     CHECK_RESULT(0, bufpool_sqlite_uninstall());
 }
 
+/* The program shuts SQLite down and gives it another page cache. */
+static void install_again(const bufpool_sqlite_config *config, const sqlite3_pcache_methods2 *other)
+{
+    CHECK_RESULT(BUFPOOL_ESTATE, sq_install_again());
+    CHECK_RESULT(0, bufpool_sqlite_install(config));
+    use(true);
+    CHECK(library.shutdown() == 0);
+    CHECK(!sq_cache_active());
+    CHECK_RESULT(0, sq_install_again());
+    use(true);
+    CHECK(library.shutdown() == 0);
+    CHECK(library.config(SQLITE_CONFIG_PCACHE2, other) == SQLITE_OK);
+    CHECK_RESULT(0, sq_install_again());
+    use(true);
+    CHECK(sq_cache_active());
+    CHECK_RESULT(0, bufpool_sqlite_uninstall());
+}
+
+/* An SQLite that counts no memory cannot say whether connections are open. */
+static void no_memory_count(const bufpool_sqlite_config *config)
+{
+    enum { SQLITE_CONFIG_MEMSTATUS = 9 };
+    CHECK(library.shutdown() == 0);
+    CHECK(library.config(SQLITE_CONFIG_MEMSTATUS, 0) == SQLITE_OK && library.initialize() == SQLITE_OK);
+    refused(BUFPOOL_EUNSUPPORTED, config, "counts no memory");
+    use(false);
+    CHECK(library.shutdown() == 0 && library.config(SQLITE_CONFIG_MEMSTATUS, 1) == SQLITE_OK);
+}
+
+static void two_libraries(const bufpool_sqlite_config *config)
+{
+    char directory[256];
+    char path[300];
+    char command[800];
+    Dl_info info;
+    CHECK(dladdr((void *)library.open, &info) != 0);
+    make_directory(directory);
+    snprintf(path, sizeof path, "%s/libsqlite3.so.0", directory);
+    snprintf(command, sizeof command, "cp '%s' '%s'", info.dli_fname, path);
+    CHECK(system(command) == 0);
+    void *copy = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    CHECK(copy != NULL);
+    refused(BUFPOOL_EARGUMENT, config, path);
+    bufpool_sqlite_config named = *config;
+    named.handle = library.handle;
+    CHECK_RESULT(0, bufpool_sqlite_install(&named));
+    use(true);
+    CHECK_RESULT(0, bufpool_sqlite_uninstall());
+    dlclose(copy);
+    remove_directory(directory);
+}
+
 int main(void)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = UINT64_C(64) << 20;
     library = load_sqlite();
+    sqlite3_pcache_methods2 stock;
+    CHECK(library.config(SQLITE_CONFIG_GETPCACHE2, &stock) == SQLITE_OK);
 
     /* Not yet initialised, the only SQLite in the process, found without being named. */
     CHECK_RESULT(0, bufpool_sqlite_install(&config));
@@ -138,5 +192,9 @@ int main(void)
     config.library = "libsqlite3.so.0";
     twice_and_open(&config);
     statistics(&config);
+    install_again(&config, &stock);
+    config.library = NULL;
+    no_memory_count(&config);
+    two_libraries(&config);
     return 0;
 }

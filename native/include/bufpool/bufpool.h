@@ -289,7 +289,9 @@ BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_cal
  *
  * Where the scratch granule cannot be had (no memory, no mapping left, an execute access), abort takes its place.
  * Async-signal-safe. */
+#ifdef SA_ONSTACK /* with plain -std=c11 <signal.h> has no siginfo_t: define _POSIX_C_SOURCE 200809L or _GNU_SOURCE */
 BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontext);
+#endif
 
 #define BUFPOOL_POISON 0xDB
 
