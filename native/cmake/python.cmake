@@ -24,6 +24,6 @@ set_source_files_properties(${generated} PROPERTIES COMPILE_OPTIONS -w)
 target_compile_definitions(bufpool_python PRIVATE Py_LIMITED_API=0x030A0000)
 target_include_directories(bufpool_python PRIVATE python sqlite)
 target_link_libraries(bufpool_python PRIVATE bufpool_static)
-target_link_options(bufpool_python PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,nodelete)
+target_link_options(bufpool_python PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,nodelete -Wl,-z,now)
 
 install(TARGETS bufpool_python bufpool_sqlite3 LIBRARY DESTINATION bufpool COMPONENT python)

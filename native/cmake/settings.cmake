@@ -26,9 +26,10 @@ function(bufpool_configure target)
     target_link_options(${target} PRIVATE ${bufpool_sanitizers})
 endfunction()
 
-# For shared objects: they install signal handlers, so dlclose must not unload them; nothing may be left undefined,
+# For shared objects: they install signal handlers, so dlclose must not unload them, and the loader must not bind a symbol
+# at its first call, which may come in a handler (3 KiB of its stack, and perhaps a lock); nothing may be left undefined,
 # except the symbols that the sanitizers' runtime brings.
-set(bufpool_shared_options -Wl,-z,nodelete)
+set(bufpool_shared_options -Wl,-z,nodelete -Wl,-z,now)
 if(NOT BUFPOOL_SANITIZE)
     list(APPEND bufpool_shared_options -Wl,-z,defs)
 endif()

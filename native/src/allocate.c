@@ -10,6 +10,7 @@
 #include "guard.h"
 #include "numbers.h"
 #include "pool.h"
+#include "probe.h"
 #include "scratch.h"
 
 #include <errno.h>
@@ -196,7 +197,7 @@ static int prepare(const bufpool_pool *pool, struct source *source, const void *
     source->size = size;
     size_t part = size % BP_GRANULE;
     if (size < pool->page_size && part > 0) {
-        if (bp_careful_copy(source->tail, (const char *)data + size - part, part) < 0) {
+        if (!bp_probe_copy(source->tail, (const char *)data + size - part, part)) {
             return unreadable(pool, data, size);
         }
         memset(source->tail + part, 0, BP_GRANULE - part);
@@ -229,7 +230,7 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
             return 0;
         }
     }
-    return bp_error(-EBUSY, "cannot %s page %llu of pool \"%s\": its scratch granule cannot be re-armed", what,
+    return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": its scratch granule cannot be re-armed", what,
                     (unsigned long long)page, pool->name);
 }
 

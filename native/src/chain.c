@@ -13,6 +13,9 @@
 #include "chain.h"
 
 #include "error.h"
+#include "machine.h"
+#include "probe.h"
+#include "stack.h"
 #include "thread.h"
 
 #include <bufpool/bufpool.h>
@@ -24,6 +27,7 @@
 #include <unistd.h>
 
 #define OLDER 8
+#define PATIENCE 1000
 
 struct chain {
     struct sigaction older[OLDER]; /* oldest first; an entry is written before count admits it */
@@ -51,14 +55,13 @@ static bool same(const struct sigaction *a, const struct sigaction *b)
     return a->sa_handler == b->sa_handler && (a->sa_flags & SA_SIGINFO) == (b->sa_flags & SA_SIGINFO);
 }
 
-/* Remembers a handler that we displace, once. */
+/* Remembers a handler that we displace. An earlier entry of the same handler stays: it has its turn after those that came
+ * between. */
 static void remember(struct chain *chain, const struct sigaction *action)
 {
     int count = atomic_load(&chain->count);
-    for (int i = 0; i < count; i++) {
-        if (same(&chain->older[i], action)) {
-            return;
-        }
+    if (count > 0 && same(&chain->older[count - 1], action)) {
+        return;
     }
     if (count == OLDER) {
         count--; /* the newest makes room: those before it were there first */
@@ -128,30 +131,75 @@ static void call(struct chain *chain, int turn, int signo, siginfo_t *info, void
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+static bool is_accessible(uintptr_t address, bufpool_access access)
+{
+    volatile unsigned char *byte = (volatile unsigned char *)address;
+    sigjmp_buf *outer = bp_thread.probe;
+    sigjmp_buf place;
+    if (access == BUFPOOL_EXECUTE || sigsetjmp(place, 0) != 0) {
+        bp_thread.probe = outer;
+        return false;
+    }
+    bp_thread.probe = &place;
+    if (access == BUFPOOL_WRITE) {
+        __atomic_fetch_or(byte, 0, __ATOMIC_RELAXED); /* changes nothing */
+    } else {
+        (void)*byte;
+    }
+    bp_thread.probe = outer;
+    return true;
+}
+
+/* An older handler has returned from a fault. Has it, time and again, left everything as it was? That is one that was disabled
+ * while we stood in front of it (faulthandler): the instruction would fault for ever. */
+static bool in_vain(const struct bp_machine *before, const siginfo_t *info, const void *context)
+{
+    struct bp_machine after;
+    bp_machine_read(context, &after);
+    uintptr_t address = (uintptr_t)info->si_addr;
+    bool same = bp_thread.passed_pc == before->pc && bp_thread.passed_address == address && after.pc == before->pc;
+    bp_thread.passed_again = same ? bp_thread.passed_again + 1 : 0;
+    bp_thread.passed_pc = before->pc;
+    bp_thread.passed_address = address;
+    return info->si_code > 0 && bp_thread.passed_again > PATIENCE && !is_accessible(address, after.access);
+}
+
+/* Through a pointer, so that it can be found on the stack. */
+static void (*const volatile caller)(struct chain *, int, int, siginfo_t *, void *) = call;
+
 void bp_signal_pass_on(int signo, siginfo_t *info, void *context)
 {
     int index = index_of(signo);
     struct chain *chain = &chains[index];
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
     uint8_t *passing = &bp_thread.passing[index];
-    /* Stacks grow downwards: an older handler that still runs has called us from below its own frame. */
-    if (*passing > 0 && frame >= bp_thread.passing_frame[index]) {
-        *passing = 0;
+    /* Stacks grow downwards: an older handler that still runs has called us from below its own frame. One that left by
+     * longjmp may have its frame above us, too, but not on the stack any more. */
+    if (*passing > 0) {
+        int running = frame < bp_thread.passing_frame[index] ? bp_stack_count((uintptr_t)caller) : 0;
+        *passing = running >= 0 && running < *passing ? (uint8_t)running : *passing;
     }
-    int turn = atomic_load(&chain->count) - 1 - *passing;
-    bool defaulted = turn < 0 || (!(chain->older[turn].sa_flags & SA_SIGINFO) && chain->older[turn].sa_handler == SIG_DFL);
-    bool ignored = turn >= 0 && !(chain->older[turn].sa_flags & SA_SIGINFO) && chain->older[turn].sa_handler == SIG_IGN;
-    if (ignored && info->si_code <= 0) {
-        return;
+    struct bp_machine before;
+    bp_machine_read(context, &before);
+    for (int turn = atomic_load(&chain->count) - 1 - *passing;; turn--) {
+        bool plain = turn >= 0 && !(chain->older[turn].sa_flags & SA_SIGINFO);
+        bool ignored = plain && chain->older[turn].sa_handler == SIG_IGN;
+        if (ignored && info->si_code <= 0) {
+            return;
+        }
+        /* The kernel does not let a thread ignore a fault of its own. */
+        if (turn < 0 || ignored || (plain && chain->older[turn].sa_handler == SIG_DFL)) {
+            bp_signal_default(signo, info);
+            return;
+        }
+        uintptr_t outer = bp_thread.passing_frame[index];
+        bp_thread.passing_frame[index] = frame;
+        ++*passing;
+        caller(chain, turn, signo, info, context);
+        --*passing;
+        bp_thread.passing_frame[index] = outer;
+        if (!in_vain(&before, info, context)) {
+            return;
+        }
     }
-    if (defaulted || ignored) { /* the kernel does not let a thread ignore a fault of its own */
-        bp_signal_default(signo, info);
-        return;
-    }
-    uintptr_t outer = bp_thread.passing_frame[index];
-    bp_thread.passing_frame[index] = frame;
-    ++*passing;
-    call(chain, turn, signo, info, context);
-    --*passing;
-    bp_thread.passing_frame[index] = outer;
 }

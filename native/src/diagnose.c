@@ -26,7 +26,7 @@ static bool fault_of_trap(const bufpool_pool *pool, int signo)
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
                  struct bp_finding *finding)
 {
-    uint64_t offset = address - atomic_load(&pool->first);
+    uint64_t offset = address - pool->space.base; /* not first, which is 0 while the range is given back */
     bool closed = atomic_load(&pool->closed);
     *finding = (struct bp_finding){
         .page = offset / pool->page_size, .offset = offset % pool->page_size, .state = BUFPOOL_STATE_CLOSED, .ours = true};

@@ -33,11 +33,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#ifndef BUS_MCEERR_AR
-#define BUS_MCEERR_AR 4
-#define BUS_MCEERR_AO 5
-#endif
-
 #define MAX_RESTARTS 1000
 
 struct event {
@@ -46,6 +41,7 @@ struct event {
     void *context;
     struct bp_machine machine;
     bufpool_pool *pool; /* visited until leave() */
+    int before;         /* errno of the interrupted code */
     bufpool_fault fault;
 };
 
@@ -63,7 +59,7 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     fault->pc = event->machine.pc;
     fault->page = finding->page;
     fault->offset = finding->offset;
-    fault->pool_address = atomic_load(&pool->first);
+    fault->pool_address = pool->space.base;
     fault->pool_capacity = pool->capacity;
     fault->page_size = pool->page_size;
     fault->time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
@@ -84,20 +80,36 @@ static void walk_stack(struct event *event)
     event->fault.stack_depth = bp_stack_walk(&event->machine, event->fault.stack, BUFPOOL_STACK_DEPTH);
 }
 
-/* Counts the fault, keeps it for bufpool_faults(), and writes it to the log. */
-static void record(struct event *event)
+/* Counts the fault and keeps it for bufpool_faults(). */
+static void keep(struct event *event)
 {
     bufpool_pool *pool = event->pool;
     event->fault.sequence = atomic_fetch_add(&sequence, 1) + 1;
     struct bp_ring_entry *entry = &pool->ring[atomic_fetch_add(&pool->faults, 1) % BP_FAULT_RING];
     uint64_t serial = atomic_load(&entry->serial);
     if (serial % 2 == 0 && atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1)) {
-        entry->fault = event->fault;
+        for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
+            uint64_t word;
+            memcpy(&word, (const char *)&event->fault + i * 8, 8);
+            atomic_store_explicit(&entry->fault[i], word, memory_order_relaxed);
+        }
         atomic_store(&entry->serial, serial + 2);
     } else {
         atomic_fetch_add(&pool->reports_lost, 1);
     }
-    bp_report_log(pool, &event->fault);
+}
+
+/* The same, and writes it to the log. */
+static void record(struct event *event)
+{
+    keep(event);
+    bp_report_log(event->pool, &event->fault);
+}
+
+static bool is_allocated(const bufpool_pool *pool, uint64_t page)
+{
+    return !atomic_load(&pool->closed) && pool->process == bp_process() &&
+           bp_state_seen(bp_pages_load(&pool->pages, page)) == BUFPOOL_STATE_ALLOCATED;
 }
 
 static void leave(struct event *event)
@@ -120,6 +132,7 @@ static void jump_to_guard(struct event *event)
     leave(event);
     *guard->fault = event->fault;
     restore_mask(event->context);
+    errno = event->before;
     siglongjmp(guard->place, 1);
 }
 
@@ -160,14 +173,15 @@ static void resume(struct event *event)
         return;
     }
     remember_access(event);
+    bp_thread.restarts = 0;
     bool owed = event->pool->policy == BP_RAISE && bp_owed_push(&event->fault);
-    if (!owed) {
-        if (event->pool->policy == BP_RAISE) {
-            atomic_fetch_add(&event->pool->reports_lost, 1);
-        }
-        bp_report_stderr(&event->fault);
+    if (!owed && event->pool->policy == BP_RAISE) {
+        atomic_fetch_add(&event->pool->reports_lost, 1);
     }
     leave(event);
+    if (!owed) { /* outside the pool: bufpool_close() need not wait for a slow reader of stderr */
+        bp_report_stderr(&event->fault);
+    }
 }
 
 /* What on_fault says. */
@@ -182,6 +196,16 @@ static void apply_policy(struct event *event)
     }
 }
 
+/* A function of its own, called through a pointer, so that in_callback() can find it on the stack. */
+static bufpool_verdict call_host(bufpool_fault_callback callback, const bufpool_fault *fault, void *context)
+{
+    bufpool_verdict verdict = callback(fault, context);
+    __asm__ volatile("" ::: "memory"); /* no tail call */
+    return verdict;
+}
+
+static bufpool_verdict (*const volatile host_caller)(bufpool_fault_callback, const bufpool_fault *, void *) = call_host;
+
 /* false: pass the signal on. */
 static bool ask_callback(struct event *event, bufpool_fault_callback callback, void *context)
 {
@@ -190,12 +214,17 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
     leave(event); /* the callback may close the pool, or never come back */
     uintptr_t outer = bp_thread.callback_frame;
     bp_thread.callback_frame = (uintptr_t)__builtin_frame_address(0);
-    bufpool_verdict verdict = callback(&event->fault, context);
+    bufpool_verdict verdict = host_caller(callback, &event->fault, context);
     bp_thread.callback_frame = outer;
     if (!bp_pool_visit(pool)) {
         return true; /* gone: the instruction will fault again, as somebody else's */
     }
-    bool again = bp_thread.last_pc == event->machine.pc && bp_thread.last_address == event->fault.address;
+    if (pool->space.base != event->fault.pool_address || pool->page_size != event->fault.page_size) {
+        leave(event); /* gone too, and its descriptor in use again */
+        return true;
+    }
+    bool again = bp_thread.last_pc == event->machine.pc && bp_thread.last_address == event->fault.address &&
+                 !is_allocated(pool, event->fault.page);
     bp_thread.restarts = verdict == BUFPOOL_VERDICT_RESTART && again ? bp_thread.restarts + 1 : 0;
     if (verdict == BUFPOOL_VERDICT_RESTART && bp_thread.restarts < MAX_RESTARTS) {
         remember_access(event);
@@ -207,11 +236,14 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
         leave(event);
         return false;
     }
-    record(event);
+    keep(event);
     if (verdict == BUFPOOL_VERDICT_RESUME && divert(event)) {
         remember_access(event);
         leave(event);
-    } else if (pool->policy == BP_ABORT) {
+        return true;
+    }
+    bp_report_log(pool, &event->fault);
+    if (pool->policy == BP_ABORT) {
         report_and_die(event);
     } else {
         resume(event);
@@ -219,10 +251,25 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
     return true;
 }
 
-/* Are we below the frame of a running callback? One that left by longjmp is above us no more. */
+/* Does a callback of this thread still run? One that left by longjmp does not; where its frame was, deeper calls of the
+ * host may be by now, so the stack itself has to tell. */
 static bool in_callback(void)
 {
-    return bp_thread.callback_frame != 0 && (uintptr_t)__builtin_frame_address(0) < bp_thread.callback_frame;
+    if (bp_thread.callback_frame == 0 || (uintptr_t)__builtin_frame_address(0) > bp_thread.callback_frame) {
+        return false;
+    }
+    return bp_stack_count((uintptr_t)host_caller) != 0;
+}
+
+/* The callback and the context that were set together. */
+static bufpool_fault_callback callback_of(bufpool_pool *pool, void **context)
+{
+    bufpool_fault_callback callback;
+    do {
+        callback = atomic_load(&pool->callback);
+        *context = atomic_load(&pool->callback_context);
+    } while (atomic_load(&pool->callback) != callback);
+    return callback;
 }
 
 static bool answer(struct event *event)
@@ -230,17 +277,39 @@ static bool answer(struct event *event)
     if (bp_thread.guards != NULL) {
         jump_to_guard(event);
     }
-    if (is_repeat(event) && divert(event)) {
-        atomic_fetch_add(&event->pool->repeats, 1);
-        leave(event);
-        return true;
+    if (is_repeat(event)) {
+        /* An allocated page that faults on and on is no hole: the host protects it. */
+        if (event->fault.state == BUFPOOL_STATE_ALLOCATED && ++bp_thread.restarts > MAX_RESTARTS) {
+            leave(event);
+            return false;
+        }
+        if (divert(event)) {
+            atomic_fetch_add(&event->pool->repeats, 1);
+            leave(event);
+            return true;
+        }
     }
-    bufpool_fault_callback callback = atomic_load(&event->pool->callback);
+    void *context;
+    bufpool_fault_callback callback = callback_of(event->pool, &context);
     if (callback != NULL && !in_callback()) {
-        return ask_callback(event, callback, atomic_load(&event->pool->callback_context));
+        return ask_callback(event, callback, context);
     }
     apply_policy(event);
     return true;
+}
+
+/* The pool at an address, visited, and still there. NULL: none. */
+static bufpool_pool *visit_at(uintptr_t address)
+{
+    bufpool_pool *pool = bp_pool_at(address);
+    if (pool == NULL || !bp_pool_visit(pool)) {
+        return NULL;
+    }
+    if (bp_pool_at(address) != pool) { /* given back, and its descriptor in use again */
+        bp_pool_leave(pool);
+        return NULL;
+    }
+    return pool;
 }
 
 /* A signal sent by this very thread (raise) after a fault that another handler saw first: the processor state still names
@@ -251,18 +320,20 @@ static bool is_raised_again(const struct event *event)
         return false;
     }
     uintptr_t address = (uintptr_t)event->machine.last_fault;
-    bufpool_pool *pool = bp_pool_at(address);
-    if (pool == NULL || !bp_pool_visit(pool)) {
+    bufpool_pool *pool = visit_at(address);
+    if (pool == NULL) {
         return false;
     }
-    bool hole = atomic_load(&pool->closed) || pool->process != bp_process() ||
-                bp_state_seen(bp_pages_load(&pool->pages, (address - atomic_load(&pool->first)) / pool->page_size)) !=
-                    BUFPOOL_STATE_ALLOCATED;
+    bool hole = !is_allocated(pool, (address - pool->space.base) / pool->page_size);
     bp_pool_leave(pool);
-    /* Once: if the instruction does not fault again, the raise was meant. */
-    bool first = bp_thread.raised_address != address;
-    bp_thread.raised_address = first && hole ? address : 0;
-    return first && hole;
+    /* Only from inside another handler, and once: else the raise is meant. Where the stack may not be walked, not for a fault
+     * that we have answered ourselves. */
+    int handlers = bp_stack_handlers();
+    if (!hole || bp_thread.let_go || (handlers < 0 ? bp_thread.answered_address == address : handlers < 2)) {
+        return false;
+    }
+    bp_thread.let_go = true;
+    return true;
 }
 
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
@@ -275,16 +346,16 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     if (info->si_code <= 0) {
         return is_raised_again(&event);
     }
+    bp_thread.let_go = false;
     if (bp_thread.probe != NULL) {
         restore_mask(context);
         siglongjmp(*bp_thread.probe, 1);
     }
-    if (signo == SIGBUS && (info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO)) {
-        return false; /* broken hardware */
+    if (signo == SIGBUS && info->si_code != BUS_ADRERR) {
+        return false; /* broken hardware, a misaligned access */
     }
-    bp_thread.raised_address = 0;
-    event.pool = bp_pool_at((uintptr_t)info->si_addr);
-    if (event.pool == NULL || !bp_pool_visit(event.pool)) {
+    event.pool = visit_at((uintptr_t)info->si_addr);
+    if (event.pool == NULL) {
         return false;
     }
     struct bp_finding finding;
@@ -293,9 +364,10 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
         leave(&event);
         return false;
     }
-    int keep = errno;
+    event.before = errno;
+    bp_thread.answered_address = (uint64_t)(uintptr_t)info->si_addr;
     fill_fault(&event, &finding);
     bool ours = answer(&event);
-    errno = keep;
+    errno = event.before;
     return ours;
 }

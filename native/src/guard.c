@@ -5,7 +5,6 @@
 #include "notes.h"
 #include "thread.h"
 
-#include <errno.h>
 #include <string.h>
 
 void bp_fault_copy(bufpool_fault *to, const bufpool_fault *from)
@@ -86,20 +85,6 @@ int bp_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *faul
     bufpool_fault local;
     struct copy request = {to, from, size};
     return call(copy, &request, fault == NULL ? &local : fault);
-}
-
-int bp_careful_copy(void *to, const void *from, size_t size)
-{
-    sigjmp_buf *outer = bp_thread.probe;
-    sigjmp_buf place;
-    if (sigsetjmp(place, 0) != 0) {
-        bp_thread.probe = outer;
-        return -EFAULT;
-    }
-    bp_thread.probe = &place;
-    memcpy(to, from, size);
-    bp_thread.probe = outer;
-    return 0;
 }
 
 int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault)

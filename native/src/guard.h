@@ -14,9 +14,6 @@ struct bp_guard {
 /* bufpool_guarded_copy() for use inside the library: keeps no error sentence. fault may be NULL. */
 int bp_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault);
 
-/* memcpy that any fault on the way, in a pool or not, ends with -EFAULT; nothing is reported. Needs our handlers. */
-int bp_careful_copy(void *to, const void *from, size_t size);
-
 /* Keeps a fault for bufpool_last_fault(), sets the error sentence, returns BUFPOOL_ESTRAY. */
 int bp_guard_error(const bufpool_fault *fault);
 

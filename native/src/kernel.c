@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -129,6 +131,10 @@ int bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *
 
 int bp_kernel_memfd(const char *name, uint64_t length)
 {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && length > limit.rlim_cur) {
+        return -EFBIG; /* ftruncate would say so by SIGXFSZ, which ends the process */
+    }
     int fd = result(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (fd < 0) {
         return fd;
@@ -236,6 +242,17 @@ int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length)
 int bp_kernel_open_log(const char *path)
 {
     return result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600));
+}
+
+int bp_kernel_identify(int fd, uint64_t id[2])
+{
+    struct stat file;
+    int code = result(fstat(fd, &file));
+    if (code == 0) {
+        id[0] = file.st_dev;
+        id[1] = file.st_ino;
+    }
+    return code;
 }
 
 int bp_kernel_open_read(const char *path)

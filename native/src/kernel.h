@@ -55,6 +55,9 @@ int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length);
 /* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600. */
 int bp_kernel_open_log(const char *path);
 int bp_kernel_open_read(const char *path);
+
+/* Device and inode of an open file. */
+int bp_kernel_identify(int fd, uint64_t id[2]);
 ssize_t bp_kernel_read(int fd, void *buffer, size_t size);
 
 /* Writes all of it; with once set, by a single write(2), so that a line never tears. */

@@ -68,15 +68,22 @@ static struct bp_owed *own_queue(void)
         return mine;
     }
     for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
-        int32_t before = atomic_load(&queue->thread);
-        if (before == self) {
+        if (atomic_load(&queue->thread) == self) {
             atomic_store(&queue->orphaned, true); /* of an earlier thread, or this one would have found it */
         }
-        if (atomic_load(&queue->count) == 0 && has_ended(queue) &&
-            atomic_compare_exchange_strong(&queue->thread, &before, self)) {
-            atomic_store(&queue->orphaned, false);
-            atomic_store(&queue->process, bp_process());
-            return bp_thread.owed = queue;
+        /* Decided while it is held, so that two threads do not both take it over. */
+        if (atomic_load(&queue->count) == 0 && has_ended(queue) && !atomic_flag_test_and_set(&queue->held)) {
+            bool free = atomic_load(&queue->count) == 0 && has_ended(queue);
+            if (free) {
+                atomic_store(&queue->thread, self);
+                atomic_store(&queue->process, bp_process());
+                atomic_store(&queue->orphaned, false);
+                bp_thread.owed = queue;
+            }
+            drop(queue);
+            if (free) {
+                return queue;
+            }
         }
     }
     void *place;
@@ -174,37 +181,47 @@ int bufpool_check(bufpool_fault *fault)
     return hand_over(&owed, fault);
 }
 
+/* 0: of any pool. */
+static uintptr_t base_of(const bufpool_pool *pool)
+{
+    return pool == NULL ? 0 : pool->space.base;
+}
+
 int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault)
 {
     bufpool_fault owed;
-    uint64_t base = pool == NULL ? 0 : atomic_load(&pool->first);
     for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
         bool here = atomic_load(&queue->process) == bp_process();
-        if (here && atomic_load(&queue->count) > 0 && has_ended(queue) && take(queue, base, &owed)) {
+        if (here && atomic_load(&queue->count) > 0 && has_ended(queue) && take(queue, base_of(pool), &owed)) {
             return hand_over(&owed, fault);
         }
     }
     return 0;
 }
 
-void bp_owed_flush_ended(bufpool_pool *pool)
-{
-    bufpool_fault owed = BUFPOOL_FAULT_INIT;
-    while (bufpool_check_ended(pool, &owed) == BUFPOOL_ESTRAY) {
-        bp_report_stderr(&owed);
-    }
-}
-
-int bufpool_flush(bufpool_pool *pool)
+static int write_owed(const bufpool_pool *pool, bool ended_only)
 {
     bufpool_fault owed;
-    uint64_t base = pool == NULL ? 0 : atomic_load(&pool->first);
     int written = 0;
     for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
-        while (atomic_load(&queue->process) == bp_process() && take(queue, base, &owed)) {
+        bool wanted = atomic_load(&queue->process) == bp_process() && atomic_load(&queue->count) > 0;
+        if (!wanted || (ended_only && !has_ended(queue))) {
+            continue;
+        }
+        while (take(queue, base_of(pool), &owed)) {
             bp_report_stderr(&owed);
             written++;
         }
     }
     return written;
+}
+
+void bp_owed_flush_ended(bufpool_pool *pool)
+{
+    write_owed(pool, true);
+}
+
+int bufpool_flush(bufpool_pool *pool)
+{
+    return write_owed(pool, false);
 }

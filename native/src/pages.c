@@ -109,11 +109,16 @@ static bool clear_bit(struct bp_pages *pages, uint64_t page)
     return (before & bit) != 0;
 }
 
-void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page)
+void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page)
 {
     if (set_bit(pages, page)) {
         atomic_fetch_add_explicit(&pages->taken, 1, memory_order_relaxed);
     }
+}
+
+void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page)
+{
+    bp_pages_mark_withheld(pages, page);
     uint64_t high = atomic_load_explicit(&pages->high_water, memory_order_relaxed);
     while (page >= high && !atomic_compare_exchange_weak(&pages->high_water, &high, page + 1)) {
     }

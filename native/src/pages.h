@@ -71,6 +71,7 @@ uint64_t bp_pages_take(struct bp_pages *pages);
 /* Put a page into the index as taken (a page claimed by other means than bp_pages_take()) or free. The caller has the page
  * BUSY. */
 void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page);
+void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page); /* taken, but for no allocation: high_water stays */
 void bp_pages_mark_free(struct bp_pages *pages, uint64_t page);
 
 #endif

@@ -42,13 +42,17 @@ bufpool_pool *bp_pool_first(void)
 
 bufpool_pool *bp_pool_at(uintptr_t address)
 {
+    bufpool_pool *inherited = NULL;
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
         uintptr_t first = atomic_load(&pool->first);
         if (first != 0 && first <= address && address < atomic_load(&pool->end)) {
-            return pool;
+            if (pool->process == bp_process()) {
+                return pool;
+            }
+            inherited = pool; /* a forked child may have a pool of its own at the same place */
         }
     }
-    return NULL;
+    return inherited;
 }
 
 bool bp_pool_visit(bufpool_pool *pool)
@@ -78,6 +82,10 @@ int bp_pool_enter(bufpool_pool *pool)
     if (!bp_pool_visit(pool)) {
         return bp_error(BUFPOOL_ECLOSED, "this pool is closed");
     }
+    /* Also where the call is about to be refused: a late access to a closed pool is diverted, too. */
+    if (atomic_load_explicit(&pool->scratched, memory_order_relaxed) > 0) {
+        bp_scratch_rearm_pool(pool, false);
+    }
     if (atomic_load(&pool->closed)) {
         bp_pool_leave(pool);
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
@@ -87,9 +95,6 @@ int bp_pool_enter(bufpool_pool *pool)
         return bp_error(BUFPOOL_EUNSUPPORTED,
                         "pool \"%s\" belongs to process %d and is not inherited by its forked child %d: open a pool in the "
                         "child", pool->name, pool->process, (int)getpid());
-    }
-    if (atomic_load_explicit(&pool->scratched, memory_order_relaxed) > 0) {
-        bp_scratch_rearm_pool(pool, false);
     }
     return 0;
 }
@@ -112,13 +117,18 @@ static void retire(bufpool_pool *pool)
     pool->closed_at = 0;
 }
 
+/* Closed, by this process, and kept by nobody. */
+static bool may_retire(const bufpool_pool *pool)
+{
+    return pool->closed_at != 0 && atomic_load(&pool->kept) == 0 && pool->process == bp_process();
+}
+
 /* Retires the oldest closed pool that nobody keeps; false if there is none. */
 static bool retire_oldest(void)
 {
     bufpool_pool *oldest = NULL;
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
-        if (pool->closed_at != 0 && atomic_load(&pool->kept) == 0 && pool->process == bp_process() &&
-            (oldest == NULL || pool->closed_at < oldest->closed_at)) {
+        if (may_retire(pool) && (oldest == NULL || pool->closed_at < oldest->closed_at)) {
             oldest = pool;
         }
     }
@@ -134,7 +144,7 @@ static void limit_closed(void)
         uint64_t bytes = 0;
         int count = 0;
         for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
-            if (pool->closed_at != 0) {
+            if (may_retire(pool)) {
                 bytes += pool->capacity;
                 count++;
             }
@@ -193,9 +203,13 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
 static int open_log(bufpool_pool *pool, const char *path)
 {
     pool->log = path == NULL ? -1 : bp_kernel_open_log(path);
-    if (path != NULL && pool->log < 0) {
-        return bp_error(pool->log, "cannot open the log \"%s\": %s%s", path, strerror(-pool->log),
-                        pool->log == -ELOOP ? " (it is a symbolic link, which is not followed)" : "");
+    if (path == NULL) {
+        return 0;
+    }
+    int code = pool->log < 0 ? pool->log : bp_kernel_identify(pool->log, pool->log_id);
+    if (code < 0) {
+        return bp_error(code, "cannot open the log \"%s\": %s%s", path, strerror(-code),
+                        code == -ELOOP ? " (it is a symbolic link, which is not followed)" : "");
     }
     return 0;
 }
@@ -213,7 +227,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     pool->ring = ring;
     code = open_log(pool, config->log);
     if (code < 0) {
-        goto no_log;
+        goto no_pages;
     }
     code = bp_pages_open(&pool->pages, config->capacity / config->page_size);
     if (code < 0) {
@@ -239,7 +253,6 @@ no_pages:
     if (pool->log >= 0) {
         bp_kernel_close(pool->log);
     }
-no_log:
     bp_kernel_munmap(ring, BP_FAULT_RING * sizeof *pool->ring);
     return code;
 }
@@ -341,14 +354,14 @@ int bufpool_keep(bufpool_pool *pool)
 
 int bufpool_release(bufpool_pool *pool)
 {
-    if (pool == NULL || atomic_load(&pool->kept) <= 0) {
-        return bp_error(BUFPOOL_EARGUMENT, "nobody keeps this pool: a release has to follow a keep");
-    }
     registry_lock();
-    atomic_fetch_sub(&pool->kept, 1);
-    limit_closed();
+    bool kept = pool != NULL && atomic_load(&pool->kept) > 0;
+    if (kept) {
+        atomic_fetch_sub(&pool->kept, 1);
+        limit_closed();
+    }
     registry_unlock();
-    return 0;
+    return kept ? 0 : bp_error(BUFPOOL_EARGUMENT, "nobody keeps this pool: a release has to follow a keep");
 }
 
 int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size)

@@ -16,10 +16,12 @@ enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME };
 #define BP_FAULT_RING 256
 #define BP_SCRATCH_SLOTS 64
 
-/* One remembered fault; serial is odd while it is written. */
+/* One remembered fault, word by word, since it may be read while it is written; serial is odd meanwhile. */
+#define BP_FAULT_WORDS (sizeof(bufpool_fault) / 8)
+_Static_assert(sizeof(bufpool_fault) % 8 == 0, "a fault is a whole number of words");
 struct bp_ring_entry {
     _Atomic uint64_t serial;
-    bufpool_fault fault;
+    _Atomic uint64_t fault[BP_FAULT_WORDS];
 };
 
 /* One page that shows the scratch pattern; see scratch.h. */
@@ -42,6 +44,7 @@ struct bufpool_pool {
     int32_t process; /* that has the pool; see bp_process() */
     enum bp_policy policy;
     int log; /* descriptor, or -1 */
+    uint64_t log_id[2]; /* its file, see bp_kernel_identify() */
     char name[64];
     char trap_note[256];
     struct bp_space space;
@@ -78,7 +81,7 @@ bufpool_pool *bp_pool_first(void);
 
 static inline uintptr_t bp_page_address(const bufpool_pool *pool, uint64_t page)
 {
-    return atomic_load_explicit(&pool->first, memory_order_relaxed) + page * pool->page_size;
+    return pool->space.base + page * pool->page_size;
 }
 
 #endif

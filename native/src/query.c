@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define NO_POOL "pool is NULL: pass the pool that bufpool_open() gave"
+#define GIVEN_BACK "this pool is closed and its range was given back"
 
 void *bufpool_address(const bufpool_pool *pool, uint64_t page)
 {
@@ -25,33 +26,45 @@ int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *s
         return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
     }
     bufpool_pool *visited = (bufpool_pool *)pool; /* counting visitors changes nothing that a caller sees */
-    *state = BUFPOOL_STATE_CLOSED;
+    bufpool_state seen = BUFPOOL_STATE_CLOSED;
     if (bp_pool_visit(visited)) {
         if (!atomic_load(&pool->closed)) {
-            *state = bp_state_seen(bp_pages_load(&pool->pages, page));
+            seen = bp_state_seen(bp_pages_load(&pool->pages, page));
         }
         bp_pool_leave(visited);
     }
+    *state = seen;
     return 0;
 }
+
+#define BATCH 64
 
 int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages, size_t *found)
 {
     if (found == NULL || (count > 0 && pages == NULL)) {
         return bp_error(BUFPOOL_EARGUMENT, "found or pages is NULL: pass room for %zu numbers and for their count", count);
     }
-    int code = bp_pool_enter(pool);
-    if (code < 0) {
-        return code;
-    }
-    *found = 0;
-    uint64_t high = atomic_load(&pool->pages.high_water);
-    for (uint64_t page = from; page < high && *found < count; page++) {
-        if (bp_state_seen(bp_pages_load(&pool->pages, page)) == state) {
-            pages[(*found)++] = page;
+    size_t listed = 0;
+    size_t used;
+    do {
+        uint64_t batch[BATCH];
+        int code = bp_pool_enter(pool);
+        if (code < 0) {
+            return code;
         }
-    }
-    bp_pool_leave(pool);
+        uint64_t high = atomic_load(&pool->pages.high_water);
+        for (used = 0; from < high && used < BATCH && listed + used < count; from++) {
+            if (bp_state_seen(bp_pages_load(&pool->pages, from)) == state) {
+                batch[used++] = from;
+            }
+        }
+        bp_pool_leave(pool);
+        /* Not inside the pool: a stray access to the caller's memory may leave by longjmp. */
+        for (size_t i = 0; i < used; i++) {
+            pages[listed++] = batch[i];
+        }
+    } while (used == BATCH);
+    *found = listed;
     return 0;
 }
 
@@ -61,7 +74,7 @@ int bufpool_locate(const void *address, bufpool_location *location)
     if (pool == NULL || location == NULL) {
         return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
     }
-    uint64_t offset = (uintptr_t)address - atomic_load(&pool->first);
+    uint64_t offset = (uintptr_t)address - pool->space.base;
     bufpool_location full = {sizeof full, pool, offset / pool->page_size, offset % pool->page_size};
     size_t size = location->size == 0 || location->size > sizeof full ? sizeof full : location->size;
     memcpy(location, &full, size);
@@ -77,8 +90,9 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
     if (statistics == NULL || statistics->size == 0) {
         return bp_error(BUFPOOL_EARGUMENT, "statistics is NULL or its size is 0: set it to BUFPOOL_STATISTICS_INIT");
     }
-    if (atomic_load(&pool->first) == 0) {
-        return bp_error(BUFPOOL_ECLOSED, "this pool is closed and its range was given back");
+    bufpool_pool *visited = (bufpool_pool *)pool;
+    if (!bp_pool_visit(visited)) {
+        return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
     }
     bool closed = atomic_load(&pool->closed);
     uint64_t frees = atomic_load(&pool->frees); /* read before allocations, so that the difference is never negative */
@@ -89,7 +103,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .capacity = pool->capacity,
         .page_size = pool->page_size,
         .granule = pool->space.granule,
-        .address = atomic_load(&pool->first),
+        .address = pool->space.base,
         .pages = pool->capacity / pool->page_size,
         .allocated = closed || allocations < frees + evicted ? 0 : allocations - frees - evicted,
         .evicted = evicted,
@@ -104,7 +118,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .scratch_maps = atomic_load(&pool->scratch_maps),
         .scratch_ns = atomic_load(&pool->scratch_ns),
         .reports_lost = atomic_load(&pool->reports_lost),
-        .frames_kept = bp_stash_count(&pool->space.stash),
+        .frames_kept = closed ? 0 : bp_stash_count(&pool->space.stash),
         .recycled = atomic_load(&pool->space.stash.recycled),
     };
     memcpy(full.name, pool->name, sizeof full.name);
@@ -113,6 +127,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
     snprintf(full.on_fault, sizeof full.on_fault, "%s", bp_policy_name(pool->policy));
     snprintf(full.backing, sizeof full.backing, "%s", bp_space_backing(&pool->space));
     memcpy(full.trap_note, pool->trap_note, sizeof full.trap_note);
+    bp_pool_leave(visited);
     size_t size = statistics->size < sizeof full ? statistics->size : sizeof full;
     memcpy(statistics, &full, size);
     statistics->size = size;
@@ -133,6 +148,17 @@ int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callba
     return 0;
 }
 
+/* false: never written, or being written. */
+static bool read_ring(struct bp_ring_entry *entry, bufpool_fault *fault)
+{
+    uint64_t serial = atomic_load(&entry->serial);
+    for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
+        uint64_t word = atomic_load_explicit(&entry->fault[i], memory_order_acquire); /* so that serial is read last */
+        memcpy((char *)fault + i * 8, &word, 8);
+    }
+    return serial != 0 && serial % 2 == 0 && atomic_load(&entry->serial) == serial;
+}
+
 int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found)
 {
     if (pool == NULL) {
@@ -141,22 +167,24 @@ int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpo
     if (found == NULL || (count > 0 && faults == NULL)) {
         return bp_error(BUFPOOL_EARGUMENT, "found or faults is NULL: pass room for %zu faults and for their count", count);
     }
-    *found = 0;
-    bufpool_pool *visited = (bufpool_pool *)pool;
-    if (!bp_pool_visit(visited)) {
-        return bp_error(BUFPOOL_ECLOSED, "this pool is closed and its range was given back");
+    if (atomic_load(&pool->first) == 0) {
+        return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
     }
+    size_t copied = 0;
     uint64_t total = atomic_load(&pool->faults);
-    for (uint64_t n = total > BP_FAULT_RING ? total - BP_FAULT_RING : 0; n < total && *found < count; n++) {
-        struct bp_ring_entry *entry = &pool->ring[n % BP_FAULT_RING];
-        uint64_t serial = atomic_load(&entry->serial);
-        bufpool_fault copy = entry->fault;
-        atomic_thread_fence(memory_order_acquire);
-        if (serial != 0 && serial % 2 == 0 && atomic_load(&entry->serial) == serial && copy.sequence > after) {
-            bp_fault_copy(&faults[*found], &copy);
-            ++*found;
+    for (uint64_t n = total > BP_FAULT_RING ? total - BP_FAULT_RING : 0; n < total && copied < count; n++) {
+        bufpool_fault fault;
+        bufpool_pool *visited = (bufpool_pool *)pool;
+        if (!bp_pool_visit(visited)) {
+            return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
+        }
+        bool whole = read_ring(&pool->ring[n % BP_FAULT_RING], &fault);
+        bp_pool_leave(visited);
+        /* Not inside the pool: a stray access to the caller's memory may leave by longjmp. */
+        if (whole && fault.sequence > after) {
+            bp_fault_copy(&faults[copied++], &fault);
         }
     }
-    bp_pool_leave(visited);
+    *found = copied;
     return 0;
 }

@@ -70,9 +70,20 @@ void bp_report_stderr(const bufpool_fault *fault)
     atomic_fetch_sub(&writing, 1);
 }
 
+/* Is the descriptor still the log? A daemon's fork closes them all, and the number may be another file's by now. */
+static bool is_log(const bufpool_pool *pool)
+{
+    uint64_t id[2];
+    return bp_kernel_identify(pool->log, id) == 0 && id[0] == pool->log_id[0] && id[1] == pool->log_id[1];
+}
+
 void bp_report_log(bufpool_pool *pool, const bufpool_fault *fault)
 {
     if (pool->log < 0) {
+        return;
+    }
+    if (!is_log(pool)) {
+        atomic_fetch_add(&pool->reports_lost, 1);
         return;
     }
     atomic_fetch_add(&writing, 1);

@@ -23,13 +23,22 @@ static bool has_frames(const bufpool_pool *pool)
 /* Takes back what paste() put over a granule: a closed pool's range is inaccessible, in a forked child there is none. */
 static bool unpaste(const bufpool_pool *pool, uint64_t granule)
 {
-    void *address = (void *)(atomic_load(&pool->first) + granule * BP_GRANULE);
+    void *address = (void *)(pool->space.base + granule * BP_GRANULE);
     if (!is_ours(pool)) {
         return bp_kernel_munmap(address, BP_GRANULE) == 0;
     }
     void *same;
     return bp_kernel_mmap(address, BP_GRANULE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                           &same) == 0;
+}
+
+/* The slot is CHANGING, and what it stood for is gone. */
+static void clear_slot(bufpool_pool *pool, struct bp_scratch_slot *slot)
+{
+    int64_t shown = bp_kernel_monotonic_ns() - atomic_load(&slot->since_ns);
+    atomic_fetch_add_explicit(&pool->scratch_ns, (uint64_t)shown, memory_order_relaxed);
+    atomic_fetch_sub(&pool->scratched, 1);
+    atomic_store(&slot->page, 0);
 }
 
 /* Takes the pattern away and clears the slot, which the caller has set to CHANGING. */
@@ -59,10 +68,7 @@ static bool rearm(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t pag
         atomic_store(&slot->page, SLOT(page));
         return false;
     }
-    int64_t shown = bp_kernel_monotonic_ns() - atomic_load(&slot->since_ns);
-    atomic_fetch_add_explicit(&pool->scratch_ns, (uint64_t)shown, memory_order_relaxed);
-    atomic_fetch_sub(&pool->scratched, 1);
-    atomic_store(&slot->page, 0);
+    clear_slot(pool, slot);
     return true;
 }
 
@@ -106,9 +112,13 @@ void bp_scratch_rearm_thread(void)
 void bp_scratch_forget(bufpool_pool *pool)
 {
     for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
-        atomic_store(&pool->scratch[i].page, 0);
+        struct bp_scratch_slot *slot = &pool->scratch[i];
+        uint64_t seen = atomic_load(&slot->page);
+        /* What was pasted since the pool is closed has to be taken back as ever. */
+        if (seen > CHANGING && !atomic_load(&slot->pasted) && atomic_compare_exchange_strong(&slot->page, &seen, CHANGING)) {
+            clear_slot(pool, slot);
+        }
     }
-    atomic_store(&pool->scratched, 0);
 }
 
 bool bp_scratch_rearm_page(bufpool_pool *pool, uint64_t page)
@@ -176,7 +186,7 @@ static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
                 atomic_store(&slot->page, 0);
                 return false;
             }
-            fill_slot(pool, slot, (granule - atomic_load(&pool->first)) / BP_GRANULE, true);
+            fill_slot(pool, slot, (granule - pool->space.base) / BP_GRANULE, true);
             return true;
         }
         bp_kernel_sleep_ns(10000);
@@ -191,7 +201,7 @@ static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page
     int code = bp_space_populate(&pool->space, granule, pool->space.granule, bp_fill_poison, &done);
     bool shown = code == 0;
     if (shown && slot != NULL) {
-        bp_pages_mark_taken(&pool->pages, page);
+        bp_pages_mark_withheld(&pool->pages, page);
         fill_slot(pool, slot, page, false);
     } else if (slot != NULL) {
         atomic_store(&slot->page, 0);
@@ -226,7 +236,8 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
                 continue;
             }
         }
-        if (bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
+        /* With SCRATCH from the start: who wants the page waits, and who meets the slot leaves it alone. */
+        if (bp_pages_try(&pool->pages, page, state, state | BP_BUSY | BP_SCRATCH)) {
             return show(pool, slot, page, state, granule);
         }
         if (slot != NULL) {

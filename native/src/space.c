@@ -94,8 +94,9 @@ static int reserve(struct bp_space *space, const char *name)
     if (space->memory->file) {
         space->fd = bp_kernel_memfd(name, space->capacity);
         if (space->fd < 0) {
-            return bp_error(space->fd, "cannot create a memfd of %llu bytes for pool \"%s\": %s",
-                            (unsigned long long)space->capacity, name, strerror(-space->fd));
+            return bp_error(space->fd, "cannot create a memfd of %llu bytes for pool \"%s\": %s%s",
+                            (unsigned long long)space->capacity, name, strerror(-space->fd),
+                            space->fd == -EFBIG ? " (see RLIMIT_FSIZE, ulimit -f)" : "");
         }
         flags = MAP_SHARED | MAP_NORESERVE;
     }
@@ -187,9 +188,6 @@ void bp_space_close(struct bp_space *space)
         } else { /* RLIMIT_AS refuses even this mapping: close and empty the one that is there */
             bp_kernel_mprotect(base, space->capacity, PROT_NONE);
             bp_kernel_discard(base, space->capacity);
-            if (space->fd >= 0) {
-                bp_kernel_punch(space->fd, 0, space->capacity);
-            }
         }
     }
     bp_stash_close(&space->stash);
@@ -198,6 +196,7 @@ void bp_space_close(struct bp_space *space)
         space->uffd = -1;
     }
     if (space->fd >= 0) {
+        bp_kernel_punch(space->fd, 0, space->capacity); /* a forked child may hold the file open */
         bp_kernel_close(space->fd);
         space->fd = -1;
     }
@@ -223,7 +222,7 @@ static int open_chunk(struct bp_space *space, uint64_t chunk)
     uint64_t start = chunk * CHUNK;
     uint64_t length = space->capacity - start < CHUNK ? space->capacity - start : CHUNK;
     /* Bounded, because a signal handler may have interrupted the very thread that opens the chunk. */
-    for (int patience = 0; patience < 1000; patience++) {
+    for (int patience = 0; patience < 10000; patience++) {
         uint8_t seen = CLOSED;
         if (atomic_compare_exchange_strong(&space->chunks[chunk], &seen, OPENING)) {
             int code = space->trap->open_chunk(space, space->base + start, length);

@@ -105,3 +105,39 @@ uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint3
     }
     return walk.count > 1 ? walk.count : follow_frame_pointers(machine, frames, size);
 }
+
+struct search {
+    uintptr_t function; /* 0: what was interrupted by a signal */
+    int found;
+    int frames;
+};
+
+static _Unwind_Reason_Code compare(struct _Unwind_Context *context, void *argument)
+{
+    struct search *search = argument;
+    int interrupted = 0;
+    _Unwind_GetIPInfo(context, &interrupted);
+    search->found += search->function != 0 ? _Unwind_GetRegionStart(context) == search->function : interrupted != 0;
+    return ++search->frames < 100000 ? _URC_NO_REASON : _URC_END_OF_STACK;
+}
+
+int bp_stack_count(uintptr_t function)
+{
+    struct search search = {function, 0, 0};
+    sigjmp_buf *outer = bp_thread.probe;
+    sigjmp_buf place;
+    if (!unwinder_is_safe) {
+        return -1;
+    }
+    if (sigsetjmp(place, 0) == 0) {
+        bp_thread.probe = &place;
+        _Unwind_Backtrace(compare, &search);
+    }
+    bp_thread.probe = outer;
+    return search.found;
+}
+
+int bp_stack_handlers(void)
+{
+    return bp_stack_count(0);
+}

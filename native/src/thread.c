@@ -15,9 +15,14 @@ static _Atomic int32_t *process_word;
 
 int32_t bp_thread_id(void)
 {
-    /* After a fork the block is a copy of the parent's: the main thread of the child has the child's id. */
-    if (bp_thread.id == 0 || bp_process() == 0) {
-        bp_thread.id = bp_kernel_thread();
+    int32_t process = bp_process();
+    if (bp_thread.id == 0 || bp_thread.id_process != process || process == 0) {
+        int32_t id = bp_kernel_thread();
+        if (id != bp_thread.id) { /* after a fork the block is a copy: the stray accesses in it were the parent's */
+            bp_thread.last_pc = 0;
+        }
+        bp_thread.id = id;
+        bp_thread.id_process = process;
     }
     return bp_thread.id;
 }
@@ -43,7 +48,6 @@ int bp_process_prepare(void)
         process_word = place;
     }
     if (atomic_load(process_word) == 0) {
-        bp_thread.id = 0;
         atomic_store(process_word, (int32_t)getpid());
     }
     return 0;

@@ -9,6 +9,7 @@
 #define BP_THREAD_H
 
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,12 +24,17 @@ struct bp_thread {
     uint64_t last_epoch;      /* the last diverted stray access: in which epoch, */
     uint64_t last_pc;         /* by which instruction, */
     uint64_t last_address;    /* where */
-    uint32_t restarts;        /* RESTART verdicts in a row for it */
+    uint32_t restarts;        /* how often in a row it was run again in vain */
     uint32_t scratches;       /* granules this thread's stray accesses diverted and that are not re-armed yet */
-    int32_t id;               /* kernel thread id, 0 until asked for */
-    uint64_t raised_address;   /* of the fault whose signal was raised again and let go */
+    int32_t id;               /* kernel thread id, 0 until asked for, */
+    int32_t id_process;       /* and the process that it was asked in */
+    uint64_t answered_address; /* of the last fault that we answered */
     uintptr_t callback_frame; /* of the handler that called the host's fault callback, or 0 */
+    uint64_t passed_pc;       /* the last fault that was passed on: by which instruction, */
+    uint64_t passed_address;  /* where, */
+    uint32_t passed_again;    /* and how often in a row */
     uint8_t passing[2];       /* for SIGBUS and SIGSEGV: how many older handlers are running */
+    bool let_go;              /* the last signal was a fault's, raised again by another handler, and let go */
     uintptr_t passing_frame[2];
 };
 

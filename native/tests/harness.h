@@ -31,6 +31,13 @@
 #define SANITIZED 0
 #endif
 
+/* The thread sanitizer runs handlers with every signal blocked, so that a fault inside one kills at once. */
+#if defined(__SANITIZE_THREAD__)
+#define NESTED_FAULTS 0
+#else
+#define NESTED_FAULTS 1
+#endif
+
 #define GRANULE 4096
 #define KIB ((uint64_t)1 << 10)
 #define MIB ((uint64_t)1 << 20)
@@ -232,7 +239,7 @@ MAYBE_UNUSED static int for_each_cell(cell_function function, bool untrapped_too
 
 struct child {
     int status;    /* as waitpid() gives it */
-    char *text;    /* what it wrote to stderr, terminated */
+    char *text;    /* what it wrote to stderr, terminated; until the next child */
     size_t length;
 };
 
@@ -262,8 +269,9 @@ MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argum
         child_body(ends[1], function, argument);
     }
     close(ends[1]);
-    struct child child = {0, malloc(1), 0};
-    size_t room = 1;
+    static char *text;
+    static size_t room;
+    struct child child = {0, text, 0};
     time_t deadline = time(NULL) + CHILD_LIMIT + 5;
     for (;;) {
         struct pollfd ready = {ends[0], POLLIN, 0};
@@ -276,8 +284,8 @@ MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argum
         }
         if (child.length + 65536 > room) {
             room = 2 * (child.length + 65536);
-            child.text = realloc(child.text, room);
-            CHECK(child.text != NULL);
+            child.text = text = realloc(text, room);
+            CHECK(text != NULL);
         }
         ssize_t got = ready.revents == 0 ? -1 : read(ends[0], child.text + child.length, 65535);
         if (got == 0) {

@@ -1,6 +1,7 @@
 /*
  * Runs a command under a filter of system calls that refuses what a container's default profile refuses:
- * userfaultfd, process_madvise and mbind answer EPERM. The command's children inherit the filter.
+ * userfaultfd, process_madvise and mbind answer EPERM, and so does /dev/userfaultfd, which a container has not. The
+ * command's children inherit the filter.
  *
  * Usage: seccomp_exec COMMAND [ARGUMENT...]
  */
@@ -27,6 +28,8 @@
 #define SYS_process_madvise 440 /* the same number on every architecture */
 #endif
 
+#define NEW_USERFAULTFD 0xAA00 /* USERFAULTFD_IOC_NEW, the one request of /dev/userfaultfd */
+
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define ANSWER(value) BPF_STMT(BPF_RET | BPF_K, (value))
 #define REFUSE(number) \
@@ -49,6 +52,9 @@ int main(int argc, char **argv)
         REFUSE(SYS_userfaultfd),
         REFUSE(SYS_process_madvise),
         REFUSE(SYS_mbind),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
+        LOAD(args[1]),
+        REFUSE(NEW_USERFAULTFD),
         ANSWER(SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};

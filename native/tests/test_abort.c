@@ -77,7 +77,6 @@ static void reports(void)
         CHECK_HAS(child.text, "#2 0x");
         CHECK_CHILD(count_in(child.text, "==ERROR: bufpool") == 1, child);
         CHECK_CHILD(count_in(child.text, "==END of bufpool report 1") == 1, child);
-        free(child.text);
     }
 }
 

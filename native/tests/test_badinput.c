@@ -6,10 +6,10 @@
 static bufpool_pool *const unset = (bufpool_pool *)-1;
 
 /* Opens with what change made of a good configuration; expects code and a sentence with every one of the parts. */
-static void refused(bufpool_config config, int code, const char *part, const char *other)
+static void refused(const bufpool_config *config, int code, const char *part, const char *other)
 {
     bufpool_pool *pool = unset;
-    CHECK_IS(bufpool_open(&config, &pool), ==, code);
+    CHECK_IS(bufpool_open(config, &pool), ==, code);
     CHECK(pool == unset);
     CHECK_HAS(last_error(), part);
     CHECK_HAS(last_error(), other);
@@ -26,7 +26,7 @@ static bufpool_config good(void)
     do {                                                                                                              \
         bufpool_config config = good();                                                                               \
         change;                                                                                                       \
-        refused(config, code, part, other);                                                                           \
+        refused(&config, code, part, other);                                                                          \
     } while (0)
 
 static void configurations(void)
@@ -71,7 +71,7 @@ static void configurations(void)
     CHECK_OK(bufpool_open(&larger.config, &pool)); /* a newer header's fields, unused */
     CHECK_OK(bufpool_close(pool));
     larger.newer[3] = 1;
-    refused(larger.config, BUFPOOL_EARGUMENT, "does not know", BUFPOOL_VERSION);
+    refused(&larger.config, BUFPOOL_EARGUMENT, "does not know", BUFPOOL_VERSION);
 
     bufpool_config small = good(); /* an older header: what it lacks has its default */
     small.size = offsetof(bufpool_config, page_size);

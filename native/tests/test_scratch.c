@@ -155,7 +155,7 @@ static void *allocator(void *argument)
     uint64_t seed = *(uint64_t *)argument;
     uint64_t size = stats_of(shared).page_size;
     char *data = malloc(size);
-    for (int i = 0; i < STEPS; i++) {
+    for (int i = 0; i < STEPS || (i < 100 * STEPS && stats_of(shared).faults == 0); i++) {
         uint64_t stamp = next_random(&seed) | 1;
         for (uint64_t at = 0; at < size; at += 8) {
             memcpy(data + at, &stamp, 8);

@@ -42,4 +42,5 @@ static int copy_close(void)
     return bufpool_close(pool);
 }
 
-__attribute__((visibility("default"))) const struct copy bufpool_copy = {copy_open, copy_stray, copy_faults, copy_close};
+__attribute__((visibility("default")))
+const struct copy bufpool_copy = {copy_open, copy_stray, copy_faults, copy_close};
