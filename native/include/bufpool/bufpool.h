@@ -204,8 +204,14 @@ typedef struct bufpool_statistics {
     char trap_note[256]; /* for trap "auto": why the traps tried before it were not used; else empty */
 } bufpool_statistics;
 
-#ifdef __cplusplus
-#define BUFPOOL_STATISTICS_INIT {sizeof(bufpool_statistics)}
+#ifdef __cplusplus /* C++11 has no designated initialisers */
+static inline bufpool_statistics bufpool_statistics_init(void)
+{
+    bufpool_statistics zeroed = bufpool_statistics();
+    zeroed.size = sizeof zeroed;
+    return zeroed;
+}
+#define BUFPOOL_STATISTICS_INIT bufpool_statistics_init()
 #else
 #define BUFPOOL_STATISTICS_INIT {.size = sizeof(bufpool_statistics)}
 #endif
@@ -247,8 +253,14 @@ typedef struct bufpool_fault {
     uint64_t stack[BUFPOOL_STACK_DEPTH]; /* return addresses, innermost first; stack[0] is pc */
 } bufpool_fault;
 
-#ifdef __cplusplus
-#define BUFPOOL_FAULT_INIT {sizeof(bufpool_fault)}
+#ifdef __cplusplus /* C++11 has no designated initialisers */
+static inline bufpool_fault bufpool_fault_init(void)
+{
+    bufpool_fault zeroed = bufpool_fault();
+    zeroed.size = sizeof zeroed;
+    return zeroed;
+}
+#define BUFPOOL_FAULT_INIT bufpool_fault_init()
 #else
 #define BUFPOOL_FAULT_INIT {.size = sizeof(bufpool_fault)}
 #endif
