@@ -38,7 +38,7 @@ class PoolStats:
     scratch_ns: int  # total time, in nanoseconds, during which diverted granules could hide a further stray access
     reports_lost: int  # faults that were counted but could not be kept or written in full
     frames_kept: int  # frames of freed or evicted pages kept for the next allocation, now; those pages trap
-    recycled: int  # allocations and populates served by such a frame, since open
+    recycled: int  # times a granule was filled by such a frame, since open
     name: str
     memory: str
     trap: str

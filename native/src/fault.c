@@ -87,16 +87,22 @@ static void keep(struct event *event)
     event->fault.sequence = atomic_fetch_add(&sequence, 1) + 1;
     struct bp_ring_entry *entry = &pool->ring[atomic_fetch_add(&pool->faults, 1) % BP_FAULT_RING];
     uint64_t serial = atomic_load(&entry->serial);
-    if (serial % 2 == 0 && atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1)) {
-        for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
-            uint64_t word;
-            memcpy(&word, (const char *)&event->fault + i * 8, 8);
-            atomic_store_explicit(&entry->fault[i], word, memory_order_relaxed);
+    /* A thread that lost the processor while it wrote may be lapped by 256 others: about a second's patience. */
+    for (int patience = 0; serial % 2 != 0 || !atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1);
+         patience++) {
+        if (patience == 10000) {
+            atomic_fetch_add(&pool->reports_lost, 1);
+            return;
         }
-        atomic_store(&entry->serial, serial + 2);
-    } else {
-        atomic_fetch_add(&pool->reports_lost, 1);
+        bp_kernel_sleep_ns(100000);
+        serial = atomic_load(&entry->serial);
     }
+    for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
+        uint64_t word;
+        memcpy(&word, (const char *)&event->fault + i * 8, 8);
+        atomic_store_explicit(&entry->fault[i], word, memory_order_relaxed);
+    }
+    atomic_store(&entry->serial, serial + 2);
 }
 
 /* The same, and writes it to the log. */

@@ -241,7 +241,7 @@ int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length)
 
 int bp_kernel_open_log(const char *path)
 {
-    return result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600));
+    return result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
 }
 
 int bp_kernel_identify(int fd, uint64_t id[2])

@@ -52,7 +52,7 @@ int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done);
 /* UFFDIO_MOVE of one granule's frame (Linux 6.8). */
 int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length);
 
-/* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600. */
+/* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600; a FIFO without a reader is -ENXIO, not a wait. */
 int bp_kernel_open_log(const char *path);
 int bp_kernel_open_read(const char *path);
 

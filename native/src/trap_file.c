@@ -16,15 +16,12 @@ int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, c
             code = bp_kernel_pwrite(space->fd, bp_fill_zeros, step, offset + at);
         }
     }
-    if (code == 0) {
-        code = open(space, address, length);
-    }
     if (code < 0) {
         bp_kernel_punch(space->fd, offset, length);
         return code == -ENOSPC ? -ENOMEM : code;
     }
-    *done = length;
-    return 0;
+    *done = length; /* also if opening stops midway: then all of it has to be closed again */
+    return open(space, address, length);
 }
 
 int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, bp_range_function close,

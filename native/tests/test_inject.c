@@ -15,9 +15,6 @@
 enum request { MMAP, MPROTECT, MADVISE, MEMFD, UFFD_OPEN, UFFD_REGISTER, UFFD_COPY, UFFD_ZERO, UFFD_MOVE, PWRITE, PUNCH, DISCARD,
                DISCARD_MANY, OPEN_LOG, REQUESTS };
 
-static const char *const names[REQUESTS] = {"mmap", "mprotect", "madvise", "memfd", "uffd_open", "uffd_register", "uffd_copy",
-                                            "uffd_zero", "uffd_move", "pwrite", "punch", "discard", "discard_many", "open_log"};
-
 static enum request failing = REQUESTS;
 static int countdown; /* the request fails when this has come down to 0 */
 static int failure;   /* with this -errno */
@@ -260,7 +257,7 @@ static void refuse_each(void)
                 countdown = ++n;
                 for_ever = false;
                 life();
-                CHECK_IS(n, <, 500);
+                CHECK_IS(n, <, 500); /* it ends */
             } while (countdown <= 0);
             failing = REQUESTS;
             life();
@@ -351,7 +348,6 @@ static void scratch_cell(const char *of_memory, const char *by_trap)
 int main(void)
 {
     harness_begin();
-    (void)names;
     int fd = mkstemp(log_path);
     CHECK(fd >= 0);
     close(fd);

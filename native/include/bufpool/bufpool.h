@@ -10,7 +10,7 @@
  * Signals   A function is async-signal-safe only where its comment says so. errno is kept by the handler.
  * Units     Sizes and offsets are bytes, page numbers count from 0, times are nanoseconds.
  * Fork      A pool is not inherited: in a forked child its addresses are unmapped (MADV_DONTFORK), a touch there is
- *           reported like any stray access, and every call on the pool returns BUFPOOL_EUNSUPPORTED.
+ *           reported like any stray access, and calls that would change the pool return BUFPOOL_EUNSUPPORTED.
  * ABI       Structs that callers fill or receive begin with their size; initialise them with the ..._INIT macros.
  */
 #ifndef BUFPOOL_H
@@ -81,14 +81,16 @@ typedef struct bufpool_config {
 /* Reserves the addresses, arms them, and installs the signal handlers once for the process. Takes milliseconds at any
  * capacity. The strings are copied. Never untrapped unless trap is "none".
  * Errors: EARGUMENT; EUNSUPPORTED (trap or memory not to be had: the sentence gives each reason); -ENOMEM (addresses, or
- * RLIMIT_AS); -EMFILE; -errno of opening the log. On an error nothing is left open. */
+ * RLIMIT_AS); -EAGAIN (RLIMIT_MEMLOCK, after mlockall);
+ * -EFBIG (RLIMIT_FSIZE); -EMFILE; -errno of opening the log. On an error nothing is left open. */
 BUFPOOL_API int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
 
 /* Frees every frame. Waits for the calls of other threads that are inside the pool. The addresses stay reserved and
  * trapping (state "closed"), so that a late access is reported and never meets somebody else's memory; the oldest closed
  * ranges are given back when more than 64, or more than 32 TiB, have gathered, or when a new pool finds no room.
  * bufpool_keep() excepts a range from that. A closed handle stays safe to pass: calls answer BUFPOOL_ECLOSED, until its
- * range is given back. Errors: ECLOSED. */
+ * range is given back. Not from inside a call on the same pool (a fault callback is outside). Errors: EARGUMENT, ECLOSED,
+ * EUNSUPPORTED (forked child). */
 BUFPOOL_API int bufpool_close(bufpool_pool *pool);
 
 /* Counts the owners of pointers into the pool (views, buffers) that may outlive bufpool_close(): while keep > release
@@ -119,8 +121,11 @@ BUFPOOL_API const char *bufpool_state_name(bufpool_state state); /* "unallocated
 
 /* Allocates a free page and fills it with size bytes of data, the rest with zeros; data NULL (size 0): all zeros. Each
  * granule of the page appears whole: another thread finds the content or a trap, never half. Numbers are given out in
- * rising order, so that a freed one is used again as late as the pool allows.
- * Errors: EARGUMENT (size > page size), EEXHAUSTED, ECLOSED, ESTRAY (data lies in a page that is not accessible). */
+ * rising order, so that a freed one is used again late: after the last number, or, in a pool that is far from full, when at least
+ * 1024 and a quarter of the numbers given out so far are free again.
+ * Errors: EARGUMENT (size > page size), EEXHAUSTED, ECLOSED, ESTRAY (data lies in a page that is not accessible; under that
+ * pool's "abort" the process ends), -EFAULT (data is not readable; with BUFPOOL_HOST_HANDLER the host's handler must be
+ * there for that). With trap "none" a page is an ordinary one: filled by memcpy, not at once. */
 BUFPOOL_API int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t *page);
 
 /* The same for a given number. Errors: as above, and ESTATE when the page is allocated or evicted. */
@@ -184,7 +189,7 @@ typedef struct bufpool_statistics {
     uint64_t allocated;    /* pages, now */
     uint64_t evicted;      /* pages, now */
     uint64_t scratched;    /* pages, now: diverted to the scratch pattern after a stray access, not yet re-armed */
-    uint64_t high_water;   /* 1 + the highest page number ever allocated */
+    uint64_t high_water;   /* 1 + the highest page number ever claimed for an allocation */
     uint64_t allocations;  /* pages, since open */
     uint64_t frees;        /* pages, since open */
     uint64_t evictions;    /* pages, since open */
@@ -195,7 +200,7 @@ typedef struct bufpool_statistics {
     uint64_t scratch_ns;   /* total time during which diverted granules could hide a further stray access */
     uint64_t reports_lost; /* faults that were counted but could not be kept or written in full */
     uint64_t frames_kept;  /* frames of freed or evicted pages (which trap) kept for the next allocation, now; at most 256 */
-    uint64_t recycled;     /* allocations and populates that were served by such a frame, since open */
+    uint64_t recycled;     /* times a granule was filled by such a frame, since open */
     char name[64];
     char memory[64];
     char trap[16];
@@ -230,7 +235,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 
 typedef struct bufpool_fault {
     size_t size;       /* sizeof(bufpool_fault) */
-    uint64_t sequence; /* counts the faults of this process from 1 */
+    uint64_t sequence; /* counts the faults of this process from 1; 0 in a callback, before it is counted */
     uint64_t address;  /* exact to the byte */
     uint64_t pc;       /* the instruction that made the access */
     uint64_t page;
@@ -327,7 +332,7 @@ BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);
 
 /* Calls function(argument). A stray access inside, made by this thread, ends the call at once: the result is ESTRAY, *fault
  * (may be NULL) is filled in, and nothing is written but the line of the pool's log. Nests; any number of threads. What the function held at that moment
- * (locks, memory) stays held, as with longjmp. Costs a sigsetjmp without the mask: a few ns. */
+ * (locks, memory) stays held, as with longjmp. The function has to return: it must not leave by a longjmp or exception of its own. Costs a sigsetjmp without the mask: a few ns. */
 BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
 
 /* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. What was copied before the

@@ -1,0 +1,150 @@
+/* fill.c: giving claimed pages their frames and content, see fill.h. */
+#include "fill.h"
+
+#include "error.h"
+#include "guard.h"
+#include "numbers.h"
+#include "probe.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* data was not readable. If that is because it lies in a hole of a pool, touch it: under "abort" that is a fault like any
+ * other, with this frame in its stack; else the call ends with the fault. */
+static int unreadable(const bufpool_pool *pool, const void *data, size_t size)
+{
+    const char *from = data;
+    for (size_t at = 0; at < size; at += BP_GRANULE - ((uintptr_t)(from + at) & (BP_GRANULE - 1))) {
+        bufpool_pool *other = bp_pool_at((uintptr_t)(from + at));
+        if (other == NULL) {
+            continue;
+        }
+        if (other->policy == BP_ABORT) {
+            (void)*(const volatile char *)(from + at);
+            continue;
+        }
+        char byte;
+        bufpool_fault fault;
+        if (bp_guarded_copy(&byte, from + at, 1, &fault) == BUFPOOL_ESTRAY) {
+            return bp_guard_error(&fault);
+        }
+    }
+    return bp_error(-EFAULT, "data at %p, %zu bytes, is not readable memory (filling a page of pool \"%s\")", data, size,
+                    pool->name);
+}
+
+/* Fills one run of neighbouring pages, which hold source bytes from at on. *done: bytes, from the front. */
+static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp_source *source, size_t at, size_t *done)
+{
+    uintptr_t address = bp_page_address(pool, page);
+    size_t length = count * pool->page_size;
+    if (source->data == NULL || source->size >= at + length) {
+        const char *data = source->data == NULL ? NULL : source->data + at;
+        return bp_space_populate(&pool->space, address, length, data, done);
+    }
+    /* One short page: whole granules of data, the tail, zeros. */
+    size_t whole = source->size / BP_GRANULE * BP_GRANULE;
+    const struct {
+        const char *data;
+        size_t length;
+    } parts[] = {{source->data, whole},
+                 {source->tail, source->size > whole ? BP_GRANULE : 0},
+                 {NULL, length - whole - (source->size > whole ? BP_GRANULE : 0)}};
+    *done = 0;
+    for (int i = 0; i < 3; i++) {
+        size_t filled = 0;
+        int code = parts[i].length == 0
+                       ? 0
+                       : bp_space_populate(&pool->space, address + *done, parts[i].length, parts[i].data, &filled);
+        *done += filled;
+        if (code < 0) {
+            return code;
+        }
+    }
+    return 0;
+}
+
+/* A short page's last granule has to be a whole one for the kernel. */
+int bp_fill_source(const bufpool_pool *pool, struct bp_source *source, const void *data, size_t size)
+{
+    source->data = size == 0 ? NULL : data;
+    source->size = size;
+    size_t part = size % BP_GRANULE;
+    if (size < pool->page_size && part > 0) {
+        if (!bp_probe_copy(source->tail, (const char *)data + size - part, part)) {
+            return unreadable(pool, data, size);
+        }
+        memset(source->tail + part, 0, BP_GRANULE - part);
+    }
+    return 0;
+}
+
+/* Takes back what was filled of one run, after an error. Where even that fails (mprotect without a mapping left to split), the
+ * pages stay accessible, so they are allocated from here on, not free: the owner may list and free them. */
+static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length)
+{
+    struct bp_range range = {bp_page_address(pool, pages[0]), length};
+    size_t zapped;
+    if (length == 0 || bp_space_zap(&pool->space, &range, 1, &zapped) == 0) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool evicted = (bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
+        atomic_fetch_add(evicted ? &pool->populates : &pool->allocations, 1);
+        if (evicted) {
+            atomic_fetch_sub(&pool->evicted, 1);
+        }
+        bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
+    }
+}
+
+/* Fills every run; on an error undoes those before it and what is done of it. */
+static int fill_runs(bufpool_pool *pool, const uint64_t *pages, size_t count, const struct bp_source *source)
+{
+    for (size_t i = 0; i < count;) {
+        size_t end = bp_numbers_run(pages, count, i);
+        size_t done;
+        int code = fill(pool, pages[i], end - i, source, i * pool->page_size, &done);
+        if (code < 0) {
+            undo(pool, pages + i, end - i, done);
+            for (size_t from = 0; from < i; from = end) {
+                end = bp_numbers_run(pages, i, from);
+                undo(pool, pages + from, end - from, (end - from) * pool->page_size);
+            }
+            return code;
+        }
+        i = end;
+    }
+    return 0;
+}
+
+int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struct bp_source *source)
+{
+    int code = fill_runs(pool, pages, count, source);
+    for (size_t i = 0; i < count; i++) {
+        uint8_t state = bp_pages_load(&pool->pages, pages[i]);
+        if (code == 0) {
+            bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
+        } else if (state & BP_BUSY) { /* undone */
+            if (bp_state_is_free(state & BP_STATE_MASK)) {
+                bp_pages_mark_free(&pool->pages, pages[i]);
+            }
+            bp_pages_settle(&pool->pages, pages[i], state & BP_STATE_MASK);
+        }
+    }
+    return code;
+}
+
+int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *source, size_t count)
+{
+    if (code == -EFAULT && source->data != NULL) {
+        return unreadable(pool, source->data, source->size);
+    }
+    if (code == -ENOMEM) {
+        return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s", count,
+                        (unsigned long long)pool->page_size, pool->name,
+                        pool->space.trap == &bp_trap_mprotect ? ", or no mapping left (vm.max_map_count)" : "");
+    }
+    return bp_error(code, "cannot fill %zu page(s) of pool \"%s\" by trap %s: %s", count, pool->name,
+                    pool->space.trap->name, strerror(-code));
+}
