@@ -1,7 +1,7 @@
 /*
- * loops.c: the measured loops, bufpool beside plain mmap. Every pair of loops touches the same pages in the same order with the
- * same data, and does nothing else between the touches; preparing and cleaning up are functions of their own, which the
- * caller does not time. Page size 4 KiB throughout.
+ * loops.c: the measured loops, bufpool beside plain mmap. Every pair of loops touches the same pages in the same order
+ * with the same data, and does nothing else between the touches; preparing and cleaning up are functions of their own,
+ * which the caller does not time. Page size 4 KiB throughout.
  */
 #include <bufpool/bufpool.h>
 #include <stdio.h>

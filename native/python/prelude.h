@@ -46,7 +46,8 @@ static int64_t bufpool_py_allocate(bufpool_fault *fault, bufpool_pool *pool, con
     return code ? code : (int64_t)page;
 }
 
-static int bufpool_py_allocate_at(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size)
+static int bufpool_py_allocate_at(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data,
+                                  size_t size)
 {
     return PY_CALL(bufpool_allocate_at(pool, page, data, size));
 }

@@ -8,14 +8,14 @@
  *
  * Layout     Pool page 2k holds data. Pool page 2k+1 is a cushion: readable, never evicted, nobody's. SQLite reads a
  *            few bytes past a page on damaged database files, on purpose; those reads end in the cushion. So an
- *            overrun out of a page is not trapped. A cushion costs no frame, except with memory "shared" and trap "uffd".
- * Small      SQLite pages smaller than a granule share one ("slots_per_granule"), each granule belongs to one
+ *            overrun out of a page is not trapped. A cushion costs no frame, except with memory "shared" and trap
+ * "uffd". Small      SQLite pages smaller than a granule share one ("slots_per_granule"), each granule belongs to one
  *            connection's cache. The granule is evicted when the last of its pages leaves; until then the slot of a
  *            page that left is filled with BUFPOOL_POISON and used again as late as memory allows, but does not trap.
- * Size       A connection's cache keeps to PRAGMA cache_size, as SQLite's own does, or to a thirty-second part more: pages
- *            leave in batches, which is cheaper.
- * Not here   Pages that SQLite maps from the file (PRAGMA mmap_size) never enter a page cache. Page headers and SQLite's
- *            extra bytes are on the heap. sqlite3_soft_heap_limit64() does not reach page buffers: capacity does.
+ * Size       A connection's cache keeps to PRAGMA cache_size, as SQLite's own does, or to a thirty-second part more:
+ * pages leave in batches, which is cheaper. Not here   Pages that SQLite maps from the file (PRAGMA mmap_size) never
+ * enter a page cache. Page headers and SQLite's extra bytes are on the heap. sqlite3_soft_heap_limit64() does not reach
+ * page buffers: capacity does.
  *
  * Results    Functions that return int return 0 or a negative code, as those of bufpool.h;
  *            bufpool_sqlite_last_error() has the sentence with the values in it.
@@ -36,8 +36,8 @@ typedef struct bufpool_sqlite_config {
     size_t size;       /* sizeof(bufpool_sqlite_config) */
     uint64_t capacity; /* bytes of frames that all pages of all connections may have together, 1 MiB to 4 TiB; when they
                              are used up, unpinned pages of other connections give way, then SQLite spills, then it
-                             answers SQLITE_NOMEM. 0: half of the machine's memory. The pools reserve several times as many
-                             addresses, which cost nothing. */
+                             answers SQLITE_NOMEM. 0: half of the machine's memory. The pools reserve several times as
+                          many addresses, which cost nothing. */
     const char *memory;   /* as in bufpool_config; "shared" with trap "uffd" takes a frame for each cushion too */
     const char *trap;     /* as in bufpool_config */
     const char *on_fault; /* as in bufpool_config */
@@ -57,13 +57,13 @@ typedef struct bufpool_sqlite_config {
  * SQLite takes a page cache only before it is initialised. If it is (Python's `import sqlite3` does that), this calls
  * sqlite3_shutdown(), sets the page cache and calls sqlite3_initialize() again. What SQLite forgets then: automatic
  * extensions, sqlite3_temp_directory, which VFS was made the default. No connection may be open; SQLite does not count
- * them, so the test is that SQLite has no memory in use (sqlite3_memory_used() is 0). Another thread that opens a connection
- * during this call is not seen: install before threads start.
+ * them, so the test is that SQLite has no memory in use (sqlite3_memory_used() is 0). Another thread that opens a
+ * connection during this call is not seen: install before threads start.
  *
  * Errors: EARGUMENT (a field is wrong, or there is more than one SQLite to choose from); ESTATE (installed already;
- * connections are open); EUNSUPPORTED (no SQLite found that is linked dynamically; older than 3.7.10; SQLite initialised
- * and built or configured to count no memory; memory or trap not to be had); -errno and the other codes of bufpool_open().
- * On an error everything is as it was. Thread-safe against the functions of this header. */
+ * connections are open); EUNSUPPORTED (no SQLite found that is linked dynamically; older than 3.7.10; SQLite
+ * initialised and built or configured to count no memory; memory or trap not to be had); -errno and the other codes of
+ * bufpool_open(). On an error everything is as it was. Thread-safe against the functions of this header. */
 int bufpool_sqlite_install(const bufpool_sqlite_config *config);
 
 /* Gives SQLite back the page cache that it had, and closes the pools (late accesses trap as "closed"). SQLite is shut
@@ -142,8 +142,8 @@ int bufpool_sqlite_group_stats(size_t n, bufpool_sqlite_group *group);
  * installed). pools may be NULL when count is 0. Thread-safe. */
 size_t bufpool_sqlite_pools(bufpool_pool **pools, size_t count);
 
-/* Copies this thread's last error of the functions above, a sentence with the values in it, to buffer (cut to size, always
- * terminated). Returns the sentence's whole length, 0 when there was no error yet. Thread-safe. */
+/* Copies this thread's last error of the functions above, a sentence with the values in it, to buffer (cut to size,
+ * always terminated). Returns the sentence's whole length, 0 when there was no error yet. Thread-safe. */
 int bufpool_sqlite_last_error(char *buffer, size_t size);
 
 #ifdef __cplusplus

@@ -130,8 +130,8 @@ static void free_spare(sqlite3_pcache *cache)
     cache->spare = NULL;
 }
 
-/* To zap pages in a batch costs a third of zapping them one by one. So a full cache may grow by a thirty-second part of its
- * limit, or 32 pages, before what is too much goes at once. */
+/* To zap pages in a batch costs a third of zapping them one by one. So a full cache may grow by a thirty-second part of
+ * its limit, or 32 pages, before what is too much goes at once. */
 static uint64_t slack(const sqlite3_pcache *cache)
 {
     return cache->limit / 32 < SQ_BATCH / 2 ? cache->limit / 32 : SQ_BATCH / 2;
@@ -182,8 +182,8 @@ static void remove_from(sqlite3_pcache *cache, unsigned from)
 
 /* ---- Fetch ---- */
 
-/* With many pages pinned SQLite does better to write some dirty ones to the file and unpin them: it asks again then, with
- * CREATE_IF_POSSIBLE. The nine tenths are those of SQLite's own cache. */
+/* With many pages pinned SQLite does better to write some dirty ones to the file and unpin them: it asks again then,
+ * with CREATE_IF_POSSIBLE. The nine tenths are those of SQLite's own cache. */
 static bool too_many_pinned(sqlite3_pcache *cache)
 {
     uint64_t pinned = sq_read(&cache->pages) - sq_read(&cache->unpinned);
@@ -210,7 +210,8 @@ static bool take_slot(sqlite3_pcache *cache, sq_page *page)
 {
     static const struct timespec moment = {.tv_nsec = 50000};
     bool exhausted = false;
-    /* Other threads may be faster to what has been stolen, or hold what could be, so it is tried again, but not for ever. */
+    /* Other threads may be faster to what has been stolen, or hold what could be, so it is tried again, but not for
+     * ever. */
     for (int tries = 0; tries < 1000; tries++) {
         if (sq_slot_take(cache, page, &exhausted))
             return true;

@@ -86,8 +86,8 @@ void sq_registry_add(sqlite3_pcache *cache);
 void sq_registry_remove(sqlite3_pcache *cache);
 
 /* registry.c: the capacity is used up: takes unpinned pages, first from the cache that has most of them, until there is
- * room for bytes. SQ_NOTHING: all are pinned. SQ_BUSY: caches whose locks others hold for the moment were left out. thief's
- * lock is held. */
+ * room for bytes. SQ_NOTHING: all are pinned. SQ_BUSY: caches whose locks others hold for the moment were left out.
+ * thief's lock is held. */
 typedef enum sq_stolen { SQ_ROOM, SQ_NOTHING, SQ_BUSY } sq_stolen;
 sq_stolen sq_registry_steal(sqlite3_pcache *thief, uint64_t bytes);
 
@@ -101,15 +101,16 @@ void sq_registry_totals(sq_totals *totals);
 uint64_t sq_registry_caches(void);
 void sq_registry_reset(void); /* sets the totals to zero; no cache may be open */
 
-/* registry.c: in a forked child: forgets the parent's caches. SQLite may still close them, but their frames are not there. */
+/* registry.c: in a forked child: forgets the parent's caches. SQLite may still close them, but their frames are not
+ * there. */
 void sq_registry_forget(void);
 bool sq_inherited(const sqlite3_pcache *cache);
 
 /* cache.c: between SQLite's xInit and xShutdown. */
 bool sq_cache_active(void);
 
-/* install.c: the program has shut SQLite down, and may have given it another page cache: ours again. Errors: ESTATE (not
- * installed; connections are open), EUNSUPPORTED. */
+/* install.c: the program has shut SQLite down, and may have given it another page cache: ours again. Errors: ESTATE
+ * (not installed; connections are open), EUNSUPPORTED. */
 int sq_install_again(void);
 
 #endif

@@ -38,8 +38,8 @@ typedef struct sq_group {
     sq_list stuck;   /* left their cache but could not be zapped: accessible, and counted as resident */
 } sq_group;
 
-/* Sets the limit and what the pools are opened with. The strings must stay until sq_frames_close(). Opens the first group
- * (4096), so that wrong options show at once. Errors: those of bufpool_open(), with sq_say()'s sentence. */
+/* Sets the limit and what the pools are opened with. The strings must stay until sq_frames_close(). Opens the first
+ * group (4096), so that wrong options show at once. Errors: those of bufpool_open(), with sq_say()'s sentence. */
 int sq_frames_open(const bufpool_sqlite_config *config);
 
 /* Closes every pool. No cache may be left. */
@@ -61,8 +61,8 @@ bool sq_has_room(uint64_t bytes); /* whether sq_reserve() would succeed now */
 uint64_t sq_resident(uint64_t *peak);
 uint64_t sq_capacity(void);
 
-/* Gives out a frame, accessible, its content undefined. The caller has reserved group->page bytes, which are given back on
- * failure: SQ_NONE, when the system has no memory. */
+/* Gives out a frame, accessible, its content undefined. The caller has reserved group->page bytes, which are given back
+ * on failure: SQ_NONE, when the system has no memory. */
 uint32_t sq_frame_take(sq_group *group);
 
 /* Evicts at most SQ_BATCH frames, gives back their bytes, and lets the numbers rest. */

@@ -2,8 +2,8 @@
  *
  * The library stands before those SQLite functions by which programs begin to use it. The first such call reads
  * BUFPOOL_OPTIONS and installs the page cache; nothing happens before it, nor in a program that does not use SQLite. If
- * that fails, the reason goes to stderr, once, and every sqlite3_initialize() and sqlite3_open() answers SQLITE_MISUSE: a
- * program that was asked to run trapped never runs untrapped without saying so.
+ * that fails, the reason goes to stderr, once, and every sqlite3_initialize() and sqlite3_open() answers SQLITE_MISUSE:
+ * a program that was asked to run trapped never runs untrapped without saying so.
  *
  * A page cache that the program sets itself (sqlite3_config(SQLITE_CONFIG_PCACHE2)) gives way to ours, also after
  * sqlite3_shutdown(). In a set-user-id program BUFPOOL_OPTIONS is ignored, and the defaults hold.
@@ -86,7 +86,8 @@ static void *library_handle(void)
     pthread_mutex_lock(&preload.lock);
     handle = atomic_load(&preload.handle);
     if (handle == NULL) {
-        /* A program linked to SQLite has it behind us; a plugin's (as Python's _sqlite3) is only to be found by its file. */
+        /* A program linked to SQLite has it behind us; a plugin's (as Python's _sqlite3) is only to be found by its
+         * file. */
         void *next = dlsym(RTLD_NEXT, "sqlite3_config") != NULL ? RTLD_NEXT : NULL;
         if (sq_library_find(&preload.library, NULL, next) == 0)
             handle = preload.library.handle;

@@ -1,4 +1,5 @@
-/* registry.c: the list of all open caches: stealing pages when the capacity is used up, and the sums of their counters. */
+/* registry.c: the list of all open caches: stealing pages when the capacity is used up, and the sums of their counters.
+ */
 #include "cache.h"
 
 static struct {

@@ -20,7 +20,8 @@ static void make_key(void)
     have_key = pthread_key_create(&key, free) == 0;
 }
 
-/* On the heap: thread-local storage of a library that is loaded late is scarce. Without memory, threads share one sentence. */
+/* On the heap: thread-local storage of a library that is loaded late is scarce. Without memory, threads share one
+ * sentence. */
 static char *own_sentence(void)
 {
     static char shared[SIZE];

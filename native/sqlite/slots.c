@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A frame shared by several pages of one cache. The slot of a page that left is not used again while the cache has fewer
- * such slots than half its pages, and then the one whose frame has waited longest: as long as it rests it holds poison,
- * and if the whole frame empties first, it traps. */
+/* A frame shared by several pages of one cache. The slot of a page that left is not used again while the cache has
+ * fewer such slots than half its pages, and then the one whose frame has waited longest: as long as it rests it holds
+ * poison, and if the whole frame empties first, it traps. */
 typedef struct sq_granule {
     struct sq_granule *next, *previous; /* among the partial ones */
     uint32_t frame;

@@ -67,7 +67,8 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
 {
     for (int patience = 0; patience < 1000; patience++) {
         uint8_t state = bp_pages_load(&pool->pages, page);
-        bool fits = evicted ? (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED : bp_state_is_free(state & BP_STATE_MASK);
+        bool fits =
+            evicted ? (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED : bp_state_is_free(state & BP_STATE_MASK);
         if (fits && state & BP_SCRATCH) {
             if (state & BP_BUSY || !bp_scratch_rearm_page(pool, page)) {
                 bp_kernel_sleep_ns(10000);
@@ -221,8 +222,8 @@ int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages)
 int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages)
 {
     if (count > 0 && data == NULL) {
-        return bp_error(BUFPOOL_EARGUMENT, "data is NULL: pass %zu whole pages, or use bufpool_allocate_many() for zeros",
-                        count);
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "data is NULL: pass %zu whole pages, or use bufpool_allocate_many() for zeros", count);
     }
     return allocate_filled(pool, count, data, pages);
 }

@@ -1,14 +1,16 @@
 /*
  * chain.c: being one of several handlers of SIGBUS and SIGSEGV.
  *
- * Whoever had the signal when we were installed is remembered, and gets what is not ours with the same arguments. When a
- * later open finds that somebody else has put itself in front (faulthandler, a language runtime), we go in front of that
- * and remember it too. Such a handler often "restores" ours and raises the signal again, so a signal that we passed on may come
- * back while the older handler is still running: then it is the turn of the next older one, and in the end of the default
- * action. An older handler may also leave by longjmp and never return; the frame address tells that.
+ * Whoever had the signal when we were installed is remembered, and gets what is not ours with the same arguments. When
+ * a later open finds that somebody else has put itself in front (faulthandler, a language runtime), we go in front of
+ * that and remember it too. Such a handler often "restores" ours and raises the signal again, so a signal that we
+ * passed on may come back while the older handler is still running: then it is the turn of the next older one, and in
+ * the end of the default action. An older handler may also leave by longjmp and never return; the frame address tells
+ * that.
  *
  * The default action is taken by queueing the very siginfo to this thread with the signal blocked: it is delivered when
- * the handler returns, at the instruction that was interrupted, so that the core dump shows that frame and that address.
+ * the handler returns, at the instruction that was interrupted, so that the core dump shows that frame and that
+ * address.
  */
 #include "chain.h"
 
@@ -55,8 +57,8 @@ static bool same(const struct sigaction *a, const struct sigaction *b)
     return a->sa_handler == b->sa_handler && (a->sa_flags & SA_SIGINFO) == (b->sa_flags & SA_SIGINFO);
 }
 
-/* Remembers a handler that we displace. An earlier entry of the same handler stays: it has its turn after those that came
- * between. */
+/* Remembers a handler that we displace. An earlier entry of the same handler stays: it has its turn after those that
+ * came between. */
 static void remember(struct chain *chain, const struct sigaction *action)
 {
     int count = atomic_load(&chain->count);
@@ -150,8 +152,8 @@ static bool is_accessible(uintptr_t address, bufpool_access access)
     return true;
 }
 
-/* An older handler has returned from a fault. Has it, time and again, left everything as it was? That is one that was disabled
- * while we stood in front of it (faulthandler): the instruction would fault for ever. */
+/* An older handler has returned from a fault. Has it, time and again, left everything as it was? That is one that was
+ * disabled while we stood in front of it (faulthandler): the instruction would fault for ever. */
 static bool in_vain(const struct bp_machine *before, const siginfo_t *info, const void *context)
 {
     struct bp_machine after;

@@ -5,14 +5,16 @@
 #include <signal.h>
 #include <stdbool.h>
 
-/* Makes our handler the one that the kernel calls for SIGBUS and SIGSEGV, and remembers whom it displaced. Called at each
- * open, under the registry's lock, so that a handler installed meanwhile is found and put behind ours. Errors: -errno. */
+/* Makes our handler the one that the kernel calls for SIGBUS and SIGSEGV, and remembers whom it displaced. Called at
+ * each open, under the registry's lock, so that a handler installed meanwhile is found and put behind ours. Errors:
+ * -errno. */
 int bp_signal_install(void);
 
 /* For a signal that is none of ours: does what would have happened without this library. Async-signal-safe. */
 void bp_signal_pass_on(int signo, siginfo_t *info, void *context);
 
-/* On return from the handler the signal's default action takes place at the interrupted instruction. Async-signal-safe. */
+/* On return from the handler the signal's default action takes place at the interrupted instruction. Async-signal-safe.
+ */
 void bp_signal_default(int signo, const siginfo_t *info);
 
 #endif

@@ -46,18 +46,20 @@ static int check_sizes(const struct bp_config *config)
                         (unsigned long long)MIN_PAGE, (unsigned long long)MAX_PAGE);
     }
     if (page_size % BP_GRANULE != 0) {
-        return bp_error(BUFPOOL_EARGUMENT, "page_size is %llu bytes: it has to be a whole number of granules of %d bytes",
-                        page_size, BP_GRANULE);
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "page_size is %llu bytes: it has to be a whole number of granules of %d bytes", page_size,
+                        BP_GRANULE);
     }
     if (capacity == 0 || capacity > MAX_CAPACITY) {
         return bp_error(BUFPOOL_EARGUMENT, "capacity is %llu bytes: it has to be from one page (%llu) to %llu (16 TiB)",
                         capacity, page_size, (unsigned long long)MAX_CAPACITY);
     }
     if (capacity % page_size != 0) {
-        return bp_error(BUFPOOL_EARGUMENT,
-                        "capacity is %llu bytes: it has to be a whole number of pages of %llu bytes; the nearest are %llu "
-                        "and %llu",
-                        capacity, page_size, capacity / page_size * page_size, (capacity / page_size + 1) * page_size);
+        return bp_error(
+            BUFPOOL_EARGUMENT,
+            "capacity is %llu bytes: it has to be a whole number of pages of %llu bytes; the nearest are %llu "
+            "and %llu",
+            capacity, page_size, capacity / page_size * page_size, (capacity / page_size + 1) * page_size);
     }
     return 0;
 }
@@ -78,17 +80,22 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     }
     bufpool_config known = BUFPOOL_CONFIG_INIT;
     if (given->size < offsetof(bufpool_config, page_size) || given->size > 4096) {
-        return bp_error(BUFPOOL_EARGUMENT, "config.size is %zu: set it to sizeof(bufpool_config), %zu, as "
-                                           "BUFPOOL_CONFIG_INIT does", given->size, sizeof known);
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "config.size is %zu: set it to sizeof(bufpool_config), %zu, as "
+                        "BUFPOOL_CONFIG_INIT does",
+                        given->size, sizeof known);
     }
     for (size_t i = sizeof known; i < given->size; i++) {
         if (((const char *)given)[i] != 0) {
-            return bp_error(BUFPOOL_EARGUMENT, "config has fields that this version (" BUFPOOL_VERSION ") does not know, and "
-                                               "byte %zu of them is set: use the header of this version", i);
+            return bp_error(BUFPOOL_EARGUMENT,
+                            "config has fields that this version (" BUFPOOL_VERSION ") does not know, and "
+                            "byte %zu of them is set: use the header of this version",
+                            i);
         }
     }
     memcpy(&known, given, given->size < sizeof known ? given->size : sizeof known);
-    *config = (struct bp_config){known.capacity, known.page_size, NULL, NULL, BP_ABORT, known.name, known.log, known.flags};
+    *config =
+        (struct bp_config){known.capacity, known.page_size, NULL, NULL, BP_ABORT, known.name, known.log, known.flags};
     int code = check_sizes(config);
     if (code < 0) {
         return code;
@@ -113,7 +120,8 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     }
     config->policy = (enum bp_policy)policy;
     if (config->flags & ~ALL_FLAGS) {
-        return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only BUFPOOL_LAZY_ZERO (1) and BUFPOOL_HOST_HANDLER (2) are known",
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "flags is 0x%x: only BUFPOOL_LAZY_ZERO (1) and BUFPOOL_HOST_HANDLER (2) are known",
                         config->flags);
     }
     return known.name == NULL ? 0 : check_name(known.name);

@@ -15,7 +15,8 @@ struct bp_config {
     uint32_t flags;
 };
 
-/* Checks every field and resolves the names. Errors: EARGUMENT with a sentence that names the value and what is valid. */
+/* Checks every field and resolves the names. Errors: EARGUMENT with a sentence that names the value and what is valid.
+ */
 int bp_config_check(const bufpool_config *given, struct bp_config *config);
 
 const char *bp_policy_name(enum bp_policy policy);

@@ -28,8 +28,10 @@ void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access acc
 {
     uint64_t offset = address - pool->space.base; /* not first, which is 0 while the range is given back */
     bool closed = atomic_load(&pool->closed);
-    *finding = (struct bp_finding){
-        .page = offset / pool->page_size, .offset = offset % pool->page_size, .state = BUFPOOL_STATE_CLOSED, .ours = true};
+    *finding = (struct bp_finding){.page = offset / pool->page_size,
+                                   .offset = offset % pool->page_size,
+                                   .state = BUFPOOL_STATE_CLOSED,
+                                   .ours = true};
     if (!closed) {
         finding->state = bp_state_seen(bp_pages_load(&pool->pages, finding->page));
     }

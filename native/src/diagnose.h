@@ -1,6 +1,6 @@
 /*
- * diagnose.h: what a fault address means. Pure: reads the pool's tables, changes nothing, needs no signal, so that it can be
- * tested with any address.
+ * diagnose.h: what a fault address means. Pure: reads the pool's tables, changes nothing, needs no signal, so that it
+ * can be tested with any address.
  */
 #ifndef BP_DIAGNOSE_H
 #define BP_DIAGNOSE_H

@@ -1,18 +1,18 @@
 /*
  * fault.c: from a signal to its answer.
  *
- * What may run here: the interrupted code may hold any lock, so nothing below takes one, allocates, or uses stdio; it reads
- * the pool's tables, makes system calls, and builds text in fixed buffers. Three steps, in files of their own: diagnose
- * (pure), record and report, and what happens next:
+ * What may run here: the interrupted code may hold any lock, so nothing below takes one, allocates, or uses stdio; it
+ * reads the pool's tables, makes system calls, and builds text in fixed buffers. Three steps, in files of their own:
+ * diagnose (pure), record and report, and what happens next:
  *
  *   a guarded call is open in this thread   -> the fault is its result (siglongjmp)
  *   the pool has a callback                 -> its verdict
  *   on_fault                                -> abort, resume, raise
  *
- * A fault inside one of our own careful reads (the unwinder on a broken stack) goes back there. A stray access made by the
- * host's callback is a stray access like any other, but is not given to the callback again. A signal that a later handler
- * (faulthandler) raises again after a fault of ours, without an address, is let go: the instruction is run again and faults
- * into us.
+ * A fault inside one of our own careful reads (the unwinder on a broken stack) goes back there. A stray access made by
+ * the host's callback is a stray access like any other, but is not given to the callback again. A signal that a later
+ * handler (faulthandler) raises again after a fault of ours, without an address, is let go: the instruction is run
+ * again and faults into us.
  */
 #include "chain.h"
 #include "diagnose.h"
@@ -142,8 +142,8 @@ static void jump_to_guard(struct event *event)
     siglongjmp(guard->place, 1);
 }
 
-/* The instruction that strayed a moment ago has strayed again, with no call into the library since: another thread's call
- * re-armed the page before it was over. One access, one report. */
+/* The instruction that strayed a moment ago has strayed again, with no call into the library since: another thread's
+ * call re-armed the page before it was over. One access, one report. */
 static bool is_repeat(const struct event *event)
 {
     return bp_thread.last_epoch == bp_thread.epoch && bp_thread.last_pc == event->machine.pc &&
@@ -318,8 +318,8 @@ static bufpool_pool *visit_at(uintptr_t address)
     return pool;
 }
 
-/* A signal sent by this very thread (raise) after a fault that another handler saw first: the processor state still names
- * that fault's address. */
+/* A signal sent by this very thread (raise) after a fault that another handler saw first: the processor state still
+ * names that fault's address. */
 static bool is_raised_again(const struct event *event)
 {
     if (event->info->si_code > 0 || event->info->si_code == SI_QUEUE || event->info->si_pid != getpid()) {
@@ -332,8 +332,8 @@ static bool is_raised_again(const struct event *event)
     }
     bool hole = !is_allocated(pool, (address - pool->space.base) / pool->page_size);
     bp_pool_leave(pool);
-    /* Only from inside another handler, and once: else the raise is meant. Where the stack may not be walked, not for a fault
-     * that we have answered ourselves. */
+    /* Only from inside another handler, and once: else the raise is meant. Where the stack may not be walked, not for a
+     * fault that we have answered ourselves. */
     int handlers = bp_stack_handlers();
     if (!hole || bp_thread.let_go || (handlers < 0 ? bp_thread.answered_address == address : handlers < 2)) {
         return false;

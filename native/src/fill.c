@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* data was not readable. If that is because it lies in a hole of a pool, touch it: under "abort" that is a fault like any
- * other, with this frame in its stack; else the call ends with the fault. */
+/* data was not readable. If that is because it lies in a hole of a pool, touch it: under "abort" that is a fault like
+ * any other, with this frame in its stack; else the call ends with the fault. */
 static int unreadable(const bufpool_pool *pool, const void *data, size_t size)
 {
     const char *from = data;
@@ -29,12 +29,13 @@ static int unreadable(const bufpool_pool *pool, const void *data, size_t size)
             return bp_guard_error(&fault);
         }
     }
-    return bp_error(-EFAULT, "data at %p, %zu bytes, is not readable memory (filling a page of pool \"%s\")", data, size,
-                    pool->name);
+    return bp_error(-EFAULT, "data at %p, %zu bytes, is not readable memory (filling a page of pool \"%s\")", data,
+                    size, pool->name);
 }
 
 /* Fills one run of neighbouring pages, which hold source bytes from at on. *done: bytes, from the front. */
-static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp_source *source, size_t at, size_t *done)
+static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp_source *source, size_t at,
+                size_t *done)
 {
     uintptr_t address = bp_page_address(pool, page);
     size_t length = count * pool->page_size;
@@ -79,8 +80,8 @@ int bp_fill_source(const bufpool_pool *pool, struct bp_source *source, const voi
     return 0;
 }
 
-/* Takes back what was filled of one run, after an error. Where even that fails (mprotect without a mapping left to split), the
- * pages stay accessible, so they are allocated from here on, not free: the owner may list and free them. */
+/* Takes back what was filled of one run, after an error. Where even that fails (mprotect without a mapping left to
+ * split), the pages stay accessible, so they are allocated from here on, not free: the owner may list and free them. */
 static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length)
 {
     struct bp_range range = {bp_page_address(pool, pages[0]), length};
@@ -141,8 +142,8 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
         return unreadable(pool, source->data, source->size);
     }
     if (code == -ENOMEM) {
-        return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s", count,
-                        (unsigned long long)pool->page_size, pool->name,
+        return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s",
+                        count, (unsigned long long)pool->page_size, pool->name,
                         pool->space.trap == &bp_trap_mprotect ? ", or no mapping left (vm.max_map_count)" : "");
     }
     return bp_error(code, "cannot fill %zu page(s) of pool \"%s\" by trap %s: %s", count, pool->name,

@@ -127,7 +127,8 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
         bp_text_put(text, "  note: the page was not accessible when it was touched; it has been allocated since\n");
     }
     if (fault->flags & BUFPOOL_FAULT_FORKED) {
-        bp_text_put(text, "  note: this is a forked child; pools are not inherited, and the state is that at the fork\n");
+        bp_text_put(text,
+                    "  note: this is a forked child; pools are not inherited, and the state is that at the fork\n");
     }
 }
 

@@ -1,9 +1,9 @@
 /*
  * free.c: taking frames away: free, evict, and their batches.
  *
- * Every page of a batch is checked and claimed first (BUSY over its state, with what is being done), and the whole batch is
- * refused if one does not fit; a number that comes twice is found BUSY the second time. Then the frames go, with as few
- * requests as the kernel allows.
+ * Every page of a batch is checked and claimed first (BUSY over its state, with what is being done), and the whole
+ * batch is refused if one does not fit; a number that comes twice is found BUSY the second time. Then the frames go,
+ * with as few requests as the kernel allows.
  */
 #include "error.h"
 #include "numbers.h"
@@ -20,12 +20,15 @@ static int refuse(const bufpool_pool *pool, uint64_t page, uint8_t state, bool e
     const char *is = bufpool_state_name((bufpool_state)(state & BP_STATE_MASK));
     unsigned long long number = page;
     if (state & BP_BUSY && state & (BP_FREEING | BP_EVICTING)) {
-        return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": it is being %s already (twice in this batch, or by "
-                                        "another thread)", what, number, pool->name, state & BP_FREEING ? "freed" : "evicted");
+        return bp_error(BUFPOOL_ESTATE,
+                        "cannot %s page %llu of pool \"%s\": it is being %s already (twice in this batch, or by "
+                        "another thread)",
+                        what, number, pool->name, state & BP_FREEING ? "freed" : "evicted");
     }
     if (state & BP_BUSY) {
-        return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": it is %s, and another thread is changing it", what,
-                        number, pool->name, is);
+        return bp_error(BUFPOOL_ESTATE,
+                        "cannot %s page %llu of pool \"%s\": it is %s, and another thread is changing it", what, number,
+                        pool->name, is);
     }
     if ((state & BP_STATE_MASK) == BUFPOOL_STATE_FREED && !evict) {
         return bp_error(BUFPOOL_ESTATE, "double free of page %llu of pool \"%s\"", number, pool->name);

@@ -29,8 +29,8 @@
 #define SYS_process_madvise 440
 #endif
 
-/* include/uapi/linux/pidfd.h, Linux 6.15: stands for the calling process wherever a pidfd is expected. A real pidfd would go
- * on naming the parent after a fork. */
+/* include/uapi/linux/pidfd.h, Linux 6.15: stands for the calling process wherever a pidfd is expected. A real pidfd
+ * would go on naming the parent after a fork. */
 #define BP_PIDFD_SELF_PROCESS (-10001)
 
 /* include/uapi/linux/userfaultfd.h, Linux 6.8. */
@@ -44,8 +44,8 @@ struct move_request {
 _Static_assert(sizeof(struct move_request) == 40, "the kernel's struct uffdio_move has 40 bytes");
 #define BP_UFFDIO_MOVE _IOWR(0xAA, 0x05, struct move_request)
 
-/* Nobody sleeps on a fault of a descriptor with the SIGBUS feature, so there is nobody to wake. The bit is the same for COPY,
- * ZEROPAGE and MOVE. */
+/* Nobody sleeps on a fault of a descriptor with the SIGBUS feature, so there is nobody to wake. The bit is the same for
+ * COPY, ZEROPAGE and MOVE. */
 #define BP_DONTWAKE 1
 
 static int result(long value)
@@ -109,8 +109,8 @@ int bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *
         }
         long bytes = syscall(SYS_process_madvise, BP_PIDFD_SELF_PROCESS, vectors, batch, MADV_DONTNEED, 0);
         if (bytes < 0) {
-            /* Locked memory answers EINVAL too, and so does a kernel that lacks DONTNEED here: the caller goes on one by
-             * one in any case, but only what will never work is remembered. */
+            /* Locked memory answers EINVAL too, and so does a kernel that lacks DONTNEED here: the caller goes on one
+             * by one in any case, but only what will never work is remembered. */
             if (errno == EPERM || errno == ENOSYS || errno == EBADF) {
                 atomic_store_explicit(&refused, true, memory_order_relaxed);
             }

@@ -16,7 +16,9 @@ void bp_machine_read(const void *context, struct bp_machine *machine)
         .pc = (uint64_t)registers[REG_RIP],
         .sp = (uint64_t)registers[REG_RSP],
         .fp = (uint64_t)registers[REG_RBP],
-        .access = error & 0x10 ? BUFPOOL_EXECUTE : error & 0x2 ? BUFPOOL_WRITE : BUFPOOL_READ,
+        .access = error & 0x10  ? BUFPOOL_EXECUTE
+                  : error & 0x2 ? BUFPOOL_WRITE
+                                : BUFPOOL_READ,
         .last_fault = (uint64_t)registers[REG_CR2],
     };
 }
@@ -47,14 +49,17 @@ static uint64_t syndrome(const mcontext_t *machine)
 void bp_machine_read(const void *context, struct bp_machine *machine)
 {
     const mcontext_t *state = &((const ucontext_t *)context)->uc_mcontext;
-    /* Arm ARM, ESR_EL1: exception class 0x20 is an instruction abort from below; bit 6 (WnR) of a data abort is a write. */
+    /* Arm ARM, ESR_EL1: exception class 0x20 is an instruction abort from below; bit 6 (WnR) of a data abort is a
+     * write. */
     uint64_t esr = syndrome(state);
     *machine = (struct bp_machine){
         .pc = state->pc,
         .sp = state->sp,
         .fp = state->regs[29],
         .link = state->regs[30],
-        .access = esr >> 26 == 0x20 ? BUFPOOL_EXECUTE : esr & 0x40 ? BUFPOOL_WRITE : BUFPOOL_READ,
+        .access = esr >> 26 == 0x20 ? BUFPOOL_EXECUTE
+                  : esr & 0x40      ? BUFPOOL_WRITE
+                                    : BUFPOOL_READ,
         .last_fault = state->fault_address,
     };
 }

@@ -9,9 +9,10 @@ struct bp_machine {
     uint64_t pc;
     uint64_t sp;
     uint64_t fp;
-    uint64_t link;       /* arm64: the return address register; else 0 */
+    uint64_t link; /* arm64: the return address register; else 0 */
     bufpool_access access;
-    uint64_t last_fault; /* address of this thread's last page fault that gave a signal, also when this signal is not one */
+    uint64_t
+        last_fault; /* address of this thread's last page fault that gave a signal, also when this signal is not one */
 };
 
 /* Reads a ucontext_t as a handler receives it. Async-signal-safe. */

@@ -10,8 +10,8 @@ struct bp_module {
     uint64_t offset;  /* from the module's first mapping, as addr2line takes it for a position-independent file */
 };
 
-/* Finds the modules of count addresses (at most 64) in one pass over /proc/self/maps, with plain system calls: the loader's
- * own tables are behind a lock. Paths go to names. Async-signal-safe. */
+/* Finds the modules of count addresses (at most 64) in one pass over /proc/self/maps, with plain system calls: the
+ * loader's own tables are behind a lock. Paths go to names. Async-signal-safe. */
 void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size);
 
 #endif

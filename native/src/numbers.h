@@ -1,4 +1,5 @@
-/* numbers.h: a batch's page numbers in memory of our own, apart from the caller's array, which might itself be stray. */
+/* numbers.h: a batch's page numbers in memory of our own, apart from the caller's array, which might itself be stray.
+ */
 #ifndef BP_NUMBERS_H
 #define BP_NUMBERS_H
 

@@ -14,8 +14,8 @@
 
 struct chunk {
     struct chunk *next;
-    uint32_t used; /* entries written */
-    uint32_t gone; /* entries handed over, from the front */
+    uint32_t used;                      /* entries written */
+    uint32_t gone;                      /* entries handed over, from the front */
     bufpool_fault faults[CHUNK_FAULTS]; /* size 0: handed over out of turn */
 };
 

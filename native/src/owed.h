@@ -1,9 +1,10 @@
 /*
- * owed.h: faults that a thread is owed (on_fault "raise"): kept by the handler, handed over at the thread's next defined point.
+ * owed.h: faults that a thread is owed (on_fault "raise"): kept by the handler, handed over at the thread's next
+ * defined point.
  *
- * Each thread that ever strays gets a queue, mapped by the handler itself and never unmapped; a queue whose thread has ended
- * and that is empty serves another. A queue is guarded by a flag that is held for a few instructions only; the handler
- * waits for it a bounded time.
+ * Each thread that ever strays gets a queue, mapped by the handler itself and never unmapped; a queue whose thread has
+ * ended and that is empty serves another. A queue is guarded by a flag that is held for a few instructions only; the
+ * handler waits for it a bounded time.
  */
 #ifndef BP_OWED_H
 #define BP_OWED_H

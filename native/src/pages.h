@@ -1,13 +1,14 @@
 /*
  * pages.h: the state of each page, and the index that finds a free one.
  *
- * The state byte is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY owns
- * the page until it clears it. The index (one bit a page, with summary levels of one bit per 64-bit word below, a set bit
- * meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY. Memory: 1.13
- * bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot damage it.
+ * The state byte is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY
+ * owns the page until it clears it. The index (one bit a page, with summary levels of one bit per 64-bit word below, a
+ * set bit meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY.
+ * Memory: 1.13 bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot
+ * damage it.
  *
- * All functions are thread-safe and lock-free; reading a state and the functions of the handler (bp_pages_try, _settle) are
- * async-signal-safe.
+ * All functions are thread-safe and lock-free; reading a state and the functions of the handler (bp_pages_try, _settle)
+ * are async-signal-safe.
  */
 #ifndef BP_PAGES_H
 #define BP_PAGES_H
@@ -63,13 +64,14 @@ static inline bool bp_state_is_free(uint8_t state)
     return state == BUFPOOL_STATE_UNALLOCATED || state == BUFPOOL_STATE_FREED;
 }
 
-/* Finds a free page and claims it: its state becomes BUSY over what it was. BP_NO_PAGE if there is none. Numbers rise from
- * call to call and wrap, so that a freed number rests as long as possible; the wrap comes early when a quarter of the
- * numbers in use so far (and at least 1024) is free again, so that a huge pool does not wander through all its addresses. */
+/* Finds a free page and claims it: its state becomes BUSY over what it was. BP_NO_PAGE if there is none. Numbers rise
+ * from call to call and wrap, so that a freed number rests as long as possible; the wrap comes early when a quarter of
+ * the numbers in use so far (and at least 1024) is free again, so that a huge pool does not wander through all its
+ * addresses. */
 uint64_t bp_pages_take(struct bp_pages *pages);
 
-/* Put a page into the index as taken (a page claimed by other means than bp_pages_take()) or free. The caller has the page
- * BUSY. */
+/* Put a page into the index as taken (a page claimed by other means than bp_pages_take()) or free. The caller has the
+ * page BUSY. */
 void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page);
 void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page); /* taken, but for no allocation: high_water stays */
 void bp_pages_mark_free(struct bp_pages *pages, uint64_t page);

@@ -92,9 +92,11 @@ int bp_pool_enter(bufpool_pool *pool)
     }
     if (pool->process != bp_process()) {
         bp_pool_leave(pool);
-        return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "pool \"%s\" belongs to process %d and is not inherited by its forked child %d: open a pool in the "
-                        "child", pool->name, pool->process, (int)getpid());
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "pool \"%s\" belongs to process %d and is not inherited by its forked child %d: open a pool in the "
+            "child",
+            pool->name, pool->process, (int)getpid());
     }
     return 0;
 }

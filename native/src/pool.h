@@ -43,7 +43,7 @@ struct bufpool_pool {
     uint64_t capacity;
     int32_t process; /* that has the pool; see bp_process() */
     enum bp_policy policy;
-    int log; /* descriptor, or -1 */
+    int log;            /* descriptor, or -1 */
     uint64_t log_id[2]; /* its file, see bp_kernel_identify() */
     char name[64];
     char trap_note[256];
@@ -52,7 +52,7 @@ struct bufpool_pool {
 
     atomic_bool closed; /* set first at close; what `users` protects is gone after it */
     atomic_int kept;
-    uint64_t closed_at;        /* order of closing; 0: open */
+    uint64_t closed_at; /* order of closing; 0: open */
 
     _Atomic(bufpool_fault_callback) callback;
     _Atomic(void *) callback_context;
@@ -64,13 +64,13 @@ struct bufpool_pool {
     struct bp_ring_entry *ring; /* BP_FAULT_RING entries; stays while the descriptor is in use */
 };
 
-/* Begins a call on an open pool: 0, or an error with its sentence: EARGUMENT (NULL), ECLOSED, EUNSUPPORTED (forked child).
- * Re-arms what this thread's earlier stray accesses diverted. Every 0 has to be followed by bp_pool_leave(). */
+/* Begins a call on an open pool: 0, or an error with its sentence: EARGUMENT (NULL), ECLOSED, EUNSUPPORTED (forked
+ * child). Re-arms what this thread's earlier stray accesses diverted. Every 0 has to be followed by bp_pool_leave(). */
 int bp_pool_enter(bufpool_pool *pool);
 void bp_pool_leave(bufpool_pool *pool);
 
-/* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may be used
- * if `closed` is still false and `process` is this process. false: the descriptor is not in use. */
+/* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may
+ * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */
 bool bp_pool_visit(bufpool_pool *pool);
 
 /* The pool in whose range the address lies, open or closed, or NULL. Lock-free, async-signal-safe. */

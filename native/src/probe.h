@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <string.h>
 
-/* memcpy from memory that may not be readable; false if it is not (part of it may be copied). The handler jumps here before
- * it looks at anything else. Needs our handler to be installed. Async-signal-safe, nests. */
+/* memcpy from memory that may not be readable; false if it is not (part of it may be copied). The handler jumps here
+ * before it looks at anything else. Needs our handler to be installed. Async-signal-safe, nests. */
 static inline bool bp_probe_copy(void *to, const void *from, size_t size)
 {
     sigjmp_buf place;

@@ -42,7 +42,8 @@ int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *s
 int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages, size_t *found)
 {
     if (found == NULL || (count > 0 && pages == NULL)) {
-        return bp_error(BUFPOOL_EARGUMENT, "found or pages is NULL: pass room for %zu numbers and for their count", count);
+        return bp_error(BUFPOOL_EARGUMENT, "found or pages is NULL: pass room for %zu numbers and for their count",
+                        count);
     }
     size_t listed = 0;
     size_t used;
@@ -165,7 +166,8 @@ int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpo
         return bp_error(BUFPOOL_EARGUMENT, NO_POOL);
     }
     if (found == NULL || (count > 0 && faults == NULL)) {
-        return bp_error(BUFPOOL_EARGUMENT, "found or faults is NULL: pass room for %zu faults and for their count", count);
+        return bp_error(BUFPOOL_EARGUMENT, "found or faults is NULL: pass room for %zu faults and for their count",
+                        count);
     }
     if (atomic_load(&pool->first) == 0) {
         return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);

@@ -2,8 +2,8 @@
  * report.c: writing reports from a signal handler.
  *
  * A handler may run on a small alternate stack, so the text is built in one of a few static buffers, claimed by
- * compare-and-swap. A thread that finds none free waits, two seconds at most; after that it writes one short line from its
- * stack rather than nothing.
+ * compare-and-swap. A thread that finds none free waits, two seconds at most; after that it writes one short line from
+ * its stack rather than nothing.
  */
 #include "report.h"
 

@@ -1,4 +1,5 @@
-/* report.h: where a fault report goes. The text and JSON forms themselves are bufpool_format_text() and _json(), format.c. */
+/* report.h: where a fault report goes. The text and JSON forms themselves are bufpool_format_text() and _json(),
+ * format.c. */
 #ifndef BP_REPORT_H
 #define BP_REPORT_H
 
@@ -11,7 +12,8 @@ void bp_report_stderr(const bufpool_fault *fault);
 /* Writes the JSON line to the pool's log, if it has one; a failure is counted in reports_lost. Async-signal-safe. */
 void bp_report_log(bufpool_pool *pool, const bufpool_fault *fault);
 
-/* Until no other thread is writing a report, a second at most: for who is about to end the process. Async-signal-safe. */
+/* Until no other thread is writing a report, a second at most: for who is about to end the process. Async-signal-safe.
+ */
 void bp_report_wait(void);
 
 #endif

@@ -20,7 +20,8 @@ static bool has_frames(const bufpool_pool *pool)
     return !atomic_load(&pool->closed) && is_ours(pool);
 }
 
-/* Takes back what paste() put over a granule: a closed pool's range is inaccessible, in a forked child there is none. */
+/* Takes back what paste() put over a granule: a closed pool's range is inaccessible, in a forked child there is none.
+ */
 static bool unpaste(const bufpool_pool *pool, uint64_t granule)
 {
     void *address = (void *)(pool->space.base + granule * BP_GRANULE);
@@ -115,7 +116,8 @@ void bp_scratch_forget(bufpool_pool *pool)
         struct bp_scratch_slot *slot = &pool->scratch[i];
         uint64_t seen = atomic_load(&slot->page);
         /* What was pasted since the pool is closed has to be taken back as ever. */
-        if (seen > CHANGING && !atomic_load(&slot->pasted) && atomic_compare_exchange_strong(&slot->page, &seen, CHANGING)) {
+        if (seen > CHANGING && !atomic_load(&slot->pasted) &&
+            atomic_compare_exchange_strong(&slot->page, &seen, CHANGING)) {
             clear_slot(pool, slot);
         }
     }
@@ -131,7 +133,8 @@ bool bp_scratch_rearm_page(bufpool_pool *pool, uint64_t page)
     return false;
 }
 
-/* An empty slot, set to CHANGING; if all are in use, the oldest one's page is re-armed. NULL: no luck, and try again. */
+/* An empty slot, set to CHANGING; if all are in use, the oldest one's page is re-armed. NULL: no luck, and try again.
+ */
 static struct bp_scratch_slot *claim_slot(bufpool_pool *pool)
 {
     struct bp_scratch_slot *oldest = NULL;

@@ -1,21 +1,22 @@
 /*
  * scratch.h: how a stray access of a pool with on_fault "resume" or "raise" gets to its end.
  *
- * The granule it fell on is filled with the pattern BUFPOOL_POISON and so becomes accessible; when the instruction is run
- * again it meets the pattern, never data of the pool. The page's state carries BP_SCRATCH meanwhile, set and cleared by
- * compare-and-swap, so no allocator hands the number out and nothing of a live page is ever replaced. To re-arm is to zap the
- * page and clear the flag. On a closed pool, and in a forked child, where there is no frame source any more, a small mapping
- * of its own is put over the granule instead.
+ * The granule it fell on is filled with the pattern BUFPOOL_POISON and so becomes accessible; when the instruction is
+ * run again it meets the pattern, never data of the pool. The page's state carries BP_SCRATCH meanwhile, set and
+ * cleared by compare-and-swap, so no allocator hands the number out and nothing of a live page is ever replaced. To
+ * re-arm is to zap the page and clear the flag. On a closed pool, and in a forked child, where there is no frame source
+ * any more, a small mapping of its own is put over the granule instead.
  *
- * bp_scratch_divert() is async-signal-safe; the others make system calls only and are called at the start of a library call.
+ * bp_scratch_divert() is async-signal-safe; the others make system calls only and are called at the start of a library
+ * call.
  */
 #ifndef BP_SCRATCH_H
 #define BP_SCRATCH_H
 
 #include "pool.h"
 
-/* A diverted granule that is older than this is re-armed by any thread's next call on the pool; younger ones only by the
- * thread whose access it was, so that the instruction gets the time to finish. */
+/* A diverted granule that is older than this is re-armed by any thread's next call on the pool; younger ones only by
+ * the thread whose access it was, so that the instruction gets the time to finish. */
 #define BP_SCRATCH_NS 10000000
 
 /* Makes the granule at address accessible, with the pattern; or finds the page allocated meanwhile. true: run the

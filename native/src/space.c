@@ -66,7 +66,8 @@ int bp_fill_prepare(void)
     if (bp_fill_zeros == NULL) {
         /* Never written, so all of it is the kernel's one page of zeros. */
         void *zeros;
-        int code = bp_kernel_mmap(NULL, BP_FILL_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &zeros);
+        int code =
+            bp_kernel_mmap(NULL, BP_FILL_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &zeros);
         if (code < 0) {
             return bp_error(code, "cannot map %zu bytes for a source of zeros: %s", BP_FILL_SIZE, strerror(-code));
         }
@@ -82,8 +83,8 @@ static int check_os_page(void)
 {
     long size = sysconf(_SC_PAGESIZE);
     if (size != BP_GRANULE) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "this kernel's pages have %ld bytes: bufpool takes kernels with pages of %d", size,
-                        BP_GRANULE);
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "this kernel's pages have %ld bytes: bufpool takes kernels with pages of %d", size, BP_GRANULE);
     }
     return 0;
 }
@@ -241,8 +242,10 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
 {
     *done = 0;
     if (space->stepwise) {
-        for (uint64_t chunk = (address - space->base) / CHUNK; chunk * CHUNK < address + length - space->base; chunk++) {
-            int code = atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
+        for (uint64_t chunk = (address - space->base) / CHUNK; chunk * CHUNK < address + length - space->base;
+             chunk++) {
+            int code =
+                atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
             if (code < 0) {
                 return code;
             }

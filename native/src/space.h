@@ -2,10 +2,10 @@
  * space.h: where the pages of a pool live, and who traps their holes.
  *
  * A space is one mapping of `capacity` bytes over a source of frames (struct bp_memory) whose holes are trapped by one
- * mechanism (struct bp_trap). Each mechanism is one table of functions in a file of its own, trap_NAME.c; nothing outside
- * those files knows which one is at work. Preconditions of every function: the range is whole granules inside the space,
- * and the caller owns the pages in it (their states are BUSY), so no two calls meet on one page. All may be called from
- * any thread and, zap and populate, in a signal handler: they make system calls only.
+ * mechanism (struct bp_trap). Each mechanism is one table of functions in a file of its own, trap_NAME.c; nothing
+ * outside those files knows which one is at work. Preconditions of every function: the range is whole granules inside
+ * the space, and the caller owns the pages in it (their states are BUSY), so no two calls meet on one page. All may be
+ * called from any thread and, zap and populate, in a signal handler: they make system calls only.
  */
 #ifndef BP_SPACE_H
 #define BP_SPACE_H
@@ -32,11 +32,11 @@ struct bp_space {
     uint64_t granule;
     const struct bp_memory *memory;
     const struct bp_trap *trap;
-    int fd;         /* the memfd, or -1 */
-    int uffd;       /* or -1 */
-    struct bp_stash stash; /* trap uffd on anonymous memory */
-    bool lazy_zero; /* BUFPOOL_LAZY_ZERO */
-    bool stepwise;  /* still inaccessible but for the chunks opened so far */
+    int fd;                  /* the memfd, or -1 */
+    int uffd;                /* or -1 */
+    struct bp_stash stash;   /* trap uffd on anonymous memory */
+    bool lazy_zero;          /* BUFPOOL_LAZY_ZERO */
+    bool stepwise;           /* still inaccessible but for the chunks opened so far */
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */
     uint64_t chunk_count;
 };
@@ -51,8 +51,8 @@ struct bp_trap {
     bool traps;
 
     /* Arms a space that is mapped PROT_NONE and has no frames. Afterwards a touch of any hole raises SIGBUS or SIGSEGV.
-     * Returns 0; BUFPOOL_EUNSUPPORTED with a reason (bp_error) if the kernel or these rights refuse; -errno for a lack of
-     * resources. What it opened before failing is closed by bp_space_close(). */
+     * Returns 0; BUFPOOL_EUNSUPPORTED with a reason (bp_error) if the kernel or these rights refuse; -errno for a lack
+     * of resources. What it opened before failing is closed by bp_space_close(). */
     int (*arm)(struct bp_space *space);
 
     /* With stepwise: makes a chunk that never had a frame accessible, armed at every moment. */

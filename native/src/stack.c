@@ -1,11 +1,11 @@
 /*
  * stack.c: walking the native stack from a signal handler.
  *
- * _Unwind_Backtrace reads unwind tables that live in read-only memory. What makes it unsafe in a handler elsewhere is finding
- * those tables through dl_iterate_phdr, which takes the loader's lock; from glibc 2.35 on, libgcc finds them through
- * _dl_find_object, which is documented as async-signal-safe. So the unwinder is used only where that function exists; else
- * the walk follows frame pointers. Either way a fault during the walk (a broken stack) is caught by our own handler and
- * ends it.
+ * _Unwind_Backtrace reads unwind tables that live in read-only memory. What makes it unsafe in a handler elsewhere is
+ * finding those tables through dl_iterate_phdr, which takes the loader's lock; from glibc 2.35 on, libgcc finds them
+ * through _dl_find_object, which is documented as async-signal-safe. So the unwinder is used only where that function
+ * exists; else the walk follows frame pointers. Either way a fault during the walk (a broken stack) is caught by our
+ * own handler and ends it.
  */
 #include "stack.h"
 

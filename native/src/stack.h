@@ -9,13 +9,13 @@
 /* Makes the unwinder load what it needs, outside of any handler. */
 void bp_stack_prepare(void);
 
-/* Writes the return addresses, innermost first, beginning with the interrupted instruction; returns how many. Never faults:
- * what cannot be read ends the stack. Async-signal-safe (see stack.c for the unwinder's terms). */
+/* Writes the return addresses, innermost first, beginning with the interrupted instruction; returns how many. Never
+ * faults: what cannot be read ends the stack. Async-signal-safe (see stack.c for the unwinder's terms). */
 uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint32_t size);
 
-/* How many calls of the function that begins at this address are on the running thread's stack, signal frames included; -1
- * where the unwinder may not be used. The function must be called through a volatile pointer, so that it is not inlined.
- * Async-signal-safe on the same terms. */
+/* How many calls of the function that begins at this address are on the running thread's stack, signal frames included;
+ * -1 where the unwinder may not be used. The function must be called through a volatile pointer, so that it is not
+ * inlined. Async-signal-safe on the same terms. */
 int bp_stack_count(uintptr_t function);
 
 /* How many signal handlers are running on top of each other in this thread; -1 and async-signal-safe as above. */

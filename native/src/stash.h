@@ -1,15 +1,15 @@
 /*
  * stash.h: frames of freed pages, kept for the next allocation, each in a slot that nobody else addresses.
  *
- * UFFDIO_MOVE (Linux 6.8) takes a frame from one address to another without copying it. A page is freed by moving its frame
- * into a slot, and allocated by filling a slot and moving its frame to the page: the page traps at once, appears whole,
- * and neither step asks the kernel to free, find and clear a frame. Measured beside MADV_DONTNEED and UFFDIO_COPY in one
- * run: 1.3 us to 1.6 us, and 1.4 us to 1.9 us (bench/test_fill_free.py). The range has to lie where the pool's userfaultfd
- * can move to and from, so it is registered with it.
+ * UFFDIO_MOVE (Linux 6.8) takes a frame from one address to another without copying it. A page is freed by moving its
+ * frame into a slot, and allocated by filling a slot and moving its frame to the page: the page traps at once, appears
+ * whole, and neither step asks the kernel to free, find and clear a frame. Measured beside MADV_DONTNEED and
+ * UFFDIO_COPY in one run: 1.3 us to 1.6 us, and 1.4 us to 1.9 us (bench/test_fill_free.py). The range has to lie where
+ * the pool's userfaultfd can move to and from, so it is registered with it.
  *
- * Lock-free: a slot is claimed by clearing its bit in one of two sets (empty, full) and released by setting it. Thread-safe
- * and async-signal-safe. Every function may fail for any reason (old kernel, a frame that is pinned or locked); the caller
- * then does without.
+ * Lock-free: a slot is claimed by clearing its bit in one of two sets (empty, full) and released by setting it.
+ * Thread-safe and async-signal-safe. Every function may fail for any reason (old kernel, a frame that is pinned or
+ * locked); the caller then does without.
  */
 #ifndef BP_STASH_H
 #define BP_STASH_H
@@ -36,8 +36,8 @@ void bp_stash_close(struct bp_stash *stash);
 /* Moves the frame of one granule into the stash; when that is full, gives 64 frames back to the system first. */
 bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule);
 
-/* Fills a kept frame with one granule of data and moves it to a hole. 0; -ENOENT: nothing kept, or it could not be moved;
- * -EFAULT: data is not readable. */
+/* Fills a kept frame with one granule of data and moves it to a hole. 0; -ENOENT: nothing kept, or it could not be
+ * moved; -EFAULT: data is not readable. */
 int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const void *data);
 
 /* How many frames are kept. */

@@ -85,8 +85,11 @@ void bp_text_time(struct bp_text *text, int64_t ns)
 /* Length of the UTF-8 sequence at s, 0 if it is none. */
 static size_t utf8(const unsigned char *s)
 {
-    size_t length = s[0] < 0x80 ? 1 : (s[0] & 0xE0) == 0xC0 && s[0] >= 0xC2 ? 2 : (s[0] & 0xF0) == 0xE0 ? 3
-                                                                     : (s[0] & 0xF8) == 0xF0 && s[0] <= 0xF4 ? 4 : 0;
+    size_t length = s[0] < 0x80                             ? 1
+                    : (s[0] & 0xE0) == 0xC0 && s[0] >= 0xC2 ? 2
+                    : (s[0] & 0xF0) == 0xE0                 ? 3
+                    : (s[0] & 0xF8) == 0xF0 && s[0] <= 0xF4 ? 4
+                                                            : 0;
     for (size_t i = 1; i < length; i++) {
         if ((s[i] & 0xC0) != 0x80) {
             return 0;

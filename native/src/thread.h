@@ -1,8 +1,8 @@
 /*
  * thread.h: what the library knows about the running thread.
  *
- * One block of about 130 bytes of thread-local storage with the initial-exec model, so that a signal handler may read it
- * without the loader allocating anything. glibc keeps 512 bytes for all libraries that are loaded late (glibc.rtld.
+ * One block of about 130 bytes of thread-local storage with the initial-exec model, so that a signal handler may read
+ * it without the loader allocating anything. glibc keeps 512 bytes for all libraries that are loaded late (glibc.rtld.
  * optional_static_tls), so this is the only thread-local storage of the library; notes.h has the rest.
  */
 #ifndef BP_THREAD_H
@@ -17,24 +17,24 @@ struct bp_guard;
 struct bp_owed;
 
 struct bp_thread {
-    struct bp_guard *guards;  /* innermost guarded call, or NULL */
-    sigjmp_buf *probe;        /* where a fault of our own handler's careful reads goes, or NULL */
-    struct bp_owed *owed;     /* the faults owed to this thread, or NULL */
-    uint64_t epoch;           /* counts this thread's calls into the library */
-    uint64_t last_epoch;      /* the last diverted stray access: in which epoch, */
-    uint64_t last_pc;         /* by which instruction, */
-    uint64_t last_address;    /* where */
-    uint32_t restarts;        /* how often in a row it was run again in vain */
-    uint32_t scratches;       /* granules this thread's stray accesses diverted and that are not re-armed yet */
-    int32_t id;               /* kernel thread id, 0 until asked for, */
-    int32_t id_process;       /* and the process that it was asked in */
+    struct bp_guard *guards;   /* innermost guarded call, or NULL */
+    sigjmp_buf *probe;         /* where a fault of our own handler's careful reads goes, or NULL */
+    struct bp_owed *owed;      /* the faults owed to this thread, or NULL */
+    uint64_t epoch;            /* counts this thread's calls into the library */
+    uint64_t last_epoch;       /* the last diverted stray access: in which epoch, */
+    uint64_t last_pc;          /* by which instruction, */
+    uint64_t last_address;     /* where */
+    uint32_t restarts;         /* how often in a row it was run again in vain */
+    uint32_t scratches;        /* granules this thread's stray accesses diverted and that are not re-armed yet */
+    int32_t id;                /* kernel thread id, 0 until asked for, */
+    int32_t id_process;        /* and the process that it was asked in */
     uint64_t answered_address; /* of the last fault that we answered */
-    uintptr_t callback_frame; /* of the handler that called the host's fault callback, or 0 */
-    uint64_t passed_pc;       /* the last fault that was passed on: by which instruction, */
-    uint64_t passed_address;  /* where, */
-    uint32_t passed_again;    /* and how often in a row */
-    uint8_t passing[2];       /* for SIGBUS and SIGSEGV: how many older handlers are running */
-    bool let_go;              /* the last signal was a fault's, raised again by another handler, and let go */
+    uintptr_t callback_frame;  /* of the handler that called the host's fault callback, or 0 */
+    uint64_t passed_pc;        /* the last fault that was passed on: by which instruction, */
+    uint64_t passed_address;   /* where, */
+    uint32_t passed_again;     /* and how often in a row */
+    uint8_t passing[2];        /* for SIGBUS and SIGSEGV: how many older handlers are running */
+    bool let_go;               /* the last signal was a fault's, raised again by another handler, and let go */
     uintptr_t passing_frame[2];
 };
 

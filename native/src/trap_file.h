@@ -1,6 +1,6 @@
 /*
- * trap_file.h: what the traps that close a mapping (guard, mprotect) share: the file is filled behind the closed mapping,
- * then the range is opened; it is closed first, then the file is punched. Preconditions as in space.h.
+ * trap_file.h: what the traps that close a mapping (guard, mprotect) share: the file is filled behind the closed
+ * mapping, then the range is opened; it is closed first, then the file is punched. Preconditions as in space.h.
  */
 #ifndef BP_TRAP_FILE_H
 #define BP_TRAP_FILE_H

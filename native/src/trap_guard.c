@@ -1,10 +1,10 @@
 /*
  * trap_guard.c: holes trapped by guard regions (MADV_GUARD_INSTALL, Linux 6.13; on files 6.15), without privilege.
  *
- * A guard is a mark in the page tables, so it costs no mapping; a touch raises SIGSEGV. It is a mark per granule, though,
- * which is why the space is opened chunk by chunk: guarding 16 TiB at once would build page tables for all of it. A
- * guarded page cannot be filled, and opening it first would let another thread see it empty or half filled. So frames come
- * from a memfd: the file is written behind the guard, then the guard goes, and the page is there whole.
+ * A guard is a mark in the page tables, so it costs no mapping; a touch raises SIGSEGV. It is a mark per granule,
+ * though, which is why the space is opened chunk by chunk: guarding 16 TiB at once would build page tables for all of
+ * it. A guarded page cannot be filled, and opening it first would let another thread see it empty or half filled. So
+ * frames come from a memfd: the file is written behind the guard, then the guard goes, and the page is there whole.
  */
 #include "error.h"
 #include "space.h"
@@ -37,8 +37,9 @@ static int arm(struct bp_space *space)
         return bp_error(code, "cannot install a guard region: %s", strerror(-code));
     }
     if (code == -EINVAL) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "guard regions on files are refused (EINVAL): they take Linux 6.15 or newer, "
-                                              "and memory that is not locked (mlockall)");
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "guard regions on files are refused (EINVAL): they take Linux 6.15 or newer, "
+                        "and memory that is not locked (mlockall)");
     }
     if (code < 0) {
         return bp_error(BUFPOOL_EUNSUPPORTED, "guard regions are refused: %s", strerror(-code));

@@ -1,8 +1,8 @@
 /*
  * trap_mprotect.c: holes trapped by page protection, on every kernel. A touch raises SIGSEGV.
  *
- * The last resort: each boundary between allocated and free pages costs a mapping of the process (vm.max_map_count), and
- * protecting is the slowest of the mechanisms. Frames come from a memfd, filled behind the closed mapping, as in
+ * The last resort: each boundary between allocated and free pages costs a mapping of the process (vm.max_map_count),
+ * and protecting is the slowest of the mechanisms. Frames come from a memfd, filled behind the closed mapping, as in
  * trap_guard.c.
  */
 #include "error.h"

@@ -1,9 +1,10 @@
 /*
  * trap_uffd.c: holes trapped by userfaultfd with UFFD_FEATURE_SIGBUS (Linux 4.14), on anonymous memory and on a memfd.
  *
- * The range is registered once, whole, for missing pages. A touch of a hole raises SIGBUS in the thread that made it; no
- * thread reads the descriptor. UFFDIO_COPY fills a granule and makes it appear in one step, and needs neither the mapping to
- * be accessible nor the page to be touched. Frames of single pages are recycled through a stash, see stash.h.
+ * The range is registered once, whole, for missing pages. A touch of a hole raises SIGBUS in the thread that made it;
+ * no thread reads the descriptor. UFFDIO_COPY fills a granule and makes it appear in one step, and needs neither the
+ * mapping to be accessible nor the page to be touched. Frames of single pages are recycled through a stash, see
+ * stash.h.
  */
 #include "error.h"
 #include "space.h"
@@ -21,8 +22,9 @@ static int arm(struct bp_space *space)
         return bp_error(fd, "cannot open a userfaultfd: %s (see RLIMIT_NOFILE, ulimit -n)", strerror(-fd));
     }
     if (fd == -EPERM) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "userfaultfd is refused (EPERM), as by a container's seccomp profile: allow "
-                                              "the system call, or give the container --device /dev/userfaultfd");
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "userfaultfd is refused (EPERM), as by a container's seccomp profile: allow "
+                        "the system call, or give the container --device /dev/userfaultfd");
     }
     if (fd == -ENOSYS) {
         return bp_error(BUFPOOL_EUNSUPPORTED, "this kernel has no userfaultfd (ENOSYS): it takes CONFIG_USERFAULTFD=y");
@@ -38,7 +40,8 @@ static int arm(struct bp_space *space)
                         strerror(-code));
     }
     if (code < 0) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "userfaultfd does not take memory \"%s\" (%s): it takes Linux 4.14 or newer",
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "userfaultfd does not take memory \"%s\" (%s): it takes Linux 4.14 or newer",
                         space->memory->name, strerror(-code));
     }
     if (space->fd < 0) {

@@ -1,8 +1,8 @@
 /*
  * harness.h: what the C tests share: checks, children with a time-out, and the cells memory x trap.
  *
- * One program, one behaviour. Exit code 0 passes, 77 skips with the reason printed last, all else fails. What dies, dies in a
- * child process, which opens pools of its own: a pool is not inherited.
+ * One program, one behaviour. Exit code 0 passes, 77 skips with the reason printed last, all else fails. What dies,
+ * dies in a child process, which opens pools of its own: a pool is not inherited.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -61,45 +61,46 @@ __attribute__((noreturn)) MAYBE_UNUSED static void harness_fail(void)
     _exit(1);
 }
 
-#define CHECK(condition)                                                                                              \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s is false (last error: %s)\n", __FILE__, __LINE__, #condition, last_error());   \
-            harness_fail();                                                                                           \
-        }                                                                                                             \
+#define CHECK(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: %s is false (last error: %s)\n", __FILE__, __LINE__, #condition, last_error()); \
+            harness_fail(); \
+        } \
     } while (0)
 
 /* CHECK_IS(actual, ==, expected), printed as signed and hexadecimal integers. */
-#define CHECK_IS(actual, relation, expected)                                                                          \
-    do {                                                                                                              \
-        long long harness_a = (long long)(actual), harness_b = (long long)(expected);                                 \
-        if (!(harness_a relation harness_b)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s %s %s is false: %lld (0x%llx) against %lld (0x%llx) (last error: %s)\n",       \
-                    __FILE__, __LINE__, #actual, #relation, #expected, harness_a, (unsigned long long)harness_a,      \
-                    harness_b, (unsigned long long)harness_b, last_error());                                          \
-            harness_fail();                                                                                           \
-        }                                                                                                             \
+#define CHECK_IS(actual, relation, expected) \
+    do { \
+        long long harness_a = (long long)(actual), harness_b = (long long)(expected); \
+        if (!(harness_a relation harness_b)) { \
+            fprintf(stderr, "%s:%d: %s %s %s is false: %lld (0x%llx) against %lld (0x%llx) (last error: %s)\n", \
+                    __FILE__, __LINE__, #actual, #relation, #expected, harness_a, (unsigned long long)harness_a, \
+                    harness_b, (unsigned long long)harness_b, last_error()); \
+            harness_fail(); \
+        } \
     } while (0)
 
 #define CHECK_OK(call) CHECK_IS(call, ==, 0)
 
-#define CHECK_HAS(text, part)                                                                                         \
-    do {                                                                                                              \
-        const char *harness_text = (text), *harness_part = (part);                                                    \
-        if (strstr(harness_text, harness_part) == NULL) {                                                             \
-            fprintf(stderr, "%s:%d: %s lacks \"%s\": \"%s\"\n", __FILE__, __LINE__, #text, harness_part, harness_text); \
-            harness_fail();                                                                                           \
-        }                                                                                                             \
+#define CHECK_HAS(text, part) \
+    do { \
+        const char *harness_text = (text), *harness_part = (part); \
+        if (strstr(harness_text, harness_part) == NULL) { \
+            fprintf(stderr, "%s:%d: %s lacks \"%s\": \"%s\"\n", __FILE__, __LINE__, #text, harness_part, \
+                    harness_text); \
+            harness_fail(); \
+        } \
     } while (0)
 
-#define CHECK_STRING(actual, expected)                                                                                \
-    do {                                                                                                              \
-        const char *harness_text = (actual), *harness_want = (expected);                                              \
-        if (strcmp(harness_text, harness_want) != 0) {                                                                \
-            fprintf(stderr, "%s:%d: %s is \"%s\", expected \"%s\"\n", __FILE__, __LINE__, #actual, harness_text,      \
-                    harness_want);                                                                                    \
-            harness_fail();                                                                                           \
-        }                                                                                                             \
+#define CHECK_STRING(actual, expected) \
+    do { \
+        const char *harness_text = (actual), *harness_want = (expected); \
+        if (strcmp(harness_text, harness_want) != 0) { \
+            fprintf(stderr, "%s:%d: %s is \"%s\", expected \"%s\"\n", __FILE__, __LINE__, #actual, harness_text, \
+                    harness_want); \
+            harness_fail(); \
+        } \
     } while (0)
 
 /* ---- Small tools ---- */
@@ -199,8 +200,8 @@ MAYBE_UNUSED static bool traps_at(const void *address, bufpool_fault *fault)
 
 typedef void (*cell_function)(const char *memory, const char *trap);
 
-/* Calls function for each memory x trap that this machine has. Those it has not are printed with the reason. Returns the
- * program's exit code: 77 if there was none at all. Checks BUFPOOL_EXPECT_AUTO (what "auto" has to come out as). */
+/* Calls function for each memory x trap that this machine has. Those it has not are printed with the reason. Returns
+ * the program's exit code: 77 if there was none at all. Checks BUFPOOL_EXPECT_AUTO (what "auto" has to come out as). */
 MAYBE_UNUSED static int for_each_cell(cell_function function, bool untrapped_too)
 {
     int run = 0;
@@ -238,8 +239,8 @@ MAYBE_UNUSED static int for_each_cell(cell_function function, bool untrapped_too
 /* ---- Children ---- */
 
 struct child {
-    int status;    /* as waitpid() gives it */
-    char *text;    /* what it wrote to stderr, terminated; until the next child */
+    int status; /* as waitpid() gives it */
+    char *text; /* what it wrote to stderr, terminated; until the next child */
     size_t length;
 };
 
@@ -254,8 +255,8 @@ __attribute__((noreturn)) MAYBE_UNUSED static void child_body(int output, void (
     _exit(0);
 }
 
-/* Runs function in a forked child; every byte of its stderr is kept. A child that does not end in time is killed, and that
- * fails the test. Call with no other thread running. */
+/* Runs function in a forked child; every byte of its stderr is kept. A child that does not end in time is killed, and
+ * that fails the test. Call with no other thread running. */
 MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argument)
 {
     int ends[2];
@@ -300,13 +301,13 @@ MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argum
 }
 
 /* What a child wrote belongs to every failure about it. */
-#define CHECK_CHILD(condition, child)                                                                                 \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            fprintf(stderr, "%s:%d: %s is false; the child ended with status 0x%x and wrote:\n%s\n", __FILE__,        \
-                    __LINE__, #condition, (child).status, (child).text);                                              \
-            harness_fail();                                                                                           \
-        }                                                                                                             \
+#define CHECK_CHILD(condition, child) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: %s is false; the child ended with status 0x%x and wrote:\n%s\n", __FILE__, \
+                    __LINE__, #condition, (child).status, (child).text); \
+            harness_fail(); \
+        } \
     } while (0)
 
 #define CHECK_PASSED(child) CHECK_CHILD(WIFEXITED((child).status) && WEXITSTATUS((child).status) == 0, child)

@@ -88,7 +88,8 @@ struct stop {
     uintptr_t pc;
 };
 
-/* Runs function as a traced child and notes every signal that it is stopped by. Returns the signal that it died of, or 0. */
+/* Runs function as a traced child and notes every signal that it is stopped by. Returns the signal that it died of, or
+ * 0. */
 static int trace(void (*function)(void *), void *argument, struct stop *stops, int room, int *count)
 {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);

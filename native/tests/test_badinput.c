@@ -1,4 +1,5 @@
-/* Wrong arguments: each gets the right code, a sentence that names the value and what would be right, and changes nothing. */
+/* Wrong arguments: each gets the right code, a sentence that names the value and what would be right, and changes
+ * nothing. */
 #include "harness.h"
 
 #include <sys/stat.h>
@@ -22,11 +23,11 @@ static bufpool_config good(void)
     return config;
 }
 
-#define REFUSED(change, code, part, other)                                                                            \
-    do {                                                                                                              \
-        bufpool_config config = good();                                                                               \
-        change;                                                                                                       \
-        refused(&config, code, part, other);                                                                          \
+#define REFUSED(change, code, part, other) \
+    do { \
+        bufpool_config config = good(); \
+        change; \
+        refused(&config, code, part, other); \
     } while (0)
 
 static void configurations(void)
@@ -104,10 +105,10 @@ static void nulls(bufpool_pool *pool)
     CHECK_HAS(last_error(), "config is NULL");
     CHECK_IS(bufpool_open(&config, NULL), ==, BUFPOOL_EARGUMENT);
     CHECK_HAS(last_error(), "pool is NULL");
-#define NULL_POOL(call)                                                                                               \
-    do {                                                                                                              \
-        CHECK_IS(call, ==, BUFPOOL_EARGUMENT);                                                                        \
-        CHECK_HAS(last_error(), "NULL");                                                                              \
+#define NULL_POOL(call) \
+    do { \
+        CHECK_IS(call, ==, BUFPOOL_EARGUMENT); \
+        CHECK_HAS(last_error(), "NULL"); \
     } while (0)
     NULL_POOL(bufpool_close(NULL));
     NULL_POOL(bufpool_keep(NULL));

@@ -1,5 +1,5 @@
-/* A thousand random stray accesses: a thousand faults with the exact byte, page, offset, kind and state. And no false alarm
- * in ten million legal accesses while other threads allocate, evict and free. */
+/* A thousand random stray accesses: a thousand faults with the exact byte, page, offset, kind and state. And no false
+ * alarm in ten million legal accesses while other threads allocate, evict and free. */
 #include "harness.h"
 
 #include <stdatomic.h>
@@ -20,7 +20,9 @@ static void make_states(const char *memory, const char *trap, uint64_t size)
     for (uint64_t page = 0; page < PAGES; page++) {
         states[page] = BUFPOOL_STATE_UNALLOCATED;
         if (page < 3 * PAGES / 4) {
-            states[page] = page % 3 == 0 ? BUFPOOL_STATE_FREED : page % 3 == 1 ? BUFPOOL_STATE_EVICTED : BUFPOOL_STATE_ALLOCATED;
+            states[page] = page % 3 == 0   ? BUFPOOL_STATE_FREED
+                           : page % 3 == 1 ? BUFPOOL_STATE_EVICTED
+                                           : BUFPOOL_STATE_ALLOCATED;
         }
         if (states[page] == BUFPOOL_STATE_FREED) {
             CHECK_OK(bufpool_free(pool, page));
@@ -66,8 +68,8 @@ static void *campaign(void *argument)
             continue;
         }
         if (guarded) {
-            CHECK_IS(write ? bufpool_guarded_copy(at, &byte, 1, &fault) : bufpool_guarded_copy(&byte, at, 1, &fault), ==,
-                     BUFPOOL_ESTRAY);
+            CHECK_IS(write ? bufpool_guarded_copy(at, &byte, 1, &fault) : bufpool_guarded_copy(&byte, at, 1, &fault),
+                     ==, BUFPOOL_ESTRAY);
         } else {
             write ? write_byte(at, 1) : (void)read_byte(at);
             CHECK_IS(bufpool_check(&fault), ==, BUFPOOL_ESTRAY);

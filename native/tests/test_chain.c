@@ -324,8 +324,8 @@ static void host_dies_by_raise(void *argument)
     fprintf(stderr, "survived\n");
 }
 
-/* The host protects an allocated page for purposes of its own. Where the trap's signal is another, that is known at once;
- * else it is known when the page, though allocated, goes on faulting. Either way the host gets its signal. */
+/* The host protects an allocated page for purposes of its own. Where the trap's signal is another, that is known at
+ * once; else it is known when the page, though allocated, goes on faulting. Either way the host gets its signal. */
 static void host_protects(void *argument)
 {
     (void)argument;

@@ -1,4 +1,5 @@
-/* One suite for every memory x trap: content, states, traps exact to the byte, batches, exhaustion, closing, statistics. */
+/* One suite for every memory x trap: content, states, traps exact to the byte, batches, exhaustion, closing,
+ * statistics. */
 #include "harness.h"
 
 #define PAGES 24
@@ -17,7 +18,8 @@ static void make_pattern(unsigned char *to, size_t size, uint64_t seed)
     }
 }
 
-static void check_content(const bufpool_pool *pool, uint64_t page, uint64_t page_size, const unsigned char *data, size_t size)
+static void check_content(const bufpool_pool *pool, uint64_t page, uint64_t page_size, const unsigned char *data,
+                          size_t size)
 {
     const unsigned char *at = bufpool_address(pool, page);
     CHECK(at != NULL);
@@ -29,7 +31,8 @@ static void check_content(const bufpool_pool *pool, uint64_t page, uint64_t page
     }
 }
 
-/* The first, the last and an inner byte of the page's granules trap (of a large page: of nine granules spread over it). */
+/* The first, the last and an inner byte of the page's granules trap (of a large page: of nine granules spread over it).
+ */
 static void check_hole(const bufpool_pool *pool, uint64_t page, uint64_t page_size, bufpool_state state)
 {
     CHECK_IS(state_of(pool, page), ==, state);
@@ -39,7 +42,8 @@ static void check_hole(const bufpool_pool *pool, uint64_t page, uint64_t page_si
     char *at = bufpool_address(pool, page);
     size_t last = page_size - GRANULE;
     size_t step = page_size > 16 * GRANULE ? last / 8 / GRANULE * GRANULE : GRANULE;
-    for (size_t granule = 0; granule <= last; granule = granule < last && granule + step > last ? last : granule + step) {
+    for (size_t granule = 0; granule <= last;
+         granule = granule < last && granule + step > last ? last : granule + step) {
         size_t offsets[] = {granule, granule + 1 + granule / GRANULE % 4000, granule + GRANULE - 1};
         for (int i = 0; i < 3; i++) {
             bufpool_fault fault = BUFPOOL_FAULT_INIT;

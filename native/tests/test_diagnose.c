@@ -5,7 +5,8 @@
 
 #include <signal.h>
 
-static struct bp_finding look(const bufpool_pool *pool, uint64_t page, uint64_t offset, bufpool_access access, int signo)
+static struct bp_finding look(const bufpool_pool *pool, uint64_t page, uint64_t offset, bufpool_access access,
+                              int signo)
 {
     struct bp_finding finding;
     uintptr_t address = (uintptr_t)bufpool_address(pool, page) + offset;
@@ -35,9 +36,9 @@ static void cell(const char *memory, const char *trap)
     CHECK_OK(bufpool_allocate_many(pool, 4, pages));
     CHECK_OK(bufpool_free(pool, pages[1]));
     CHECK_OK(bufpool_evict(pool, pages[2]));
-    static const bufpool_state states[] = {BUFPOOL_STATE_ALLOCATED, BUFPOOL_STATE_FREED, BUFPOOL_STATE_EVICTED,
-                                           BUFPOOL_STATE_ALLOCATED, BUFPOOL_STATE_UNALLOCATED,
-                                           BUFPOOL_STATE_UNALLOCATED};
+    static const bufpool_state states[] = {BUFPOOL_STATE_ALLOCATED,   BUFPOOL_STATE_FREED,
+                                           BUFPOOL_STATE_EVICTED,     BUFPOOL_STATE_ALLOCATED,
+                                           BUFPOOL_STATE_UNALLOCATED, BUFPOOL_STATE_UNALLOCATED};
     for (uint64_t page = 0; page < 6; page++) {
         for (int write = 0; write < 2; write++) {
             struct bp_finding finding = look(pool, page, page * 2000 + 1, write ? BUFPOOL_WRITE : BUFPOOL_READ, signo);

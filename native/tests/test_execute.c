@@ -44,7 +44,8 @@ static void cell(const char *of_memory, const char *by_trap)
             CHECK_CHILD(WTERMSIG(child.status) == SIGBUS || WTERMSIG(child.status) == SIGSEGV, child);
             CHECK_CHILD(strstr(child.text, "it returned") == NULL, child);
             CHECK_CHILD(count_in(child.text, "==ERROR") == 1, child);
-            CHECK_HAS(child.text, page == 0 ? "stray execute of an allocated page" : "stray execute of an unallocated page");
+            CHECK_HAS(child.text,
+                      page == 0 ? "stray execute of an allocated page" : "stray execute of an unallocated page");
             CHECK_HAS(child.text, "offset 8 of 4096");
             CHECK_HAS(child.text, "never executable");
             CHECK_HAS(child.text, "test_execute+0x"); /* who jumped */

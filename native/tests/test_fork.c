@@ -26,10 +26,16 @@ static void calls(void *argument)
     (void)argument;
     uint64_t page = 0;
     size_t found;
-    int codes[] = {bufpool_allocate(pool, NULL, 0, &page), bufpool_allocate_at(pool, 4, NULL, 0),
-                   bufpool_allocate_many(pool, 1, &page), bufpool_free(pool, 0), bufpool_free_many(pool, 1, &page),
-                   bufpool_evict(pool, 0), bufpool_evict_many(pool, 1, &page), bufpool_populate(pool, 1, NULL, 0),
-                   bufpool_populate_many(pool, 1, &page, NULL), bufpool_close(pool),
+    int codes[] = {bufpool_allocate(pool, NULL, 0, &page),
+                   bufpool_allocate_at(pool, 4, NULL, 0),
+                   bufpool_allocate_many(pool, 1, &page),
+                   bufpool_free(pool, 0),
+                   bufpool_free_many(pool, 1, &page),
+                   bufpool_evict(pool, 0),
+                   bufpool_evict_many(pool, 1, &page),
+                   bufpool_populate(pool, 1, NULL, 0),
+                   bufpool_populate_many(pool, 1, &page, NULL),
+                   bufpool_close(pool),
                    bufpool_list(pool, BUFPOOL_STATE_FREED, 0, 0, NULL, &found),
                    bufpool_set_fault_callback(pool, NULL, NULL)};
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
@@ -110,7 +116,8 @@ static void cell(const char *of_memory, const char *by_trap)
     trap = by_trap;
     static const char *const policies[] = {"abort", "resume", "raise"};
     for (int i = 0; i < 3; i++) {
-        /* A descriptor older than this one's becomes free again, so that a child's pool comes after ours in every search. */
+        /* A descriptor older than this one's becomes free again, so that a child's pool comes after ours in every
+         * search. */
         bufpool_pool *early = open_pool(memory, trap, "abort", GRANULE, GRANULE);
         pool = open_pool(memory, trap, policies[i], 8 * GRANULE, GRANULE);
         CHECK_OK(bufpool_close(early));

@@ -45,8 +45,8 @@ static void text(void)
     CHECK_HAS(buffer, "==1234==END of bufpool report 7\n");
     CHECK_IS(count_in(buffer, "note:"), ==, 0);
 
-    static const char *const headlines[] = {"a stray", "an unallocated page", "an allocated page", "a freed page",
-                                            "an evicted page", "a page of a closed pool"};
+    static const char *const headlines[] = {"a stray",      "an unallocated page", "an allocated page",
+                                            "a freed page", "an evicted page",     "a page of a closed pool"};
     for (int state = 0; state < 5; state++) {
         fault.state = (bufpool_state)state;
         bufpool_format_text(&fault, buffer, sizeof buffer);

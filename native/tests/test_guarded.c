@@ -129,7 +129,6 @@ static void threads(void)
 
 /* ---- Library calls inside a guarded call: what strays there leaves the pool usable ---- */
 
-
 static void list_into_hole(void *argument)
 {
     size_t found;
@@ -187,8 +186,7 @@ static void stray_data(const char *on_fault)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const char *hole = page_at(6) + 7;
         int codes[] = {bufpool_allocate(target, hole, sizes[i], &page), bufpool_allocate_at(target, 3, hole, sizes[i]),
-                       bufpool_populate(target, 1, hole, sizes[i]),
-                       bufpool_allocate_filled(target, 1, hole, &page),
+                       bufpool_populate(target, 1, hole, sizes[i]), bufpool_allocate_filled(target, 1, hole, &page),
                        bufpool_populate_many(target, 1, &evicted, hole)};
         for (int c = 0; c < 5; c++) {
             CHECK_IS(codes[c], ==, BUFPOOL_ESTRAY);
@@ -197,11 +195,10 @@ static void stray_data(const char *on_fault)
         CHECK_OK(bufpool_last_fault(&fault));
         CHECK_IS(fault.address, ==, (uintptr_t)hole);
         CHECK_IS(fault.access, ==, BUFPOOL_READ);
-        int failures[] = {bufpool_allocate(target, unmapped, sizes[i], &page),
-                          bufpool_allocate_at(target, 3, unmapped, sizes[i]),
-                          bufpool_populate(target, 1, unmapped, sizes[i]),
-                          bufpool_allocate_filled(target, 2, unmapped, &page),
-                          bufpool_populate_many(target, 1, &evicted, unmapped)};
+        int failures[] = {
+            bufpool_allocate(target, unmapped, sizes[i], &page), bufpool_allocate_at(target, 3, unmapped, sizes[i]),
+            bufpool_populate(target, 1, unmapped, sizes[i]), bufpool_allocate_filled(target, 2, unmapped, &page),
+            bufpool_populate_many(target, 1, &evicted, unmapped)};
         for (int c = 0; c < 5; c++) {
             CHECK_IS(failures[c], ==, -EFAULT);
         }

@@ -1,6 +1,6 @@
 /*
- * The kernel refuses: each request of open, populate and zap fails at its n-th time, for every n. The error is of the right
- * class, nothing is leaked, and pool and process are usable afterwards.
+ * The kernel refuses: each request of open, populate and zap fails at its n-th time, for every n. The error is of the
+ * right class, nothing is leaked, and pool and process are usable afterwards.
  *
  * Linked with --wrap, so that the library's calls of bp_kernel_NAME arrive at __wrap_bp_kernel_NAME here.
  */
@@ -12,8 +12,23 @@
 
 /* ---- The requests, and which of them fails ---- */
 
-enum request { MMAP, MPROTECT, MADVISE, MEMFD, UFFD_OPEN, UFFD_REGISTER, UFFD_COPY, UFFD_ZERO, UFFD_MOVE, PWRITE, PUNCH, DISCARD,
-               DISCARD_MANY, OPEN_LOG, REQUESTS };
+enum request {
+    MMAP,
+    MPROTECT,
+    MADVISE,
+    MEMFD,
+    UFFD_OPEN,
+    UFFD_REGISTER,
+    UFFD_COPY,
+    UFFD_ZERO,
+    UFFD_MOVE,
+    PWRITE,
+    PUNCH,
+    DISCARD,
+    DISCARD_MANY,
+    OPEN_LOG,
+    REQUESTS
+};
 
 static enum request failing = REQUESTS;
 static int countdown; /* the request fails when this has come down to 0 */
@@ -35,12 +50,12 @@ static bool fails(enum request request)
     return now;
 }
 
-#define WRAP(request, name, parameters, arguments)                                                                    \
-    int __real_bp_kernel_##name parameters;                                                                           \
-    int __wrap_bp_kernel_##name parameters;                                                                           \
-    int __wrap_bp_kernel_##name parameters                                                                            \
-    {                                                                                                                 \
-        return fails(request) ? failure : __real_bp_kernel_##name arguments;                                          \
+#define WRAP(request, name, parameters, arguments) \
+    int __real_bp_kernel_##name parameters; \
+    int __wrap_bp_kernel_##name parameters; \
+    int __wrap_bp_kernel_##name parameters \
+    { \
+        return fails(request) ? failure : __real_bp_kernel_##name arguments; \
     }
 
 WRAP(MMAP, mmap, (void *hint, size_t length, int protection, int flags, int fd, void **address),
@@ -243,11 +258,20 @@ static void life(void)
 static void refuse_each(void)
 {
     life(); /* what the process maps once and for all is not meant */
-    static const int codes[REQUESTS][3] = {
-        [MMAP] = {-ENOMEM}, [MPROTECT] = {-ENOMEM}, [MADVISE] = {-ENOMEM, -EINVAL}, [MEMFD] = {-EMFILE, -ENOMEM, -ENOSYS},
-        [UFFD_OPEN] = {-EPERM, -EMFILE, -ENOSYS}, [UFFD_REGISTER] = {-ENOMEM, -EINVAL}, [UFFD_COPY] = {-ENOMEM, -ENOSPC},
-        [UFFD_ZERO] = {-ENOMEM}, [UFFD_MOVE] = {-EBUSY, -ENOENT}, [PWRITE] = {-ENOSPC, -ENOMEM}, [PUNCH] = {-ENOMEM, -EPERM}, [DISCARD] = {-ENOMEM},
-        [DISCARD_MANY] = {-ENOSYS, -EAGAIN}, [OPEN_LOG] = {-EACCES, -EMFILE}};
+    static const int codes[REQUESTS][3] = {[MMAP] = {-ENOMEM},
+                                           [MPROTECT] = {-ENOMEM},
+                                           [MADVISE] = {-ENOMEM, -EINVAL},
+                                           [MEMFD] = {-EMFILE, -ENOMEM, -ENOSYS},
+                                           [UFFD_OPEN] = {-EPERM, -EMFILE, -ENOSYS},
+                                           [UFFD_REGISTER] = {-ENOMEM, -EINVAL},
+                                           [UFFD_COPY] = {-ENOMEM, -ENOSPC},
+                                           [UFFD_ZERO] = {-ENOMEM},
+                                           [UFFD_MOVE] = {-EBUSY, -ENOENT},
+                                           [PWRITE] = {-ENOSPC, -ENOMEM},
+                                           [PUNCH] = {-ENOMEM, -EPERM},
+                                           [DISCARD] = {-ENOMEM},
+                                           [DISCARD_MANY] = {-ENOSYS, -EAGAIN},
+                                           [OPEN_LOG] = {-EACCES, -EMFILE}};
     for (int request = 0; request < REQUESTS; request++) {
         for (int c = 0; c < 3 && codes[request][c] != 0; c++) {
             failure = codes[request][c];

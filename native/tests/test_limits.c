@@ -1,4 +1,5 @@
-/* Resource limits: address space, descriptors, file size. The error says so, nothing leaks, and with room it works again. */
+/* Resource limits: address space, descriptors, file size. The error says so, nothing leaks, and with room it works
+ * again. */
 #include "harness.h"
 
 #include <dirent.h>

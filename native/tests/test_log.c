@@ -1,4 +1,5 @@
-/* The log: one valid line of JSON a fault, mode 0600, appended to, never through a symbolic link, whole lines from threads. */
+/* The log: one valid line of JSON a fault, mode 0600, appended to, never through a symbolic link, whole lines from
+ * threads. */
 #include "harness.h"
 
 #include <ctype.h>

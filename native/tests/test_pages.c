@@ -19,8 +19,8 @@ static void claim(struct bp_pages *pages, uint64_t page)
     bp_pages_mark_taken(pages, page);
 }
 
-/* Fills a table to the last page, then opens single pages at the edges of every level's words: each has to be found, and
- * nothing else. */
+/* Fills a table to the last page, then opens single pages at the edges of every level's words: each has to be found,
+ * and nothing else. */
 static void boundaries(uint64_t count)
 {
     struct bp_pages pages;

@@ -1,4 +1,5 @@
-/* The scratch pattern of on_fault "resume": what it shows, how long, how it is counted, and that it never meets a live page. */
+/* The scratch pattern of on_fault "resume": what it shows, how long, how it is counted, and that it never meets a live
+ * page. */
 #include "harness.h"
 
 #include <stdatomic.h>
@@ -17,7 +18,8 @@ static bufpool_pool *open_quiet(const char *memory, const char *trap, uint64_t c
     return pool;
 }
 
-/* One thread: the access completes, the next call arms the page again, nothing of it is in the next life of the page. */
+/* One thread: the access completes, the next call arms the page again, nothing of it is in the next life of the page.
+ */
 static void one_thread(const char *memory, const char *trap, uint64_t page_size)
 {
     bufpool_pool *pool = open_quiet(memory, trap, 8 * page_size, page_size);
@@ -58,7 +60,8 @@ static void one_thread(const char *memory, const char *trap, uint64_t page_size)
             CHECK_IS(at[offset], ==, 0);
         }
     }
-    write_byte(bufpool_address(pool, 6), 1); /* a freed or evicted page that shows the pattern can be freed, or not, as ever */
+    write_byte(bufpool_address(pool, 6),
+               1); /* a freed or evicted page that shows the pattern can be freed, or not, as ever */
     CHECK_IS(bufpool_free(pool, 6), ==, BUFPOOL_ESTATE);
     CHECK_OK(bufpool_evict(pool, pages[0]));
     write_byte(bufpool_address(pool, pages[0]), 1);

@@ -1,5 +1,5 @@
-/* test_sqlite_capacity.c: when the capacity is used up, unpinned pages of other caches give way, of any page size; when all is
- * pinned, the fetch fails and the cache stays usable. */
+/* test_sqlite_capacity.c: when the capacity is used up, unpinned pages of other caches give way, of any page size; when
+ * all is pinned, the fetch fails and the cache stays usable. */
 #include "cache.h"
 #include "test_sqlite.h"
 

@@ -1,5 +1,5 @@
-/* test_sqlite_corrupt.c: damaged database files are read, with and without SQLite noticing, and no trap fires: SQLite's known
- * small overreads past a page end in the cushion. */
+/* test_sqlite_corrupt.c: damaged database files are read, with and without SQLite noticing, and no trap fires: SQLite's
+ * known small overreads past a page end in the cushion. */
 #include "cache.h"
 #include "test_sqlite.h"
 

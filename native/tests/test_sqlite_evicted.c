@@ -1,4 +1,5 @@
-/* test_sqlite_evicted.c: the address of a page that left the cache traps, to the byte, and is not soon given out again. */
+/* test_sqlite_evicted.c: the address of a page that left the cache traps, to the byte, and is not soon given out again.
+ */
 #include "cache.h"
 #include "test_sqlite.h"
 

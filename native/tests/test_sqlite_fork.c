@@ -1,4 +1,5 @@
-/* test_sqlite_fork.c: a forked child opens connections of its own, in pools of its own, and its parent's go on undisturbed. */
+/* test_sqlite_fork.c: a forked child opens connections of its own, in pools of its own, and its parent's go on
+ * undisturbed. */
 #include "cache.h"
 #include "test_sqlite.h"
 

@@ -1,5 +1,5 @@
-/* test_sqlite_install.c: install and uninstall, initialised or not, and each refusal with its reason; a refusal leaves SQLite's
- * own page cache in place and usable. */
+/* test_sqlite_install.c: install and uninstall, initialised or not, and each refusal with its reason; a refusal leaves
+ * SQLite's own page cache in place and usable. */
 #include "cache.h"
 #include "test_sqlite.h"
 

@@ -1,5 +1,5 @@
-/* test_sqlite_model.c: random calls against a simple model: pinned pages stay where they are, no two pages share a byte, a
- * page that is found again has its content, and what was discarded is not found. */
+/* test_sqlite_model.c: random calls against a simple model: pinned pages stay where they are, no two pages share a
+ * byte, a page that is found again has its content, and what was discarded is not found. */
 #include "cache.h"
 #include "test_sqlite.h"
 

@@ -1,6 +1,6 @@
-/* test_sqlite_preload.c: the stock sqlite3 shell under LD_PRELOAD: 100,000 inserts, an integrity check and a dump equal to the
- * untrapped one; and no start at all with wrong options. libbufpool_sqlite3.so is the one named by BUFPOOL_SQLITE_PRELOAD, else
- * that of the build which this program is of. */
+/* test_sqlite_preload.c: the stock sqlite3 shell under LD_PRELOAD: 100,000 inserts, an integrity check and a dump equal
+ * to the untrapped one; and no start at all with wrong options. libbufpool_sqlite3.so is the one named by
+ * BUFPOOL_SQLITE_PRELOAD, else that of the build which this program is of. */
 #include "test_sqlite.h"
 
 #include <sys/wait.h>

@@ -1,4 +1,5 @@
-/* test_sqlite_threads.c: many connections in many threads on one small capacity, then integrity checks: nothing is lost. */
+/* test_sqlite_threads.c: many connections in many threads on one small capacity, then integrity checks: nothing is
+ * lost. */
 #include "cache.h"
 #include "test_sqlite.h"
 

@@ -65,7 +65,8 @@ static void counts(void)
     CHECK_HAS(child.text, "fine: 64 faults");
     CHECK_IS(check_reports(child), ==, 64);
 
-    struct plan same = {"resume", 16, true}; /* the page is open for the later ones: fewer reports, never a broken one */
+    struct plan same = {"resume", 16,
+                        true}; /* the page is open for the later ones: fewer reports, never a broken one */
     child = run_child(commit, &same);
     CHECK_PASSED(child);
     int reports = check_reports(child);

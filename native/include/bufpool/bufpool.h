@@ -40,7 +40,7 @@ extern "C" {
 #define BUFPOOL_ESTATE (-4099)       /* the page's state forbids it: double free, already allocated, ... */
 #define BUFPOOL_EUNSUPPORTED (-4100) /* this kernel or these rights do not allow it; the sentence says what would */
 #define BUFPOOL_ECLOSED (-4101)      /* the pool has been closed */
-#define BUFPOOL_ESTRAY (-4102)       /* a stray access was caught; the fault is filled in, or bufpool_last_fault() has it */
+#define BUFPOOL_ESTRAY (-4102) /* a stray access was caught; the fault is filled in, or bufpool_last_fault() has it */
 
 /* A short text for any code returned by this library. Async-signal-safe for the BUFPOOL_E... codes. */
 BUFPOOL_API const char *bufpool_strerror(int code);
@@ -59,38 +59,40 @@ BUFPOOL_API const char *bufpool_version(void);
 
 typedef struct bufpool_pool bufpool_pool; /* opaque */
 
-/* Flags of a pool. */
-#define BUFPOOL_LAZY_ZERO 1u    /* a page allocated without data gets its frame with the first write: cheaper to allocate, \
-                                   one kernel fault dearer to write, and a lack of memory shows at that write */
-#define BUFPOOL_HOST_HANDLER 2u /* install no signal handlers: the host calls bufpool_handle_signal() from its own */
+/* Flags of a pool.
+ *   LAZY_ZERO     a page allocated without data gets its frame with the first write: cheaper to allocate, one kernel
+ *                 fault dearer to write, and a lack of memory shows at that write
+ *   HOST_HANDLER  install no signal handlers: the host calls bufpool_handle_signal() from its own */
+#define BUFPOOL_LAZY_ZERO 1u
+#define BUFPOOL_HOST_HANDLER 2u
 
 typedef struct bufpool_config {
-    size_t size;          /* sizeof(bufpool_config) */
-    uint64_t capacity;    /* bytes, a multiple of page_size, at most 16 TiB; reserved, not committed */
-    uint64_t page_size;   /* bytes, 4 KiB to 1 GiB, a whole number of granules */
-    const char *memory;   /* "anon": private to this process. "shared": a memfd. */
-    const char *trap;     /* "auto": the first that works of "uffd", "guard", "mprotect". "none": plain mmap, untrapped. */
+    size_t size;        /* sizeof(bufpool_config) */
+    uint64_t capacity;  /* bytes, a multiple of page_size, at most 16 TiB; reserved, not committed */
+    uint64_t page_size; /* bytes, 4 KiB to 1 GiB, a whole number of granules */
+    const char *memory; /* "anon": private to this process. "shared": a memfd. */
+    const char *trap; /* "auto": the first that works of "uffd", "guard", "mprotect". "none": plain mmap, untrapped. */
     const char *on_fault; /* "abort", "raise" or "resume": see bufpool_handle_signal() */
     const char *name;     /* shown in reports, at most 63 bytes; NULL: "pool-N" */
-    const char *log;      /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
-    uint32_t flags;       /* BUFPOOL_LAZY_ZERO, BUFPOOL_HOST_HANDLER */
+    const char *log; /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
+    uint32_t flags;  /* BUFPOOL_LAZY_ZERO, BUFPOOL_HOST_HANDLER */
 } bufpool_config;
 
 #define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0}
 
 /* Reserves the addresses, arms them, and installs the signal handlers once for the process. Takes milliseconds at any
  * capacity. The strings are copied. Never untrapped unless trap is "none".
- * Errors: EARGUMENT; EUNSUPPORTED (trap or memory not to be had: the sentence gives each reason); -ENOMEM (addresses, or
- * RLIMIT_AS); -EAGAIN (RLIMIT_MEMLOCK, after mlockall);
- * -EFBIG (RLIMIT_FSIZE); -EMFILE; -errno of opening the log. On an error nothing is left open. */
+ * Errors: EARGUMENT; EUNSUPPORTED (trap or memory not to be had: the sentence gives each reason); -ENOMEM (addresses,
+ * or RLIMIT_AS); -EAGAIN (RLIMIT_MEMLOCK, after mlockall); -EFBIG (RLIMIT_FSIZE); -EMFILE; -errno of opening the log.
+ * On an error nothing is left open. */
 BUFPOOL_API int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
 
 /* Frees every frame. Waits for the calls of other threads that are inside the pool. The addresses stay reserved and
- * trapping (state "closed"), so that a late access is reported and never meets somebody else's memory; the oldest closed
- * ranges are given back when more than 64, or more than 32 TiB, have gathered, or when a new pool finds no room.
+ * trapping (state "closed"), so that a late access is reported and never meets somebody else's memory; the oldest
+ * closed ranges are given back when more than 64, or more than 32 TiB, have gathered, or when a new pool finds no room.
  * bufpool_keep() excepts a range from that. A closed handle stays safe to pass: calls answer BUFPOOL_ECLOSED, until its
- * range is given back. Not from inside a call on the same pool (a fault callback is outside). Errors: EARGUMENT, ECLOSED,
- * EUNSUPPORTED (forked child). */
+ * range is given back. Not from inside a call on the same pool (a fault callback is outside). Errors: EARGUMENT,
+ * ECLOSED, EUNSUPPORTED (forked child). */
 BUFPOOL_API int bufpool_close(bufpool_pool *pool);
 
 /* Counts the owners of pointers into the pool (views, buffers) that may outlive bufpool_close(): while keep > release
@@ -121,48 +123,50 @@ BUFPOOL_API const char *bufpool_state_name(bufpool_state state); /* "unallocated
 
 /* Allocates a free page and fills it with size bytes of data, the rest with zeros; data NULL (size 0): all zeros. Each
  * granule of the page appears whole: another thread finds the content or a trap, never half. Numbers are given out in
- * rising order, so that a freed one is used again late: after the last number, or, in a pool that is far from full, when at least
- * 1024 and a quarter of the numbers given out so far are free again.
- * Errors: EARGUMENT (size > page size), EEXHAUSTED, ECLOSED, ESTRAY (data lies in a page that is not accessible; under that
- * pool's "abort" the process ends), -EFAULT (data is not readable; with BUFPOOL_HOST_HANDLER the host's handler must be
- * there for that). With trap "none" a page is an ordinary one: filled by memcpy, not at once. */
+ * rising order, so that a freed one is used again late: after the last number, or, in a pool that is far from full,
+ * when at least 1024 and a quarter of the numbers given out so far are free again. Errors: EARGUMENT (size > page
+ * size), EEXHAUSTED, ECLOSED, ESTRAY (data lies in a page that is not accessible; under that pool's "abort" the process
+ * ends), -EFAULT (data is not readable; with BUFPOOL_HOST_HANDLER the host's handler must be there for that). With trap
+ * "none" a page is an ordinary one: filled by memcpy, not at once. */
 BUFPOOL_API int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t *page);
 
 /* The same for a given number. Errors: as above, and ESTATE when the page is allocated or evicted. */
 BUFPOOL_API int bufpool_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 
-/* Allocates count pages of zeros, all or none; pages receives count numbers, in runs of neighbours where the pool has them.
- * A count of 0 does nothing. Errors: as bufpool_allocate(). */
+/* Allocates count pages of zeros, all or none; pages receives count numbers, in runs of neighbours where the pool has
+ * them. A count of 0 does nothing. Errors: as bufpool_allocate(). */
 BUFPOOL_API int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages);
 
 /* The same, filled from data, which holds count whole pages one after the other. */
 BUFPOOL_API int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages);
 
 /* Takes the frame away: the next touch traps. Accepts allocated and evicted pages; their number becomes free.
- * Errors: EARGUMENT (no such number), ESTATE (double free, never allocated), ECLOSED, -errno (the page is as it was). */
+ * Errors: EARGUMENT (no such number), ESTATE (double free, never allocated), ECLOSED, -errno (the page is as it was).
+ */
 BUFPOOL_API int bufpool_free(bufpool_pool *pool, uint64_t page);
 
-/* Checks every number first (twice the same one is ESTATE) and refuses the whole batch on any error. If the kernel fails
- * midway, bufpool_last_done() pages from the front are freed, the others are as they were. */
+/* Checks every number first (twice the same one is ESTATE) and refuses the whole batch on any error. If the kernel
+ * fails midway, bufpool_last_done() pages from the front are freed, the others are as they were. */
 BUFPOOL_API int bufpool_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
 
 /* Takes the frame away and keeps the number taken (state "evicted"). Errors: as free; ESTATE unless allocated. */
 BUFPOOL_API int bufpool_evict(bufpool_pool *pool, uint64_t page);
 BUFPOOL_API int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
 
-/* Gives evicted pages a frame and their content again, all or none. data as in bufpool_allocate(), or count whole pages one
- * after the other (NULL: zeros). Errors: as allocate; ESTATE unless evicted. */
+/* Gives evicted pages a frame and their content again, all or none. data as in bufpool_allocate(), or count whole pages
+ * one after the other (NULL: zeros). Errors: as allocate; ESTATE unless evicted. */
 BUFPOOL_API int bufpool_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 BUFPOOL_API int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data);
 
-/* The page's first byte; NULL if there is no such number. The address is fixed for the pool's life. Async-signal-safe. */
+/* The page's first byte; NULL if there is no such number. The address is fixed for the pool's life. Async-signal-safe.
+ */
 BUFPOOL_API void *bufpool_address(const bufpool_pool *pool, uint64_t page);
 
 /* The page's state at this moment. Async-signal-safe. Errors: EARGUMENT. */
 BUFPOOL_API int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *state);
 
-/* Writes to pages the numbers >= from whose state is state, in rising order, at most count; returns in found how many. Of
- * "unallocated" only those below the highest number ever used. A snapshot without a lock. Errors: ECLOSED. */
+/* Writes to pages the numbers >= from whose state is state, in rising order, at most count; returns in found how many.
+ * Of "unallocated" only those below the highest number ever used. A snapshot without a lock. Errors: ECLOSED. */
 BUFPOOL_API int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
                              size_t *found);
 
@@ -180,32 +184,33 @@ typedef struct bufpool_location {
 BUFPOOL_API int bufpool_locate(const void *address, bufpool_location *location);
 
 typedef struct bufpool_statistics {
-    size_t size;           /* sizeof(bufpool_statistics) */
-    uint64_t capacity;     /* bytes */
-    uint64_t page_size;    /* bytes */
-    uint64_t granule;      /* bytes; the smallest unit that traps */
-    uint64_t address;      /* of page 0 */
-    uint64_t pages;        /* capacity / page_size */
-    uint64_t allocated;    /* pages, now */
-    uint64_t evicted;      /* pages, now */
-    uint64_t scratched;    /* pages, now: diverted to the scratch pattern after a stray access, not yet re-armed */
-    uint64_t high_water;   /* 1 + the highest page number ever claimed for an allocation */
-    uint64_t allocations;  /* pages, since open */
-    uint64_t frees;        /* pages, since open */
-    uint64_t evictions;    /* pages, since open */
-    uint64_t populates;    /* pages, since open */
-    uint64_t faults;       /* stray accesses trapped since open */
-    uint64_t repeats;      /* faults not reported again: the same access, re-armed by another thread before it was over */
+    size_t size;          /* sizeof(bufpool_statistics) */
+    uint64_t capacity;    /* bytes */
+    uint64_t page_size;   /* bytes */
+    uint64_t granule;     /* bytes; the smallest unit that traps */
+    uint64_t address;     /* of page 0 */
+    uint64_t pages;       /* capacity / page_size */
+    uint64_t allocated;   /* pages, now */
+    uint64_t evicted;     /* pages, now */
+    uint64_t scratched;   /* pages, now: diverted to the scratch pattern after a stray access, not yet re-armed */
+    uint64_t high_water;  /* 1 + the highest page number ever claimed for an allocation */
+    uint64_t allocations; /* pages, since open */
+    uint64_t frees;       /* pages, since open */
+    uint64_t evictions;   /* pages, since open */
+    uint64_t populates;   /* pages, since open */
+    uint64_t faults;      /* stray accesses trapped since open */
+    uint64_t repeats; /* faults not reported again: the same access, re-armed by another thread before it was over */
     uint64_t scratch_maps; /* times a granule was diverted: accesses to it were invisible until it was re-armed */
     uint64_t scratch_ns;   /* total time during which diverted granules could hide a further stray access */
     uint64_t reports_lost; /* faults that were counted but could not be kept or written in full */
-    uint64_t frames_kept;  /* frames of freed or evicted pages (which trap) kept for the next allocation, now; at most 256 */
-    uint64_t recycled;     /* times a granule was filled by such a frame, since open */
+    uint64_t
+        frames_kept; /* frames of freed or evicted pages (which trap) kept for the next allocation, now; at most 256 */
+    uint64_t recycled; /* times a granule was filled by such a frame, since open */
     char name[64];
     char memory[64];
     char trap[16];
     char on_fault[16];
-    char backing[32];   /* what the frames really are: "private anonymous" or "memfd" */
+    char backing[32];    /* what the frames really are: "private anonymous" or "memfd" */
     char trap_note[256]; /* for trap "auto": why the traps tried before it were not used; else empty */
 } bufpool_statistics;
 
@@ -270,8 +275,8 @@ static inline bufpool_fault bufpool_fault_init(void)
 #define BUFPOOL_FAULT_INIT {.size = sizeof(bufpool_fault)}
 #endif
 
-/* The report as text (several lines) or as one line of JSON without a line break. Cut to size and terminated; returns the
- * whole length. Async-signal-safe: no allocation, addresses print as module+offset read from /proc/self/maps. */
+/* The report as text (several lines) or as one line of JSON without a line break. Cut to size and terminated; returns
+ * the whole length. Async-signal-safe: no allocation, addresses print as module+offset read from /proc/self/maps. */
 BUFPOOL_API size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);
 BUFPOOL_API size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size);
 BUFPOOL_API const char *bufpool_access_name(bufpool_access access); /* async-signal-safe */
@@ -283,26 +288,26 @@ typedef enum bufpool_verdict {
     BUFPOOL_VERDICT_PASS = 3     /* no report; hand the signal to whoever had it before */
 } bufpool_verdict;
 
-/* Called in the signal handler, on the faulting thread, before any report: it may only use async-signal-safe functions. A
- * stray access that it makes itself is reported by itself and goes by on_fault, without another callback. */
+/* Called in the signal handler, on the faulting thread, before any report: it may only use async-signal-safe functions.
+ * A stray access that it makes itself is reported by itself and goes by on_fault, without another callback. */
 typedef bufpool_verdict (*bufpool_fault_callback)(const bufpool_fault *fault, void *context);
 
 /* NULL removes it. Errors: ECLOSED. */
 BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callback, void *context);
 
-/* For a host with its own handler of SIGBUS and SIGSEGV (install it with SA_SIGINFO | SA_NODEFER): was it a stray access to
- * one of our pools? false: nothing was done, and the signal is the host's. true: it was dealt with by the pool's on_fault,
- * and the handler has to return.
+/* For a host with its own handler of SIGBUS and SIGSEGV (install it with SA_SIGINFO | SA_NODEFER): was it a stray
+ * access to one of our pools? false: nothing was done, and the signal is the host's. true: it was dealt with by the
+ * pool's on_fault, and the handler has to return.
  *
- *   abort   writes the report to stderr and the log; on return from the handler the signal's default action takes place at
- *           the faulting instruction, so that a core dump shows the true frame.
- *   resume  writes the report; the access completes on a scratch granule: the faulting granule is filled with
- *           BUFPOOL_POISON bytes and becomes accessible. It stays so until this thread's next call on any pool, or any
- *           thread's next call on this pool that comes 10 ms or more later, or until the number is wanted for an
- *           allocation. Until then accesses to that granule, by every thread, are not seen, and see the pattern; nothing of
- *           the pool's data is there. The number is not given out meanwhile. See scratch_... in bufpool_statistics.
- *   raise   as resume, but in place of writing the report the fault is owed to the thread: bufpool_check() hands it over.
- *           When the thread ends without asking, the report is written by bufpool_flush() or at bufpool_close().
+ *   abort   writes the report to stderr and the log; on return from the handler the signal's default action takes place
+ * at the faulting instruction, so that a core dump shows the true frame. resume  writes the report; the access
+ * completes on a scratch granule: the faulting granule is filled with BUFPOOL_POISON bytes and becomes accessible. It
+ * stays so until this thread's next call on any pool, or any thread's next call on this pool that comes 10 ms or more
+ * later, or until the number is wanted for an allocation. Until then accesses to that granule, by every thread, are not
+ * seen, and see the pattern; nothing of the pool's data is there. The number is not given out meanwhile. See
+ * scratch_... in bufpool_statistics. raise   as resume, but in place of writing the report the fault is owed to the
+ * thread: bufpool_check() hands it over. When the thread ends without asking, the report is written by bufpool_flush()
+ * or at bufpool_close().
  *
  * Where the scratch granule cannot be had (no memory, no mapping left, an execute access), abort takes its place.
  * Async-signal-safe. */
@@ -312,31 +317,33 @@ BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontex
 
 #define BUFPOOL_POISON 0xDB
 
-/* Hands over the oldest fault that this thread is owed, of any pool: ESTRAY and *fault filled in, or 0 when there is none.
- * Also re-arms this thread's scratch granules. */
+/* Hands over the oldest fault that this thread is owed, of any pool: ESTRAY and *fault filled in, or 0 when there is
+ * none. Also re-arms this thread's scratch granules. */
 BUFPOOL_API int bufpool_check(bufpool_fault *fault);
 
 /* The same for faults owed to threads that have ended, of one pool or (pool NULL) of all. */
 BUFPOOL_API int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault);
 
-/* Writes to stderr the reports that are still owed to any thread, of one pool or (pool NULL) of all; they count as handed
- * over. Returns how many. */
+/* Writes to stderr the reports that are still owed to any thread, of one pool or (pool NULL) of all; they count as
+ * handed over. Returns how many. */
 BUFPOOL_API int bufpool_flush(bufpool_pool *pool);
 
-/* Copies the faults that this pool had, oldest first, skipping those with sequence <= after; at most count. The pool keeps its
- * latest 256. Works on a closed pool. *found receives how many. */
-BUFPOOL_API int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found);
+/* Copies the faults that this pool had, oldest first, skipping those with sequence <= after; at most count. The pool
+ * keeps its latest 256. Works on a closed pool. *found receives how many. */
+BUFPOOL_API int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults,
+                               size_t *found);
 
 /* This thread's last fault that a library call ended with (ESTRAY). Errors: EARGUMENT when there was none. */
 BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);
 
-/* Calls function(argument). A stray access inside, made by this thread, ends the call at once: the result is ESTRAY, *fault
- * (may be NULL) is filled in, and nothing is written but the line of the pool's log. Nests; any number of threads. What the function held at that moment
- * (locks, memory) stays held, as with longjmp. The function has to return: it must not leave by a longjmp or exception of its own. Costs a sigsetjmp without the mask: a few ns. */
+/* Calls function(argument). A stray access inside, made by this thread, ends the call at once: the result is ESTRAY,
+ * *fault (may be NULL) is filled in, and nothing is written but the line of the pool's log. Nests; any number of
+ * threads. What the function held at that moment (locks, memory) stays held, as with longjmp. The function has to
+ * return: it must not leave by a longjmp or exception of its own. Costs a sigsetjmp without the mask: a few ns. */
 BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
 
-/* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. What was copied before the
- * stray byte stays copied. */
+/* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. What was copied before
+ * the stray byte stays copied. */
 BUFPOOL_API int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault);
 
 #ifdef __cplusplus
