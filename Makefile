@@ -6,7 +6,7 @@ BUILD ?= build
 JOBS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-c test-python bench lint sanitize sanitize-address sanitize-thread clean
+.PHONY: demo test test-c test-python bench lint format sanitize sanitize-address sanitize-thread clean
 
 # The environment's tools come first; CMake and ninja are there only where the system has none.
 WITH_VENV = PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -55,6 +55,11 @@ lint: $(VENV)/.lint $(VENV)/.cmake
 		$(WITH_VENV) cmake --build $(BUILD)/lint-$$compiler --parallel $(JOBS) && \
 		$(WITH_VENV) ctest --test-dir $(BUILD)/lint-$$compiler --output-on-failure --no-tests=error -R '^symbols$$' || exit 1; \
 	done
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(C_FILES)
 
 sanitize: sanitize-address sanitize-thread
 

@@ -12,6 +12,7 @@ import fnmatch
 import os
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 EXPECTED = Path(__file__).with_name("expected_skips.txt")
@@ -52,13 +53,15 @@ def main(paths: list[str]) -> int:
     """Prints every skip; returns 1 when one was not expected."""
     run = os.environ.get("BUFPOOL_EXPECT_SKIPS", "")
     patterns = expected(run, EXPECTED.read_text(encoding="utf-8"))
-    unexpected = 0
-    for line in [line for path in paths for line in skipped(Path(path))]:
-        allowed = not run or any(fnmatch.fnmatchcase(line, pattern) for pattern in patterns)
-        print(f"skipped{'' if allowed else ', unexpectedly'}: {line}")
-        unexpected += not allowed
+    found = [line for path in paths for line in skipped(Path(path))]
+    unexpected = [line for line in found if run and not any(fnmatch.fnmatchcase(line, each) for each in patterns)]
+    reasons = Counter(line.split(": ", 1)[1] for line in found if line not in unexpected)
+    for text, count in reasons.items():
+        print(f"skipped, {count} tests: {text}")
+    for line in unexpected:
+        print(f"skipped, unexpectedly: {line}")
     if unexpected:
-        print(f"{unexpected} tests were skipped that {EXPECTED.name} does not allow in run {run!r}", file=sys.stderr)
+        print(f"{len(unexpected)} tests were skipped that {EXPECTED.name} does not allow in run {run}", file=sys.stderr)
     return 1 if unexpected else 0
 
 

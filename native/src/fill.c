@@ -141,6 +141,9 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
     if (code == -EFAULT && source->data != NULL) {
         return unreadable(pool, source->data, source->size);
     }
+    if (atomic_load(&pool->closed)) { /* meanwhile: a stray access may have been diverted just there */
+        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+    }
     if (code == -ENOMEM) {
         return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s",
                         count, (unsigned long long)pool->page_size, pool->name,

@@ -366,6 +366,7 @@ static void host_keeps_handlers(void *argument)
     CHECK_IS(atomic_load(&calls), ==, 1);
     CHECK_IS(bufpool_check(NULL), ==, BUFPOOL_ESTRAY);
     CHECK(traps_at(bufpool_address(pool, 3), NULL));
+    CHECK(!is_blocked(SIGUSR1)); /* which the host's handler blocks */
     if (sigsetjmp(back, 1) == 0) {
         read_byte(closed_page + 1);
         CHECK(false);

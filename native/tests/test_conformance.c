@@ -179,7 +179,9 @@ static void batches(const char *memory, const char *trap)
     /* Refused whole: twice the same, out of range. Nothing changed. */
     uint64_t twice[] = {pages[0], pages[1], pages[0]};
     CHECK_IS(bufpool_free_many(pool, 3, twice), ==, BUFPOOL_ESTATE);
+    CHECK_HAS(last_error(), "it is being freed already (twice in this batch");
     CHECK_IS(bufpool_evict_many(pool, 3, twice), ==, BUFPOOL_ESTATE);
+    CHECK_HAS(last_error(), "it is being evicted already (twice in this batch");
     uint64_t beyond[] = {pages[0], PAGES};
     CHECK_IS(bufpool_free_many(pool, 2, beyond), ==, BUFPOOL_EARGUMENT);
     CHECK_IS(bufpool_evict_many(pool, 2, beyond), ==, BUFPOOL_EARGUMENT);

@@ -62,6 +62,16 @@ static void touch(void *argument)
     fprintf(stderr, "went through\n");
 }
 
+static void touch_closed(void *argument)
+{
+    (void)argument;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
+    CHECK(traps_at((char *)bufpool_address(pool, 2) + 9, &fault));
+    CHECK_IS(fault.flags, ==, BUFPOOL_FAULT_FORKED);
+    CHECK_IS(fault.state, ==, BUFPOOL_STATE_CLOSED);
+    CHECK_IS(fault.page, ==, 2);
+}
+
 /* Pools of the child's own, at addresses that the parent's pools had, and have. */
 static void own_pools(void *argument)
 {
@@ -166,6 +176,10 @@ static void cell(const char *of_memory, const char *by_trap)
         }
         check_parent();
         CHECK_OK(bufpool_close(pool));
+        if (TOUCHES) { /* a closed pool is not inherited either */
+            child = run_child(touch_closed, NULL);
+            CHECK_PASSED(child);
+        }
     }
 }
 

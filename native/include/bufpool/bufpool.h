@@ -289,7 +289,8 @@ typedef enum bufpool_verdict {
 } bufpool_verdict;
 
 /* Called in the signal handler, on the faulting thread, before any report: it may only use async-signal-safe functions.
- * A stray access that it makes itself is reported by itself and goes by on_fault, without another callback. */
+ * A stray access that it makes itself is reported by itself and goes by on_fault, without another callback. RESTART for
+ * one access 1000 times in a row in vain counts as REPORT. */
 typedef bufpool_verdict (*bufpool_fault_callback)(const bufpool_fault *fault, void *context);
 
 /* NULL removes it. Errors: ECLOSED. */
@@ -342,8 +343,8 @@ BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);
  * return: it must not leave by a longjmp or exception of its own. Costs a sigsetjmp without the mask: a few ns. */
 BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
 
-/* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. What was copied before
- * the stray byte stays copied. */
+/* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. Which stray byte
+ * memcpy meets first, and what it has copied by then, is memcpy's affair. */
 BUFPOOL_API int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault);
 
 #ifdef __cplusplus
