@@ -44,6 +44,7 @@ bench: $(VENV)/.test
 C_FILES = $(shell find native -name '*.[ch]' -not -name '*.cdef.h' -o -name '*.cpp') \
 	$(shell find examples bench -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 COMPILERS = gcc $(shell command -v clang)
+ARM64 = $(shell command -v aarch64-linux-gnu-gcc)
 
 lint: $(VENV)/.lint $(VENV)/.cmake
 	$(VENV)/bin/ruff check .
@@ -55,6 +56,10 @@ lint: $(VENV)/.lint $(VENV)/.cmake
 		$(WITH_VENV) cmake --build $(BUILD)/lint-$$compiler --parallel $(JOBS) && \
 		$(WITH_VENV) ctest --test-dir $(BUILD)/lint-$$compiler --output-on-failure --no-tests=error -R '^symbols$$' || exit 1; \
 	done
+	@$(if $(ARM64),$(WITH_VENV) cmake -S native -B $(BUILD)/lint-arm64 -G Ninja -DCMAKE_C_COMPILER=$(ARM64) \
+		-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DBUFPOOL_WERROR=ON && \
+		$(WITH_VENV) cmake --build $(BUILD)/lint-arm64 --parallel $(JOBS),\
+		echo "not compiled for arm64: there is no aarch64-linux-gnu-gcc (Debian: gcc-aarch64-linux-gnu)")
 
 format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix .
