@@ -96,7 +96,30 @@ def test_fill_in_place(row: Any, loops: Any, sides: Sides) -> None:
 
 
 def test_free_single(row: Any, loops: Any, sides: Sides) -> None:
-    """Free one page : madvise(DONTNEED) one page."""
+    """Free one page, steady state : madvise(DONTNEED) one page."""
+    sides.fill_pool()
+    sides.fill_plain()
+
+    def pool_before() -> None:  # both sides have just filled the pages of this round
+        loops.c.pool_fill_single(sides.pool, WINDOW, sides.data, WINDOW, sides.numbers)
+
+    def plain_before() -> None:
+        loops.c.plain_fill(sides.plain, WINDOW, sides.data, WINDOW)
+
+    loops.c.pool_free_single(sides.pool, WINDOW, sides.numbers)
+    row(
+        lambda: loops.c.pool_free_single(sides.pool, WINDOW, sides.numbers),
+        lambda: loops.c.plain_free_single(sides.plain, WINDOW, sides.order),
+        per=WINDOW,
+        goal=1.05,
+        before=pool_before,
+        plain_before=plain_before,
+        rounds=400,
+    )
+
+
+def test_free_shrinking(row: Any, loops: Any, sides: Sides) -> None:
+    """Free one page, pool shrinking by 8192 : madvise(DONTNEED) one page."""
 
     def pool() -> None:
         loops.c.pool_free_single(sides.pool, PAGES, sides.numbers)

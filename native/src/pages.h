@@ -55,7 +55,7 @@ static inline bool bp_pages_try(struct bp_pages *pages, uint64_t page, uint8_t f
 /* Ends a claim: the owner of BUSY writes the new state. */
 static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint8_t state)
 {
-    atomic_store(&pages->states[page], state);
+    atomic_store_explicit(&pages->states[page], state, memory_order_release);
 }
 
 /* May the page be allocated as it stands? */
