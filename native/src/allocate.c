@@ -92,20 +92,23 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
                     (unsigned long long)page, pool->name);
 }
 
+/* Begins a call that fills one page with data. */
+static int enter(bufpool_pool *pool, struct bp_source *source, const void *data, size_t size)
+{
+    int code = pool == NULL ? 0 : check_data(pool, data, size);
+    if (code == 0 && pool != NULL) {
+        code = bp_fill_source(pool, source, data, size); /* may stray, so it comes before anything is held */
+    }
+    return code < 0 ? code : bp_pool_enter(pool);
+}
+
 int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t *page)
 {
     if (page == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "page is NULL: pass where the number is to be stored");
     }
     struct bp_source source;
-    int code = pool == NULL ? 0 : check_data(pool, data, size);
-    if (code == 0 && pool != NULL) {
-        code = bp_fill_source(pool, &source, data, size);
-    }
-    if (code < 0) {
-        return code;
-    }
-    code = bp_pool_enter(pool);
+    int code = enter(pool, &source, data, size);
     if (code < 0) {
         return code;
     }
@@ -131,14 +134,7 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
 static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_t size, bool evicted)
 {
     struct bp_source source;
-    int code = pool == NULL ? 0 : check_data(pool, data, size);
-    if (code == 0 && pool != NULL) {
-        code = bp_fill_source(pool, &source, data, size);
-    }
-    if (code < 0) {
-        return code;
-    }
-    code = bp_pool_enter(pool);
+    int code = enter(pool, &source, data, size);
     if (code < 0) {
         return code;
     }

@@ -55,6 +55,10 @@ struct bp_trap {
      * of resources. What it opened before failing is closed by bp_space_close(). */
     int (*arm)(struct bp_space *space);
 
+    /* With needs_file: make a range of the mapping inaccessible, armed, or accessible; its frames stay. */
+    int (*shut_range)(struct bp_space *space, uintptr_t address, size_t length);
+    int (*open_range)(struct bp_space *space, uintptr_t address, size_t length);
+
     /* With stepwise: makes a chunk that never had a frame accessible, armed at every moment. */
     int (*open_chunk)(struct bp_space *space, uintptr_t address, size_t length);
 

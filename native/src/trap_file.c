@@ -3,8 +3,7 @@
 
 #include <errno.h>
 
-int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, bp_range_function open,
-                     size_t *done)
+int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     uint64_t offset = address - space->base;
     int code = 0;
@@ -21,23 +20,22 @@ int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, c
         return code == -ENOSPC ? -ENOMEM : code;
     }
     *done = length; /* also if opening stops midway: then all of it has to be closed again */
-    return open(space, address, length);
+    return space->trap->open_range(space, address, length);
 }
 
-int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, bp_range_function close,
-                bp_range_function open, size_t *done)
+int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
     for (*done = 0; *done < count; ++*done) {
         const struct bp_range *range = &ranges[*done];
-        int code = close(space, range->address, range->length);
+        int code = space->trap->shut_range(space, range->address, range->length);
         if (code < 0) {
             /* Stopped midway (mprotect: no mapping left to split): the range is to be as it was. */
-            open(space, range->address, range->length);
+            space->trap->open_range(space, range->address, range->length);
             return code;
         }
         code = bp_kernel_punch(space->fd, range->address - space->base, range->length);
         if (code < 0) {
-            open(space, range->address, range->length);
+            space->trap->open_range(space, range->address, range->length);
             return code;
         }
     }

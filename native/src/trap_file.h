@@ -7,12 +7,8 @@
 
 #include "space.h"
 
-typedef int (*bp_range_function)(struct bp_space *space, uintptr_t address, size_t length);
-
-int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, bp_range_function open,
-                     size_t *done);
-
-int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, bp_range_function close,
-                bp_range_function open, size_t *done);
+/* The functions of the table, for traps with shut_range and open_range. */
+int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
+int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done);
 
 #endif

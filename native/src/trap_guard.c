@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static int close_range_(struct bp_space *space, uintptr_t address, size_t length)
+static int shut_range(struct bp_space *space, uintptr_t address, size_t length)
 {
     (void)space;
     return bp_kernel_madvise((void *)address, length, BP_MADV_GUARD_INSTALL);
@@ -29,7 +29,7 @@ static int open_range(struct bp_space *space, uintptr_t address, size_t length)
 
 static int arm(struct bp_space *space)
 {
-    int code = close_range_(space, space->base, space->granule);
+    int code = shut_range(space, space->base, space->granule);
     if (code == 0) {
         code = open_range(space, space->base, space->granule);
     }
@@ -50,18 +50,8 @@ static int arm(struct bp_space *space)
 
 static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
 {
-    int code = close_range_(space, address, length);
+    int code = shut_range(space, address, length);
     return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
-}
-
-static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
-{
-    return bp_file_populate(space, address, length, data, open_range, done);
-}
-
-static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
-{
-    return bp_file_zap(space, ranges, count, close_range_, open_range, done);
 }
 
 const struct bp_trap bp_trap_guard = {.name = "guard",
@@ -69,5 +59,7 @@ const struct bp_trap bp_trap_guard = {.name = "guard",
                                       .traps = true,
                                       .arm = arm,
                                       .open_chunk = open_chunk,
-                                      .populate = populate,
-                                      .zap = zap};
+                                      .shut_range = shut_range,
+                                      .open_range = open_range,
+                                      .populate = bp_file_populate,
+                                      .zap = bp_file_zap};

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static int close_range_(struct bp_space *space, uintptr_t address, size_t length)
+static int shut_range(struct bp_space *space, uintptr_t address, size_t length)
 {
     (void)space;
     return bp_kernel_mprotect((void *)address, length, PROT_NONE);
@@ -39,20 +39,12 @@ static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
     return 0;
 }
 
-static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
-{
-    return bp_file_populate(space, address, length, data, open_range, done);
-}
-
-static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
-{
-    return bp_file_zap(space, ranges, count, close_range_, open_range, done);
-}
-
 const struct bp_trap bp_trap_mprotect = {.name = "mprotect",
                                          .needs_file = true,
                                          .traps = true,
                                          .arm = arm,
                                          .open_chunk = open_chunk,
-                                         .populate = populate,
-                                         .zap = zap};
+                                         .shut_range = shut_range,
+                                         .open_range = open_range,
+                                         .populate = bp_file_populate,
+                                         .zap = bp_file_zap};
