@@ -9,6 +9,7 @@ bufpool.sqlite.install(capacity="256 MiB")  # before any connection is opened
 
 database = sqlite3.connect("rows.db")
 database.execute("PRAGMA cache_size = 100")  # pages: a small cache, so that it evicts
+database.execute("DROP TABLE IF EXISTS row")
 database.execute("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")
 database.executemany("INSERT INTO row VALUES (?, ?)", ((i, f"row {i} " * 20) for i in range(10_000)))
 database.commit()

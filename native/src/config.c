@@ -46,9 +46,11 @@ static int check_sizes(const struct bp_config *config)
                         (unsigned long long)MIN_PAGE, (unsigned long long)MAX_PAGE);
     }
     if (page_size % BP_GRANULE != 0) {
+        unsigned long long below = page_size / BP_GRANULE * BP_GRANULE;
         return bp_error(BUFPOOL_EARGUMENT,
-                        "page_size is %llu bytes: it has to be a whole number of granules of %d bytes", page_size,
-                        BP_GRANULE);
+                        "page_size is %llu bytes: it has to be a whole number of granules of %d bytes; the nearest are "
+                        "%llu and %llu",
+                        page_size, BP_GRANULE, below, below + BP_GRANULE);
     }
     if (capacity == 0 || capacity > MAX_CAPACITY) {
         return bp_error(BUFPOOL_EARGUMENT, "capacity is %llu bytes: it has to be from one page (%llu) to %llu (16 TiB)",
@@ -66,9 +68,11 @@ static int check_sizes(const struct bp_config *config)
 
 static int check_name(const char *name)
 {
-    if (strlen(name) >= sizeof((bufpool_pool *)NULL)->name) {
-        return bp_error(BUFPOOL_EARGUMENT, "name has %zu bytes: at most %zu fit", strlen(name),
-                        sizeof((bufpool_pool *)NULL)->name - 1);
+    size_t length = strlen(name);
+    size_t room = sizeof((bufpool_pool *)NULL)->name - 1;
+    if (length == 0 || length > room) {
+        return bp_error(BUFPOOL_EARGUMENT, "name has %zu bytes: it has to have from 1 to %zu, or be NULL", length,
+                        room);
     }
     return 0;
 }

@@ -146,8 +146,7 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
     }
     if (code == -ENOMEM) {
         return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s",
-                        count, (unsigned long long)pool->page_size, pool->name,
-                        pool->space.trap == &bp_trap_mprotect ? ", or no mapping left (vm.max_map_count)" : "");
+                        count, (unsigned long long)pool->page_size, pool->name, bp_space_hint(&pool->space, code));
     }
     return bp_error(code, "cannot fill %zu page(s) of pool \"%s\" by trap %s: %s", count, pool->name,
                     pool->space.trap->name, strerror(-code));

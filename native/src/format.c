@@ -59,7 +59,9 @@ static void put_headline(struct bp_text *text, const bufpool_fault *fault)
     bp_text_put(text, "==ERROR: bufpool: stray ");
     bp_text_put(text, bufpool_access_name(fault->access));
     bp_text_put(text, " of ");
-    if (fault->state == BUFPOOL_STATE_CLOSED) {
+    if (fault->flags & BUFPOOL_FAULT_FORKED) {
+        bp_text_put(text, "a page of the parent's pool");
+    } else if (fault->state == BUFPOOL_STATE_CLOSED) {
         bp_text_put(text, "a page of a closed pool");
     } else {
         put_article(text, fault->state);

@@ -33,7 +33,8 @@ static int refuse(const bufpool_pool *pool, uint64_t page, uint8_t state, bool e
     if ((state & BP_STATE_MASK) == BUFPOOL_STATE_FREED && !evict) {
         return bp_error(BUFPOOL_ESTATE, "double free of page %llu of pool \"%s\"", number, pool->name);
     }
-    return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": it is %s", what, number, pool->name, is);
+    return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": it is %s, and only allocated%s pages can be",
+                    what, number, pool->name, is, evict ? "" : " and evicted");
 }
 
 static int claim(bufpool_pool *pool, uint64_t page, bool evict)
@@ -138,9 +139,9 @@ static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
     settle(pool, pages, done, evict);
     unclaim(pool, pages + done, count - done);
     if (code < 0) {
-        bp_error(code, "cannot %s page %llu of pool \"%s\" by trap %s: %s; %zu of %zu pages of this call are done",
+        bp_error(code, "cannot %s page %llu of pool \"%s\" by trap %s: %s%s; %zu of %zu pages of this call are done",
                  evict ? "evict" : "free", (unsigned long long)pages[done], pool->name, pool->space.trap->name,
-                 strerror(-code), done, count);
+                 strerror(-code), bp_space_hint(&pool->space, code), done, count);
         bp_error_set_done(done);
     }
     return code;

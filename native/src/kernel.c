@@ -53,6 +53,18 @@ static int result(long value)
     return value < 0 ? -errno : (int)value;
 }
 
+/* Moves a descriptor that will be kept away from 0, 1 and 2. A host that closed these would else have it there, and every
+ * message to stderr, our own reports too, would be written into a pool's pages or into its log. */
+static int keep_clear(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO) {
+        return fd;
+    }
+    int moved = result(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+    close(fd);
+    return moved;
+}
+
 int bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address)
 {
     void *place = mmap(hint, length, protection, flags, fd, 0);
@@ -135,7 +147,7 @@ int bp_kernel_memfd(const char *name, uint64_t length)
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && length > limit.rlim_cur) {
         return -EFBIG; /* ftruncate would say so by SIGXFSZ, which ends the process */
     }
-    int fd = result(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    int fd = keep_clear(result(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)));
     if (fd < 0) {
         return fd;
     }
@@ -199,6 +211,7 @@ int bp_kernel_uffd_open(void)
             fd = refused; /* not the device, whatever its name */
         }
     }
+    fd = keep_clear(fd);
     if (fd < 0) {
         return fd;
     }
@@ -241,7 +254,8 @@ int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length)
 
 int bp_kernel_open_log(const char *path)
 {
-    return result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
+    return keep_clear(
+        result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600)));
 }
 
 int bp_kernel_identify(int fd, uint64_t id[2])

@@ -263,3 +263,8 @@ const char *bp_space_backing(const struct bp_space *space)
 {
     return space->memory->file ? "memfd" : "private anonymous";
 }
+
+const char *bp_space_hint(const struct bp_space *space, int code)
+{
+    return space->trap == &bp_trap_mprotect && code == -ENOMEM ? ", or no mapping left (vm.max_map_count)" : "";
+}

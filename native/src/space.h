@@ -101,6 +101,9 @@ int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t c
 /* What the frames really are, for bufpool_statistics. */
 const char *bp_space_backing(const struct bp_space *space);
 
+/* What else a code of populate or zap may mean with this trap, for an error's sentence; "" if nothing. */
+const char *bp_space_hint(const struct bp_space *space, int code);
+
 /* Sources for filling: BP_FILL_SIZE bytes of zeros, BP_GRANULE bytes of BUFPOOL_POISON. Made at the first open. */
 #define BP_FILL_SIZE ((size_t)2 << 20)
 int bp_fill_prepare(void);

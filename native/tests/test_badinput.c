@@ -54,7 +54,8 @@ static void configurations(void)
     char name[65];
     memset(name, 'n', 64);
     name[64] = 0;
-    REFUSED(config.name = name, BUFPOOL_EARGUMENT, "name has 64 bytes", "at most 63");
+    REFUSED(config.name = name, BUFPOOL_EARGUMENT, "name has 64 bytes", "1 to 63");
+    REFUSED(config.name = "", BUFPOOL_EARGUMENT, "name has 0 bytes", "1 to 63");
     REFUSED(config.size = 0, BUFPOOL_EARGUMENT, "config.size is 0", "BUFPOOL_CONFIG_INIT");
     REFUSED(config.size = 8, BUFPOOL_EARGUMENT, "config.size is 8", "sizeof(bufpool_config)");
     REFUSED(config.size = 1 << 20, BUFPOOL_EARGUMENT, "config.size is 1048576", "sizeof(bufpool_config)");

@@ -149,6 +149,7 @@ static void cell(const char *of_memory, const char *by_trap)
                 CHECK_HAS(child.text, "went through");
             }
             CHECK_CHILD(count_in(child.text, "==ERROR") == (i < 2), child);
+            CHECK_CHILD(i == 2 || strstr(child.text, "a page of the parent's pool") != NULL, child);
             CHECK_CHILD(i == 2 || strstr(child.text, "this is a forked child") != NULL, child);
             CHECK_CHILD(i == 2 || strstr(child.text, "offset 21 of 4096") != NULL, child);
             check_parent();

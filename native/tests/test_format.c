@@ -56,6 +56,7 @@ static void text(void)
     bufpool_format_text(&fault, buffer, sizeof buffer);
     CHECK_HAS(buffer, "allocated since");
     CHECK_HAS(buffer, "forked child");
+    CHECK_HAS(buffer, "a page of the parent's pool");
     fault.flags = 0;
     fault.access = BUFPOOL_EXECUTE;
     fault.signal = SIGSEGV;
@@ -148,7 +149,7 @@ static void extremes(void)
     size_t length = bufpool_format_text(&fault, buffer, sizeof buffer);
     CHECK_IS(length, ==, strlen(buffer));
     CHECK_HAS(buffer, "2262-04-11T23:47:16.854775Z");
-    CHECK_HAS(buffer, "stray unknown of an unknown page");
+    CHECK_HAS(buffer, "stray unknown of a page of the parent's pool");
     length = bufpool_format_json(&fault, buffer, sizeof buffer);
     CHECK_IS(length, ==, strlen(buffer));
     CHECK_HAS(buffer, "18446744073709551615");

@@ -4,7 +4,7 @@
  * A pool is one reserved range of addresses, cut into pages of one size. A page that is not allocated has no frame,
  * and touching it raises a signal, which this library turns into a fault report: address, page, offset, state.
  *
- * Results   Every function that returns int returns 0 or a negative code: -errno for an error of the system, or one of
+ * Results   Every function that can fail returns 0 or a negative code: -errno for an error of the system, or one of
  *           the BUFPOOL_E... codes below -4096. bufpool_last_error() has the sentence, with the values in it.
  * Threads   Every function may be called from any thread at any time, bufpool_close() included.
  * Signals   A function is async-signal-safe only where its comment says so. errno is kept by the handler.
@@ -73,7 +73,7 @@ typedef struct bufpool_config {
     const char *memory; /* "anon": private to this process. "shared": a memfd. */
     const char *trap; /* "auto": the first that works of "uffd", "guard", "mprotect". "none": plain mmap, untrapped. */
     const char *on_fault; /* "abort", "raise" or "resume": see bufpool_handle_signal() */
-    const char *name;     /* shown in reports, at most 63 bytes; NULL: "pool-N" */
+    const char *name;     /* shown in reports, 1 to 63 bytes; NULL: "pool-N" */
     const char *log; /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
     uint32_t flags;  /* BUFPOOL_LAZY_ZERO, BUFPOOL_HOST_HANDLER */
 } bufpool_config;
@@ -203,9 +203,8 @@ typedef struct bufpool_statistics {
     uint64_t scratch_maps; /* times a granule was diverted: accesses to it were invisible until it was re-armed */
     uint64_t scratch_ns;   /* total time during which diverted granules could hide a further stray access */
     uint64_t reports_lost; /* faults that were counted but could not be kept or written in full */
-    uint64_t
-        frames_kept; /* frames of freed or evicted pages (which trap) kept for the next allocation, now; at most 256 */
-    uint64_t recycled; /* times a granule was filled by such a frame, since open */
+    uint64_t frames_kept;  /* frames of freed or evicted pages (which trap) kept for reuse, now; at most 256 */
+    uint64_t recycled;     /* times a granule was filled by such a frame, since open */
     char name[64];
     char memory[64];
     char trap[16];
@@ -301,14 +300,15 @@ BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_cal
  * pool's on_fault, and the handler has to return.
  *
  *   abort   writes the report to stderr and the log; on return from the handler the signal's default action takes place
- * at the faulting instruction, so that a core dump shows the true frame. resume  writes the report; the access
- * completes on a scratch granule: the faulting granule is filled with BUFPOOL_POISON bytes and becomes accessible. It
- * stays so until this thread's next call on any pool, or any thread's next call on this pool that comes 10 ms or more
- * later, or until the number is wanted for an allocation. Until then accesses to that granule, by every thread, are not
- * seen, and see the pattern; nothing of the pool's data is there. The number is not given out meanwhile. See
- * scratch_... in bufpool_statistics. raise   as resume, but in place of writing the report the fault is owed to the
- * thread: bufpool_check() hands it over. When the thread ends without asking, the report is written by bufpool_flush()
- * or at bufpool_close().
+ *           at the faulting instruction, so that a core dump shows the true frame.
+ *   resume  writes the report; the access completes on a scratch granule: the faulting granule is filled with
+ *           BUFPOOL_POISON bytes and becomes accessible. It stays so until this thread's next call on any pool, or any
+ *           thread's next call on this pool that comes 10 ms or more later, or until the number is wanted for an
+ *           allocation. Until then accesses to that granule, by every thread, are not seen, and see the pattern;
+ *           nothing of the pool's data is there. The number is not given out meanwhile. scratch_... in
+ *           bufpool_statistics count what may have been hidden.
+ *   raise   as resume, but in place of writing the report the fault is owed to the thread: bufpool_check() hands it
+ *           over. When the thread ends without asking, the report is written by bufpool_flush() or at bufpool_close().
  *
  * Where the scratch granule cannot be had (no memory, no mapping left, an execute access), abort takes its place.
  * Async-signal-safe. */
