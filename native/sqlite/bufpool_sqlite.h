@@ -9,13 +9,15 @@
  * Layout     Pool page 2k holds data. Pool page 2k+1 is a cushion: readable, never evicted, nobody's. SQLite reads a
  *            few bytes past a page on damaged database files, on purpose; those reads end in the cushion. So an
  *            overrun out of a page is not trapped. A cushion costs no frame, except with memory "shared" and trap
- * "uffd". Small      SQLite pages smaller than a granule share one ("slots_per_granule"), each granule belongs to one
+ *            "uffd".
+ * Small      SQLite pages smaller than a granule share one ("slots_per_granule"), each granule belongs to one
  *            connection's cache. The granule is evicted when the last of its pages leaves; until then the slot of a
  *            page that left is filled with BUFPOOL_POISON and used again as late as memory allows, but does not trap.
  * Size       A connection's cache keeps to PRAGMA cache_size, as SQLite's own does, or to a thirty-second part more:
- * pages leave in batches, which is cheaper. Not here   Pages that SQLite maps from the file (PRAGMA mmap_size) never
- * enter a page cache. Page headers and SQLite's extra bytes are on the heap. sqlite3_soft_heap_limit64() does not reach
- * page buffers: capacity does.
+ *            pages leave in batches, which is cheaper.
+ * Not here   Pages that SQLite maps from the file (PRAGMA mmap_size) never enter a page cache. Page headers and
+ *            SQLite's extra bytes are on the heap. sqlite3_soft_heap_limit64() does not reach page buffers: capacity
+ *            does.
  *
  * Results    Functions that return int return 0 or a negative code, as those of bufpool.h;
  *            bufpool_sqlite_last_error() has the sentence with the values in it.
@@ -33,20 +35,26 @@ extern "C" {
 #endif
 
 typedef struct bufpool_sqlite_config {
-    size_t size;       /* sizeof(bufpool_sqlite_config) */
-    uint64_t capacity; /* bytes of frames that all pages of all connections may have together, 1 MiB to 4 TiB; when they
-                             are used up, unpinned pages of other connections give way, then SQLite spills, then it
-                             answers SQLITE_NOMEM. 0: half of the machine's memory. The pools reserve several times as
-                          many addresses, which cost nothing. */
+    size_t size; /* sizeof(bufpool_sqlite_config) */
+
+    /* Bytes of frames that all pages of all connections may have together, 1 MiB to 4 TiB. When they are used up,
+     * unpinned pages of other connections give way, then SQLite spills, then it answers SQLITE_NOMEM. 0: half of the
+     * machine's memory. The pools reserve several times as many addresses, which cost nothing. */
+    uint64_t capacity;
+
     const char *memory;   /* as in bufpool_config; "shared" with trap "uffd" takes a frame for each cushion too */
     const char *trap;     /* as in bufpool_config */
     const char *on_fault; /* as in bufpool_config */
-    const char *name;     /* the pools are called NAME-PAGESIZE, as "sqlite-4096"; at most 57 bytes */
+    const char *name;     /* the pools are called NAME-PAGESIZE, as "sqlite-4096"; 1 to 57 bytes */
     const char *log;      /* as in bufpool_config */
-    const char *library;  /* a file whose SQLite it is: libsqlite3 itself or a library linked to it (such as Python's
-                             _sqlite3 module); loaded if it is not yet. NULL: handle. */
-    void *handle; /* the same, already opened by dlopen(), which stays the caller's and must stay open. NULL: the one
-                             SQLite that this process has loaded. */
+
+    /* A file whose SQLite it is: libsqlite3 itself or a library linked to it (such as Python's _sqlite3 module); loaded
+     * if it is not yet. NULL: handle. */
+    const char *library;
+
+    /* The same, already opened by dlopen(), which stays the caller's and must stay open. NULL: the one SQLite that this
+     * process has loaded. */
+    void *handle;
 } bufpool_sqlite_config;
 
 #define BUFPOOL_SQLITE_CONFIG_INIT \
@@ -114,8 +122,10 @@ typedef struct bufpool_sqlite_group {
     bufpool_pool *pool;        /* for bufpool_stats() and reading; closed by bufpool_sqlite_uninstall() */
     uint64_t sqlite_page_size; /* bytes, 512 to 65536 */
     uint64_t page_size;        /* bytes, of the pool: at least a granule */
-    uint64_t
-        slots_per_granule;  /* SQLite pages that share one pool page; above 1, a page that left may stay accessible */
+
+    /* SQLite pages that share one pool page; above 1, a page that left may stay accessible. */
+    uint64_t slots_per_granule;
+
     uint64_t caches;        /* now */
     uint64_t resident;      /* pool pages with data, now */
     uint64_t resting;       /* pool pages evicted and not given out again, now: their addresses trap */

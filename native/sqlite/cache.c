@@ -216,8 +216,8 @@ static bool take_slot(sqlite3_pcache *cache, sq_page *page)
         if (sq_slot_take(cache, page, &exhausted))
             return true;
         sq_stolen stolen = exhausted ? SQ_NOTHING : sq_registry_steal(cache, cache->group->page);
-        if (stolen == SQ_NOTHING)
-            return false;
+        if (stolen == SQ_NOTHING) /* another thread may have given something back since */
+            return sq_slot_take(cache, page, &exhausted);
         if (stolen == SQ_BUSY)
             nanosleep(&moment, NULL);
     }

@@ -86,8 +86,8 @@ void sq_registry_add(sqlite3_pcache *cache);
 void sq_registry_remove(sqlite3_pcache *cache);
 
 /* registry.c: the capacity is used up: takes unpinned pages, first from the cache that has most of them, until there is
- * room for bytes. SQ_NOTHING: all are pinned. SQ_BUSY: caches whose locks others hold for the moment were left out.
- * thief's lock is held. */
+ * room for bytes, or the thief has a slot left in a granule of its own. SQ_NOTHING: all are pinned. SQ_BUSY:
+ * caches whose locks others hold for the moment were left out. thief's lock is held. */
 typedef enum sq_stolen { SQ_ROOM, SQ_NOTHING, SQ_BUSY } sq_stolen;
 sq_stolen sq_registry_steal(sqlite3_pcache *thief, uint64_t bytes);
 

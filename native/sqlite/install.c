@@ -82,6 +82,8 @@ static int check(const bufpool_sqlite_config *given, bufpool_sqlite_config *conf
         return sq_say(BUFPOOL_EARGUMENT, "capacity is %llu bytes: from %llu (1 MiB) to %llu (4 TiB) is right",
                       (unsigned long long)config->capacity, (unsigned long long)CAPACITY_LEAST,
                       (unsigned long long)CAPACITY_MOST);
+    if (config->name[0] == '\0')
+        return sq_say(BUFPOOL_EARGUMENT, "name is \"\": 1 to %d bytes are right", NAME_MOST);
     if (strlen(config->name) > NAME_MOST)
         return sq_say(BUFPOOL_EARGUMENT, "name is %zu bytes long: at most %d are right", strlen(config->name),
                       NAME_MOST);

@@ -170,7 +170,8 @@ static int cut_value(const char **at, span key, span *value, failure error)
     return 0;
 }
 
-static int read_entry(const char **at, const option *table, size_t count, failure error)
+/* Bit i of *seen: the table's key i came already. */
+static int read_entry(const char **at, const option *table, size_t count, uint64_t *seen, failure error)
 {
     span key = {*at, strcspn(*at, "=:")};
     if (key.start[key.length] != '=')
@@ -179,19 +180,26 @@ static int read_entry(const char **at, const option *table, size_t count, failur
     span value = {NULL, 0};
     if (cut_value(at, key, &value, error) < 0)
         return -1;
-    for (size_t i = 0; i < count; i++)
-        if (key.length == strlen(table[i].key) && strncmp(key.start, table[i].key, key.length) == 0)
-            return store(&table[i], value, error);
+    for (size_t i = 0; i < count; i++) {
+        if (key.length != strlen(table[i].key) || strncmp(key.start, table[i].key, key.length) != 0)
+            continue;
+        if (*seen >> i & 1)
+            return fail(error, "%s is given twice, the second time as \"%.*s\": once is right", table[i].key,
+                        shown(value), value.start);
+        *seen |= UINT64_C(1) << i;
+        return store(&table[i], value, error);
+    }
     return unknown(key, table, count, error);
 }
 
 int options_parse(const char *text, const option *table, size_t count, char *error, size_t error_size)
 {
     const char *at = text != NULL ? text : "";
+    uint64_t seen = 0;
     while (*at != '\0') {
         if (*at == ':')
             at++;
-        else if (read_entry(&at, table, count, (failure){error, error_size}) < 0)
+        else if (read_entry(&at, table, count, &seen, (failure){error, error_size}) < 0)
             return -1;
     }
     return 0;

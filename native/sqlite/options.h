@@ -1,7 +1,7 @@
 /* options.h: options as text, "key=value:key=value", as entry points made for it read them from BUFPOOL_OPTIONS.
  *
  * Entries are separated by colons; empty ones are skipped. A value may stand in '..' or "..", and then may hold colons;
- * it cannot hold its own kind of quote. The last entry of a key counts. An unknown key is an error. */
+ * it cannot hold its own kind of quote. An unknown key is an error, and so is one that comes twice. */
 #ifndef BUFPOOL_SQLITE_OPTIONS_H
 #define BUFPOOL_SQLITE_OPTIONS_H
 
@@ -21,8 +21,8 @@ typedef struct option {
     const char *help;
 } option;
 
-/* Reads text (NULL is the same as "") into the table's values; keys that it does not name keep theirs. Returns 0, or -1
- * with a sentence in error: then some values may have been set. */
+/* Reads text (NULL is the same as "") into the values of the table, which has at most 64 keys; keys that the text does
+ * not name keep theirs. Returns 0, or -1 with a sentence in error: then some values may have been set. */
 int options_parse(const char *text, const option *table, size_t count, char *error, size_t error_size);
 
 /* Writes a line for each key, cut to size and terminated. */

@@ -57,10 +57,10 @@ static bool read_options(void)
         fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: %s\n", error);
         return false;
     }
-    if (strcmp(options.on_fault, "raise") == 0) {
-        fprintf(stderr,
-                "bufpool: BUFPOOL_OPTIONS: on_fault=raise needs a program that asks for its faults: abort or resume "
-                "is right here\n");
+    /* Not raise: that needs a program which asks for its faults. */
+    if (strcmp(options.on_fault, "abort") != 0 && strcmp(options.on_fault, "resume") != 0) {
+        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: on_fault=%s is unknown here: valid are abort, resume\n",
+                options.on_fault);
         return false;
     }
     return true;

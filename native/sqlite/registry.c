@@ -1,5 +1,4 @@
-/* registry.c: the list of all open caches: stealing pages when the capacity is used up, and the sums of their counters.
- */
+/* registry.c: the list of all open caches: stealing when the capacity is used up, and the sums of their counters. */
 #include "cache.h"
 
 static struct {
@@ -39,14 +38,20 @@ void sq_registry_remove(sqlite3_pcache *cache)
 
 /* ---- Stealing ---- */
 
-/* Takes the victim's unpinned pages, oldest first, until there is room for bytes. */
+/* Whether the thief can go on: bytes are free, or the victim is itself, and a slot of a granule that it keeps is. */
+static bool has_room(const sqlite3_pcache *victim, const sqlite3_pcache *thief, uint64_t bytes)
+{
+    return sq_has_room(bytes) || (victim == thief && victim->left_slots > 0);
+}
+
+/* Takes the victim's unpinned pages, oldest first, until there is room. */
 static sq_stolen take_from(sqlite3_pcache *victim, const sqlite3_pcache *thief, uint64_t bytes)
 {
     /* Two thieves may hold their own cache and want the other's: hence only a try. */
     if (victim != thief && pthread_mutex_trylock(&victim->lock) != 0)
         return SQ_BUSY;
     sq_drops drops = {.count = 0};
-    bool room = sq_has_room(bytes);
+    bool room = has_room(victim, thief, bytes);
     while (!room && sq_cache_oldest(victim) != NULL) {
         /* A few at once, since that is cheaper; see slack() in cache.c. */
         uint64_t part = sq_read(&victim->unpinned) / 32;
@@ -56,7 +61,7 @@ static sq_stolen take_from(sqlite3_pcache *victim, const sqlite3_pcache *thief, 
             sq_count(&victim->counters[SQ_STEALS], 1);
         }
         sq_drops_flush(victim, &drops);
-        room = sq_has_room(bytes);
+        room = has_room(victim, thief, bytes);
     }
     if (victim != thief)
         pthread_mutex_unlock(&victim->lock);

@@ -1,5 +1,5 @@
 /* test_sqlite_capacity.c: when the capacity is used up, unpinned pages of other caches give way, of any page size; when
- * all is pinned, the fetch fails and the cache stays usable. */
+ * all is pinned, the fetch fails and the cache stays usable. SQLite spills a transaction larger than the capacity. */
 #include "cache.h"
 #include "test_sqlite.h"
 
@@ -83,6 +83,81 @@ static void own(int size)
     CHECK(resident() == 0);
 }
 
+/* The smallest spill: one page of a granule whose other pages stay pinned. Nobody else has to give way. */
+static void spill_one(int size)
+{
+    sqlite3_pcache *cache = cache_of(size, 1);
+    sqlite3_pcache *other = cache_of(4096, 1);
+    unsigned fits = (unsigned)((CAPACITY - 4096) / (unsigned)size);
+    fill(cache, fits, false);
+    fill(other, 1, true);
+    CHECK(m.xFetch(cache, fits + 1, 1) != NULL); /* the other's page */
+    CHECK(m.xPagecount(other) == 0);
+    unsigned last = fits + (unsigned)(4096 / size);
+    for (unsigned key = fits + 2; key <= last; key++)
+        CHECK(m.xFetch(cache, key, 1) != NULL);
+    for (unsigned key = 1; key <= 100; key++) {
+        m.xUnpin(cache, m.xFetch(cache, key, 0), 0);
+        CHECK(m.xFetch(cache, last + key, 2) != NULL);
+        CHECK(m.xFetch(cache, key, 0) == NULL);
+    }
+    CHECK((unsigned)m.xPagecount(cache) == last && resident() == CAPACITY);
+    m.xDestroy(other);
+    m.xDestroy(cache);
+    CHECK(resident() == 0);
+}
+
+/* One transaction of 3 MiB, with 1 MiB for all pages; besides, the clean pages of another database. */
+static void transaction(const sqlite *library, const char *directory, unsigned size)
+{
+    char path[320];
+    char text[512];
+    sqlite3 *clean = NULL;
+    sqlite3 *db = NULL;
+    snprintf(path, sizeof path, "%s/clean-%u.db", directory, size);
+    CHECK(library->open(path, &clean) == 0);
+    run(library, clean,
+        "pragma page_size = 1024; create table t(x);"
+        "with n(i) as (select 1 union all select i + 1 from n where i < 300)"
+        "insert into t select randomblob(900) from n");
+    snprintf(path, sizeof path, "%s/spill-%u.db", directory, size);
+    CHECK(library->open(path, &db) == 0);
+    snprintf(text, sizeof text,
+             "pragma page_size = %u; pragma cache_size = -65536; begin; create table t(a integer primary key, x);"
+             "with n(i) as (select 1 union all select i + 1 from n where i < 9000)"
+             "insert into t select i, zeroblob(300 + i %% 50) from n;"
+             "update t set x = zeroblob(250) where a %% 3 = 0; commit",
+             size);
+    run(library, db, text);
+    ask(library, db, "pragma page_size", text);
+    CHECK((unsigned)atoi(text) == size);
+    ask(library, db, "pragma integrity_check", text);
+    CHECK(strcmp(text, "ok") == 0);
+    ask(library, db, "select count(*) from t where length(x) = iif(a % 3, 300 + a % 50, 250)", text);
+    CHECK(strcmp(text, "9000") == 0);
+    ask(library, clean, "select count(*) from t where length(x) = 900", text);
+    CHECK(strcmp(text, "300") == 0);
+    CHECK(library->close(db) == 0 && library->close(clean) == 0);
+}
+
+static void larger_than_capacity(void)
+{
+    char directory[256];
+    sqlite library = load_sqlite();
+    bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
+    config.capacity = UINT64_C(1) << 20;
+    config.handle = library.handle;
+    make_directory(directory);
+    CHECK_RESULT(0, bufpool_sqlite_install(&config));
+    for (unsigned size = 512; size <= 65536; size *= 2)
+        transaction(&library, directory, size);
+    bufpool_sqlite_statistics statistics = BUFPOOL_SQLITE_STATISTICS_INIT;
+    CHECK_RESULT(0, bufpool_sqlite_stats(&statistics));
+    CHECK(statistics.exhausted == 0 && statistics.steals > 0 && statistics.resident_peak <= config.capacity);
+    CHECK_RESULT(0, bufpool_sqlite_uninstall());
+    remove_directory(directory);
+}
+
 int main(void)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
@@ -99,9 +174,13 @@ int main(void)
     own(4096);
     own(512);
     own(16384);
+    for (int size = 512; size <= 4096; size *= 2)
+        spill_one(size);
     sq_totals totals;
     sq_registry_totals(&totals);
     CHECK(totals.counters[SQ_STEALS] > 0 && totals.counters[SQ_EXHAUSTED] == 2 && totals.counters[SQ_REFUSED] == 1);
     sq_frames_close();
+    sq_registry_reset();
+    larger_than_capacity();
     return 0;
 }

@@ -49,6 +49,8 @@ static void wrong_fields(void)
     config.capacity = UINT64_C(16) << 20;
     config.name = "a name that is very much longer than the sixty or so that are allowed";
     refused(BUFPOOL_EARGUMENT, &config, "name is 69 bytes");
+    config.name = "";
+    refused(BUFPOOL_EARGUMENT, &config, "name is \"\"");
     config.name = NULL;
     config.trap = "tripwire";
     refused(BUFPOOL_EARGUMENT, &config, "tripwire");

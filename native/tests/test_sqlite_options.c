@@ -45,7 +45,8 @@ int main(void)
     good("name=\"it's\":stats=yes", "it's", 0, true);
     good("name=", "", 0, false);
     good("name=''", "", 0, false);
-    good("name=first:name=last:stats=on:stats=Off", "last", 0, false);
+    good("stats=on", "", 0, true);
+    good("stats=Off", "", 0, false);
     good("name=123456789012345", "123456789012345", 0, false);
     good("capacity=64 MiB", "", UINT64_C(64) << 20, false);
     good("capacity='64 mib'", "", UINT64_C(64) << 20, false);
@@ -64,6 +65,8 @@ int main(void)
     bad("name='a", "no closing '");
     bad("name='a'b", "expected, not \"b\"");
     bad("name=1234567890123456", "16 bytes long: at most 15");
+    bad("name=first:stats=1:name=last", "name is given twice, the second time as \"last\"");
+    bad("capacity=4096:capacity=4096", "capacity is given twice");
     bad("stats=2", "stats=2");
     bad("stats=", "stats=");
     bad("capacity=", "capacity= is not a size");

@@ -119,7 +119,10 @@ int main(void)
     refused("capcity=64 MiB", "unknown key \"capcity\"");
     refused("capacity=lots", "capacity=lots is not a size");
     refused("trap=tripwire", "tripwire");
-    refused("on_fault=raise", "abort or resume");
+    refused("on_fault=raise", "on_fault=raise is unknown here: valid are abort, resume");
+    refused("on_fault=abrt", "on_fault=abrt is unknown here: valid are abort, resume");
+    refused("name=", "name is \"\": 1 to 57 bytes are right");
+    refused("stats=1:stats=1", "stats is given twice");
     CHECK(trapped("help=1", ":memory: 'select 1' > help.out 2> help.err") == 0);
     CHECK(file_has("help.err", "capacity") && file_has("help.out", "1\n"));
     remove_directory(directory);
