@@ -1,4 +1,11 @@
-"""bufpool: a buffer pool whose holes trap, with a report that names the bug."""
+"""bufpool: a buffer pool whose holes trap, with a report that names the bug.
+
+Pool reserves the addresses and hands out Pages. A stray access is raised as StrayAccessError; catch_faults() collects,
+check() asks. capabilities() says what works here, bufpool.sqlite puts SQLite's own pages into pools.
+
+POISON is the byte, an int, that a stray read sees wherever it is not raised on the spot: through a view, and inside
+catch_faults().
+"""
 
 import atexit
 import importlib

@@ -13,7 +13,7 @@ from bufpool.errors import BufpoolError
 
 
 class ChildError(BufpoolError):
-    """A child process did not end as it should; the sentence says how, with the last of what it wrote to stderr."""
+    """A child process did not answer: its own BufpoolError's sentence, or how it ended with the last of its stderr."""
 
 
 def run(module: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -26,15 +26,25 @@ def run(module: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         raise ChildError(f"{module} took longer than {timeout:.0f} seconds and was ended") from None
+    except OSError as error:
+        raise ChildError(f"{module} could not be started in a process of its own: {error.strerror}") from None
     if done.returncode:
         raise ChildError(f"{module} ended with {_ending(done.returncode)}:\n{done.stderr[-4000:].strip()}")
-    result: dict[str, Any] = json.loads(done.stdout)
+    reply: dict[str, Any] = json.loads(done.stdout)
+    if reply["error"] is not None:
+        raise ChildError(f"{module}: {reply['error']}")
+    result: dict[str, Any] = reply["result"]
     return result
 
 
 def serve(answer: Callable[..., dict[str, Any]]) -> None:
-    """The child's side: answers the request on stdin with answer(**request)."""
-    json.dump(answer(**json.load(sys.stdin)), sys.stdout)
+    """The child's side: answers the request on stdin with answer(**request), or with the sentence of its error."""
+    reply: dict[str, Any] = {"result": None, "error": None}
+    try:
+        reply["result"] = answer(**json.load(sys.stdin))
+    except BufpoolError as error:
+        reply["error"] = str(error)
+    json.dump(reply, sys.stdout)
 
 
 def _ending(code: int) -> str:

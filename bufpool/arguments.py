@@ -1,8 +1,9 @@
-"""What callers pass, checked and made ready for C: data, counts, page numbers."""
+"""What callers pass, checked and made ready for C: texts, paths, data, counts, page numbers."""
 
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Union
 
@@ -35,12 +36,40 @@ def data_argument(value: Any) -> CData:
         raise TypeError(f"data must be bytes-like, not {type(value).__name__}") from None
 
 
+def c_text(value: Any, what: str) -> CData:
+    """A string for C, kept alive by the returned object."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be text, not {type(value).__name__}")
+    if "\0" in value:
+        raise ArgumentError(f"{what} {value!r} must not contain a NUL character")
+    try:
+        return ffi.new("char[]", os.fsencode(value))
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"{what} {value!r} holds what {error.encoding} cannot encode: {error.reason}") from None
+
+
+def c_path(value: Any, what: str) -> CData:
+    """The same for the path of a file, which may be text, bytes or path-like."""
+    try:
+        path = os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a path as text, bytes or path-like, not {type(value).__name__}") from None
+    return c_text(path, what)
+
+
+def integer_argument(value: Any, what: str) -> int:
+    """An integer of any kind, but for bool."""
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{what} must be an integer, not {type(value).__name__}")
+
+
 def count_argument(value: Any) -> int:
     """A number of pages."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"count must be an integer, not {type(value).__name__}") from None
+    count = integer_argument(value, "count")
     if count < 0:
         raise ArgumentError(f"count {count} must be 0 or more")
     return count
@@ -48,7 +77,7 @@ def count_argument(value: Any) -> int:
 
 def page_number(pool: Pool, page: Any) -> int:
     """The number of a page of this pool, given as Page or number. Raises PageStateError, TypeError."""
-    if isinstance(page, int):
+    if isinstance(page, int) and not isinstance(page, bool):
         number = page
     elif hasattr(page, "pool"):
         if page.pool is not pool:
@@ -56,7 +85,7 @@ def page_number(pool: Pool, page: Any) -> int:
         return int(page.number)
     else:
         try:
-            number = operator.index(page)
+            number = integer_argument(page, "")
         except TypeError:
             raise TypeError(f"a page is a Page or its number, not {type(page).__name__}") from None
     if not 0 <= number < pool.page_count:

@@ -14,6 +14,9 @@ import bufpool
 from bufpool import doctor
 from bufpool.errors import BufpoolError
 
+# With fewer, SQLite's default cache holds the whole database, and evicts nothing.
+_FEWEST_FILES = 200
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(bufpool.__version__, package_name="bufpool", message="%(prog)s %(version)s")
@@ -21,9 +24,9 @@ def main() -> None:
     """A buffer pool whose holes trap."""
 
 
-@main.command()
+@main.command(short_help="Run SQLite on trapped pages, then plant a bug.")
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each kind.")
-@click.option("--files", type=click.IntRange(min=1), default=None, help="Load at most so many files (default: all).")
+@click.option("--files", type=click.IntRange(min=_FEWEST_FILES), help="Load at most so many files (default: all).")
 def demo(rounds: int, files: int | None) -> None:
     """Run SQLite on trapped pages beside its own page cache, then plant a bug and see it reported.
 
@@ -39,7 +42,7 @@ def demo(rounds: int, files: int | None) -> None:
         raise click.ClickException("the demo failed:\n" + "\n".join(f"  {sentence}" for sentence in wrong))
 
 
-@main.command("doctor")
+@main.command("doctor", short_help="Show what traps here, and what would help.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of tables.")
 def doctor_command(as_json: bool) -> None:
     """Show what this kernel and this user may use, and what would change each "no".
@@ -58,6 +61,9 @@ def doctor_command(as_json: bool) -> None:
 def _print_examination(console: Console, found: doctor.Examination) -> None:
     console.print(f"bufpool {found.version}")
     settings = Table(box=box.SIMPLE, show_header=False)
+    settings.add_column(no_wrap=True, min_width=max(len(setting.name) for setting in found.settings))
+    settings.add_column(overflow="fold", min_width=12)
+    settings.add_column(overflow="fold")
     for setting in found.settings:
         settings.add_row(setting.name, escape(setting.value), f"[dim]{escape(setting.note)}")
     console.print(settings)

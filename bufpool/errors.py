@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BufpoolError(Exception):
-    """Every error that bufpool raises, but for TypeError and IndexError."""
+    """Every error that bufpool raises, but for TypeError, IndexError and AttributeError."""
 
 
 class ArgumentError(BufpoolError, ValueError):
@@ -48,18 +48,23 @@ class SQLiteStateError(BufpoolError, RuntimeError):
 class StrayAccessError(BufpoolError):
     """A page was touched that is not accessible.
 
-    report is the first fault, reports all that were owed to the thread by then, oldest first.
+    report is the first fault, reports all that were owed to the thread by then, oldest first. note is empty, or says
+    that they were made earlier than at the call that raises them.
     """
 
-    def __init__(self, reports: Sequence[FaultReport]) -> None:
+    def __init__(self, reports: Sequence[FaultReport], note: str = "") -> None:
         self.report = reports[0]
         self.reports = tuple(reports)
+        self.note = note
         super().__init__(self.reports)
 
     def __str__(self) -> str:
-        if len(self.reports) == 1:
-            return str(self.report)
-        return f"{self.report}\n({len(self.reports) - 1} more stray accesses are in .reports)"
+        lines = [str(self.report)]
+        if len(self.reports) > 1:
+            lines.append(f"({len(self.reports) - 1} more stray accesses are in .reports)")
+        if self.note:
+            lines.append(f"({self.note})")
+        return "\n".join(lines)
 
 
 _CLASSES: dict[int, type[BufpoolError]] = {
@@ -77,7 +82,10 @@ def failure(code: int, sentence: str = "") -> BufpoolError:
     if code == lib.BUFPOOL_EUNSUPPORTED:
         return UnsupportedError(errno.EOPNOTSUPP, sentence)
     kind = _CLASSES.get(code)
-    return kind(sentence) if kind else SystemCallError(-code, f"{sentence} ({os.strerror(-code)})")
+    if kind:
+        return kind(sentence)
+    reason = os.strerror(-code)
+    return SystemCallError(-code, sentence if reason in sentence else f"{sentence} ({reason})")
 
 
 def last_sentence() -> str:

@@ -39,8 +39,8 @@ _thread = _Thread()
 class catch_faults:  # noqa: N801 (used as a function is)
     """Collects this thread's stray accesses inside a with block, in place of raising them.
 
-    A guarded read gives BUFPOOL_POISON bytes, a guarded write has no effect. Blocks nest: the innermost collects. What
-    the thread is owed from before the block is raised on entry.
+    A guarded read gives bytes of bufpool.POISON, a guarded write has no effect. Blocks nest: the innermost collects.
+    What the thread is owed from before the block is raised on entry.
     """
 
     def __init__(self) -> None:
@@ -102,12 +102,17 @@ def _await_end_of_joined(thread_ids: set[int]) -> None:
         time.sleep(0.0005)
 
 
-def deliver(reports: list[FaultReport]) -> None:
-    """Raises them in one StrayAccessError, or hands them to the innermost catcher."""
+def deliver(reports: list[FaultReport], *, late: bool = True) -> None:
+    """Raises them in one StrayAccessError, or hands them to the innermost catcher; late: not made by this call."""
     catching = catcher()
     if catching is None:
-        raise StrayAccessError(reports)
+        raise StrayAccessError(reports, _earlier(reports) if late else "")
     catching.add(*reports)
+
+
+def _earlier(reports: list[FaultReport]) -> str:
+    here = {report.thread_id for report in reports} == {threading.get_native_id()}
+    return f"made earlier {'in this thread ' if here else ''}through a view, raised at this call"
 
 
 def attach(error: BaseException, reports: list[FaultReport]) -> None:
@@ -174,7 +179,7 @@ def _salvaged(data: CData, report: FaultReport) -> CData:
         if done >= size or lib.bufpool_guarded_copy(copy + done, data + done, size - done, fault) == 0:
             return ffi.from_buffer("char[]", ffi.buffer(copy, size))
         report = from_native(fault[0], python_stack())
-        deliver([report])
+        deliver([report], late=False)
 
 
 def python_stack() -> tuple[str, ...]:

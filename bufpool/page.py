@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from bufpool._native import ffi, lib
-from bufpool.arguments import data_argument, no_such_page
+from bufpool.arguments import data_argument, integer_argument, no_such_page
 from bufpool.errors import ArgumentError, PageStateError, PoolClosedError, StrayAccessError
 from bufpool.faults import POISON, call, catcher
 from bufpool.views import view
@@ -35,6 +35,8 @@ class Page:
     number: int
 
     def __attrs_post_init__(self) -> None:
+        if type(self.number) is not int:
+            object.__setattr__(self, "number", integer_argument(self.number, "number"))
         if not 0 <= self.number < self.pool.page_count:
             raise PageStateError(no_such_page(self.pool, self.number))
 
@@ -64,6 +66,10 @@ class Page:
         """Takes the frame away and keeps the number: see Pool.evict()."""
         self.pool.evict(self)
 
+    def populate(self, data: Buffer | None = None) -> None:
+        """Gives an evicted page a frame and its content again: see Pool.populate()."""
+        self.pool.populate(self, data)
+
     @property
     def buffer(self) -> memoryview:
         """A writable view of the page's memory, without a copy. Raises PoolClosedError."""
@@ -72,9 +78,14 @@ class Page:
         return view(self.pool.handle, self.address, self.size)
 
     def array(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
-        """The page's memory as a one-dimensional array, without a copy. dtype's size must divide the page's."""
+        """The page's memory as a one-dimensional array, without a copy. dtype's size must divide the page's.
+
+        Raises ArgumentError, PoolClosedError.
+        """
         kind = np.dtype(dtype)
-        if kind.hasobject or kind.itemsize == 0 or self.size % kind.itemsize:
+        if kind.hasobject:
+            raise ArgumentError(f"dtype {kind} holds Python objects, which do not fit into plain memory")
+        if kind.itemsize == 0 or self.size % kind.itemsize:
             raise ArgumentError(f"dtype {kind} of {kind.itemsize} bytes does not divide a page of {self.size} bytes")
         return np.frombuffer(self.buffer, kind)
 
@@ -105,8 +116,10 @@ class Page:
             start, size, step = self._offset(index), 1, 1
             value = bytes([_byte(value)])
         with data_argument(value) as data:
-            if step != 1 or ffi.sizeof(data) != size:
-                raise ArgumentError(f"{size} bytes in steps of {step} cannot be set to {ffi.sizeof(data)} bytes in one")
+            if step != 1:
+                raise ArgumentError(f"only slices of step 1 can be set, not of step {step}")
+            if ffi.sizeof(data) != size:
+                raise ArgumentError(f"the slice has {size} bytes, the data {ffi.sizeof(data)}")
             try:
                 call(lib.bufpool_py_write, self.address + start, data, size)
             except StrayAccessError as error:

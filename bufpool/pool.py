@@ -12,7 +12,16 @@ import numpy as np
 
 from bufpool import sizes, stats
 from bufpool._native import ffi, lib
-from bufpool.arguments import NumbersLike, PageLike, count_argument, page_number, page_numbers
+from bufpool.arguments import (
+    NumbersLike,
+    PageLike,
+    c_path,
+    c_text,
+    count_argument,
+    integer_argument,
+    page_number,
+    page_numbers,
+)
 from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
 from bufpool.faults import attach, call, call_with_data, check, deliver, owed, owed_to_ended
 from bufpool.page import Location, Page
@@ -27,6 +36,9 @@ if TYPE_CHECKING:
 _KEPT_FAULTS = 256
 _STATES = {ffi.string(lib.bufpool_state_name(state)).decode(): state for state in range(lib.BUFPOOL_STATE_CLOSED + 1)}
 _STATE_NAMES = {state: name for name, state in _STATES.items()}
+_FIXED = frozenset(
+    ("handle", "address", "capacity", "page_size", "page_count", "granule", "memory", "trap", "on_fault", "name")
+)
 
 
 class Pool:
@@ -36,7 +48,7 @@ class Pool:
     page_size     bytes or text, 4 KiB to 1 GiB, a whole number of granules
     memory        "anon" (private to this process) or "shared" (a memfd)
     trap          "auto": the first that works of "uffd", "guard", "mprotect"; "none": plain mmap, which does not trap
-    on_fault      "raise": a stray access through a view completes on a scratch page of BUFPOOL_POISON bytes, and
+    on_fault      "raise": a stray access through a view completes on a scratch page of bufpool.POISON bytes, and
                   StrayAccessError is raised in its thread at the next call of the library; "resume": the report goes to
                   stderr; "abort": so it does, and the process dies with a core dump that shows the access. Guarded
                   access (page[...]) raises at once, whatever on_fault is.
@@ -44,6 +56,10 @@ class Pool:
     log           a file that receives each report as one line of JSON
     lazy_zero     a page allocated without data gets its frame with the first write
     host_handler  install no signal handlers: the host program calls bufpool_handle_signal() from its own
+
+    What these have become can be read from attributes of the same names, and address, page_count and granule beside
+    them; none can be set. A pool cannot be copied or pickled. In a forked child it is the parent's still: close() and
+    the end of a with block do nothing there.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses), SystemCallError.
     """
@@ -68,25 +84,33 @@ class Pool:
         trap: str = "auto",
         on_fault: str = "raise",
         name: str | None = None,
-        log: str | os.PathLike[str] | None = None,
+        log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
         lazy_zero: bool = False,
         host_handler: bool = False,
     ) -> None:
+        self._refuse_second()
         texts = {
             "memory": c_text(memory, "memory"),
             "trap": c_text(trap, "trap"),
             "on_fault": c_text(on_fault, "on_fault"),
             "name": ffi.NULL if name is None else c_text(name, "name"),
-            "log": ffi.NULL if log is None else c_text(os.fspath(log), "log"),
+            "log": ffi.NULL if log is None else c_path(log, "log"),
         }
         flags = lib.BUFPOOL_LAZY_ZERO * bool(lazy_zero) | lib.BUFPOOL_HOST_HANDLER * bool(host_handler)
-        values = {"capacity": sizes.parse(capacity, "capacity"), "page_size": sizes.parse(page_size, "page_size")}
+        values = {
+            "capacity": sizes.parse(capacity, "capacity", "from one page to 16 TiB"),
+            "page_size": sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB"),
+        }
         config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})
         handle = ffi.new("bufpool_pool **")
         code = lib.bufpool_open(config, handle)
         if code:
             raise failure(code)
         self._adopt(handle[0])
+
+    def _refuse_second(self) -> None:
+        if hasattr(self, "handle"):
+            raise BufpoolError(f"pool {self.name!r} has been opened already: make another with Pool(...)")
 
     def _adopt(self, handle: CData) -> None:
         """Takes up an open pool; its handle and addresses stay valid for as long as this object lives."""
@@ -100,6 +124,22 @@ class Pool:
         self.capacity, self.page_size = facts.capacity, facts.page_size
         self.memory, self.trap, self.on_fault, self.name = facts.memory, facts.trap, facts.on_fault, facts.name
         _pools[_key(handle)] = self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{name} of pool {self.name!r} cannot be set: it was decided when the pool was opened")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in _FIXED:
+            raise AttributeError(f"{name} of pool {self.name!r} cannot be deleted")
+        super().__delattr__(name)
+
+    def __reduce__(self) -> NoReturn:  # what copy, deepcopy and pickle all call
+        raise TypeError(
+            "a Pool owns addresses of this process and cannot be copied or pickled: "
+            "send the pages' contents, or open a pool there"
+        )
 
     def __repr__(self) -> str:
         size, page_size = sizes.text(self.capacity), sizes.text(self.page_size)
@@ -153,11 +193,17 @@ class Pool:
         self._batch(lib.bufpool_py_free_many, pages)
 
     def evict(self, page: PageLike) -> None:
-        """Takes an allocated page's frame away and keeps its number taken, until populate() or free()."""
+        """Takes an allocated page's frame away and keeps its number taken, until populate() or free().
+
+        Raises PageStateError (not allocated, evicted already, no such page), PoolClosedError.
+        """
         call(lib.bufpool_py_evict, self.handle, page_number(self, page))
 
     def evict_many(self, pages: NumbersLike) -> None:
-        """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
+        """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong.
+
+        Raises as evict() does, and PageStateError also for a page that is in the batch twice.
+        """
         self._batch(lib.bufpool_py_evict_many, pages)
 
     def populate(self, page: PageLike, data: Buffer | None = None) -> None:
@@ -175,8 +221,11 @@ class Pool:
     def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
         """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""
         if isinstance(pages, np.ndarray):
-            pages = pages.copy()
             check()
+            pages = pages.copy()
+            reports = owed()
+            if reports:
+                deliver(reports, late=False)
         return page_numbers(self, pages)
 
     def _batch(self, function: Any, pages: NumbersLike) -> None:
@@ -212,7 +261,7 @@ class Pool:
 
     def locate(self, address: int) -> Location | None:
         """The page of this pool in which an address lies, or None."""
-        number, offset = divmod(address - self.address, self.page_size)
+        number, offset = divmod(integer_argument(address, "address") - self.address, self.page_size)
         return Location(Page(self, number), offset) if 0 <= number < self.page_count else None
 
     def stats(self) -> stats.PoolStats:
@@ -238,7 +287,7 @@ class Pool:
         return bool(lib.bufpool_py_state(self.handle, 0) == lib.BUFPOOL_STATE_CLOSED)
 
     def close(self) -> None:
-        """Frees every frame; the addresses keep trapping, as "closed". Closing again does nothing.
+        """Frees every frame; the addresses keep trapping, as "closed". Does nothing again, and in a forked child.
 
         Then raises the stray accesses still owed to this thread and, of this pool, to threads that have ended.
         """
@@ -247,6 +296,8 @@ class Pool:
             deliver(reports)
 
     def _close(self) -> list[FaultReport]:
+        if os.getpid() != self._pid:
+            return []
         if self.closed:
             return owed()
         reports = owed() + owed_to_ended(self.handle, {report.thread_id for report in self.faults})
@@ -281,6 +332,7 @@ class BorrowedPool(Pool):
     """A pool that native code has opened, such as SQLite's: to be looked at, not to be changed from here."""
 
     def __init__(self, handle: CData) -> None:
+        self._refuse_second()
         self._adopt(handle)
 
     def _refuse(self, *_arguments: object, **_options: object) -> NoReturn:
@@ -305,19 +357,11 @@ def pool_of(handle: CData) -> Pool:
 
 def locate(address: int) -> Location | None:
     """The page, of any pool of this process, in which an address lies, or None. Closed pools count."""
+    address = integer_argument(address, "address")
     location = ffi.new("bufpool_location *", {"size": ffi.sizeof("bufpool_location")})
     if not 0 <= address < 2**64 or lib.bufpool_locate(ffi.cast("void *", address), location):
         return None
     return Location(Page(pool_of(location.pool), location.page), location.offset)
-
-
-def c_text(value: str, what: str) -> CData:
-    """A string for C, kept alive by the returned object."""
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be text, not {type(value).__name__}")
-    if "\0" in value:
-        raise ArgumentError(f"{what} {value!r} must not contain a NUL character")
-    return ffi.new("char[]", os.fsencode(value))
 
 
 def _statistics(handle: CData) -> CData:

@@ -27,14 +27,16 @@ _TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", re.ASCII)
 _LIMIT = 2**64
 
 
-def parse(value: Size, what: str = "size") -> int:
+def parse(value: Size, what: str = "size", limits: str = "at least 1 byte and below 2**64 bytes") -> int:
     """The size in bytes; kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB powers of 1024.
+
+    limits says what the caller accepts; only what is no size at all is refused here.
 
     Raises ArgumentError, which names the value, and TypeError for what is neither an integer nor text.
     """
     size = _from_text(value, what) if isinstance(value, str) else _from_integer(value, what)
     if not 0 < size < _LIMIT:
-        raise ArgumentError(f"{what} {value!r} must be at least 1 byte and below 2**64 bytes")
+        raise ArgumentError(f"{what} {value!r} must be {limits}")
     return size
 
 

@@ -11,8 +11,9 @@ import attrs
 
 from bufpool import sizes
 from bufpool._native import ffi, lib
+from bufpool.arguments import c_path, c_text
 from bufpool.errors import SQLiteStateError, UnsupportedError, failure
-from bufpool.pool import Pool, c_text, pool_of
+from bufpool.pool import Pool, pool_of
 from bufpool.stats import from_native
 
 
@@ -69,7 +70,7 @@ def install(
     trap: str = "auto",
     on_fault: str = "raise",
     name: str = "sqlite",
-    log: str | os.PathLike[str] | None = None,
+    log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
 ) -> None:
     """Makes the libsqlite3 that the sqlite3 module uses keep its pages in pools, for connections opened from now on.
 
@@ -86,7 +87,7 @@ def install(
         "trap": c_text(trap, "trap"),
         "on_fault": c_text(on_fault, "on_fault"),
         "name": c_text(name, "name"),
-        "log": ffi.NULL if log is None else c_text(os.fspath(log), "log"),
+        "log": ffi.NULL if log is None else c_path(log, "log"),
         "library": c_text(_extension_file(), "library"),
     }
     size = 0 if capacity is None else sizes.parse(capacity, "capacity")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -36,6 +38,19 @@ def test_an_unknown_command_is_an_error_that_names_it() -> None:
     result = invoke("dmeo")
     assert result.exit_code == 2
     assert "dmeo" in result.output
+
+
+def test_help_has_one_line_for_each_command_at_80_columns() -> None:
+    output = CliRunner().invoke(cli.main, ["--help"], env={"COLUMNS": "80"}).output
+    lines = output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == ["demo", "doctor"]
+    assert "..." not in "".join(lines)
+
+
+def test_python_m_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bufpool", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["bufpool", bufpool.__version__]
 
 
 def test_the_installed_script_runs() -> None:
@@ -86,6 +101,25 @@ def nothing_traps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bufpool, "capabilities", lambda: without)
 
 
+def test_doctor_s_names_are_whole_in_a_narrow_terminal() -> None:
+    result = CliRunner().invoke(cli.main, ["doctor"], env={"COLUMNS": "80"})
+    words = result.output.split()
+    assert "…" not in result.output
+    assert {"vm.unprivileged_userfaultfd", "/dev/userfaultfd", "vm.overcommit_memory", "RLIMIT_NOFILE"} <= set(words)
+
+
+def test_doctor_without_files_to_spare_says_so(child: Any) -> None:
+    done = child(
+        """
+        from bufpool import cli
+        resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))
+        cli.main(["doctor"])
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Too many open files" in done.stdout
+
+
 @pytest.mark.usefixtures("nothing_traps")
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["tables", "json"])
 def test_doctor_exits_1_with_the_reasons_when_nothing_traps(options: list[str]) -> None:
@@ -121,7 +155,7 @@ def test_demo_exits_1_and_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch) 
     assert "query 'x' had different answers" in result.output
 
 
-@pytest.mark.parametrize("options", [["--rounds", "0"], ["--files", "0"], ["--files", "many"]])
+@pytest.mark.parametrize("options", [["--rounds", "0"], ["--files", "0"], ["--files", "199"], ["--files", "many"]])
 def test_demo_refuses_senseless_numbers(options: list[str]) -> None:
     result = invoke("demo", *options)
     assert result.exit_code == 2
@@ -134,6 +168,14 @@ def test_demo_refuses_senseless_numbers(options: list[str]) -> None:
 def test_a_child_that_fails_is_reported_with_its_words() -> None:
     with pytest.raises(_child.ChildError, match=r"exit code 1(.|\n)*no_such_module"):
         _child.run("bufpool.no_such_module", {}, 60)
+
+
+def test_an_error_of_the_library_in_a_child_is_its_sentence_alone(tmp_path: Path) -> None:
+    with pytest.raises(_child.ChildError) as caught:
+        _child.run("bufpool.demo.planted", {"path": str(tmp_path), "trap": "mouse", "sqlite": False}, 60)
+    assert "mouse" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_child_that_takes_too_long_is_ended() -> None:

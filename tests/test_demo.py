@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import bufpool
-from bufpool import _child, doctor
+from bufpool import _child, cli, doctor
 from bufpool.demo import corpus, planted, queries, rounds, show, tour
 from bufpool.errors import BufpoolError
 
@@ -51,6 +51,11 @@ def test_corpus_holds_every_line_of_every_file(loaded: corpus.Corpus) -> None:
     database = sqlite3.connect(loaded.path)
     assert [count for (count,) in database.execute("SELECT lines FROM file ORDER BY id")] == counts
     database.close()
+
+
+def test_the_fewest_files_are_more_than_sqlite_s_default_cache_holds(tmp_path: Path) -> None:
+    loaded = corpus.load(tmp_path / "fewest.db", corpus.source_files(cli._FEWEST_FILES))
+    assert loaded.bytes > 2000 * 1024
 
 
 def test_source_files_are_the_standard_library_s_alone() -> None:

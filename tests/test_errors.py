@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import pickle
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 
 import bufpool
@@ -52,6 +55,37 @@ def test_system_errors_have_errno() -> None:
     error = failure(-errno.EMFILE, "no")
     assert isinstance(error, OSError)
     assert error.errno == errno.EMFILE
+
+
+def test_a_system_error_says_its_reason_once(any_pool: bufpool.Pool) -> None:
+    with pytest.raises(bufpool.SystemCallError) as caught:
+        bufpool.Pool(any_pool.capacity, log="/nowhere/at/all")
+    assert str(caught.value).count("No such file or directory") == 1
+    assert str(failure(-errno.EMFILE, "it failed")) == "[Errno 24] it failed (Too many open files)"
+
+
+def test_an_error_that_is_raised_late_says_so(any_pool: bufpool.Pool, in_thread: Callable[..., Any]) -> None:
+    note = "(made earlier in this thread through a view, raised at this call)"
+
+    def stray() -> None:
+        assert any_pool.page(3).buffer[5] == bufpool.POISON
+
+    for call in (bufpool.check, any_pool.allocate, lambda: any_pool.free_many(np.array([1])), any_pool.close):
+        stray() if call != any_pool.close else in_thread(stray)
+        with pytest.raises(bufpool.StrayAccessError) as caught:
+            call()
+        of_ended = note.replace("in this thread ", "")
+        last = str(caught.value).splitlines()[-1]
+        assert last == (note if call != any_pool.close else of_ended)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_an_error_that_is_raised_right_there_does_not(any_pool: bufpool.Pool) -> None:
+    hole = any_pool.page(3)
+    for call in (lambda: hole[5], lambda: any_pool.allocate(hole.buffer), lambda: any_pool.free_many(hole.array("u8"))):
+        with pytest.raises(bufpool.StrayAccessError) as caught:
+            call()
+        assert "earlier" not in str(caught.value)
 
 
 def test_sentences_hold_the_values(any_pool: bufpool.Pool) -> None:

@@ -16,15 +16,15 @@ ArgumentError = bufpool.ArgumentError
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"capacity": 0}, ArgumentError, ["capacity 0"]),
-        ({"capacity": -4096}, ArgumentError, ["capacity -4096"]),
-        ({"capacity": 2**64}, ArgumentError, ["capacity 18446744073709551616"]),
+        ({"capacity": 0}, ArgumentError, ["capacity 0", "one page to 16 TiB"]),
+        ({"capacity": -4096}, ArgumentError, ["capacity -4096", "one page to 16 TiB"]),
+        ({"capacity": 2**64}, ArgumentError, ["capacity 18446744073709551616", "16 TiB"]),
         ({"capacity": "lots"}, ArgumentError, ["capacity 'lots'", "GiB"]),
         ({"capacity": 1.5}, TypeError, ["capacity", "1.5", "float"]),
         ({"capacity": None}, TypeError, ["capacity", "None"]),
         ({"capacity": 4097}, ArgumentError, ["4097", "4096"]),
         ({"capacity": "17 TiB"}, ArgumentError, [str(17 << 40), "16 TiB"]),
-        ({"page_size": 0}, ArgumentError, ["page_size 0"]),
+        ({"page_size": 0}, ArgumentError, ["page_size 0", "4 KiB to 1 GiB"]),
         ({"page_size": 512}, ArgumentError, ["512"]),
         ({"page_size": 5000}, ArgumentError, ["5000"]),
         ({"page_size": "2 GiB", "capacity": "4 GiB"}, ArgumentError, [str(2 << 30)]),
@@ -36,6 +36,10 @@ ArgumentError = bufpool.ArgumentError
         ({"on_fault": "shrug"}, ArgumentError, ["shrug", "abort", "raise", "resume"]),
         ({"name": "n" * 64}, ArgumentError, ["63"]),
         ({"name": 7}, TypeError, ["name", "int"]),
+        ({"name": "\ud800"}, ArgumentError, ["name '\\ud800'", "surrogates"]),
+        ({"log": 5}, TypeError, ["log", "path", "int"]),
+        ({"log": "a\0b"}, ArgumentError, ["log", "NUL"]),
+        ({"log": b"/nowhere/at/all"}, OSError, ["/nowhere/at/all"]),
         ({"log": "/nowhere/at/all"}, OSError, ["/nowhere/at/all"]),
     ],
 )
@@ -52,7 +56,14 @@ PAGES_CALLS = ["free", "evict", "populate", "allocate_at"]
 @pytest.mark.parametrize("call", PAGES_CALLS)
 @pytest.mark.parametrize(
     ("page", "error"),
-    [(64, bufpool.PageStateError), (-1, bufpool.PageStateError), (1.0, TypeError), ("1", TypeError), (None, TypeError)],
+    [
+        (64, bufpool.PageStateError),
+        (-1, bufpool.PageStateError),
+        (1.0, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+    ],
 )
 def test_wrong_pages(any_pool: bufpool.Pool, call: str, page: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
@@ -80,6 +91,7 @@ def test_foreign_pages(any_pool: bufpool.Pool, call: str) -> None:
         (np.array([True]), TypeError),
         (np.array(["0"]), TypeError),
         ([0, 1.5], TypeError),
+        ([True], TypeError),
         (7, TypeError),
         (None, TypeError),
     ],
@@ -113,7 +125,9 @@ def test_wrong_data(any_pool: bufpool.Pool, data: Any, error: type[Exception]) -
     assert (any_pool.stats().allocated, any_pool.stats().evicted) == (0, 1)
 
 
-@pytest.mark.parametrize(("count", "error"), [(-1, bufpool.ArgumentError), (1.0, TypeError), (None, TypeError)])
+@pytest.mark.parametrize(
+    ("count", "error"), [(-1, bufpool.ArgumentError), (1.0, TypeError), (None, TypeError), (True, TypeError)]
+)
 def test_wrong_counts(any_pool: bufpool.Pool, count: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         any_pool.allocate_many(count)

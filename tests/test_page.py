@@ -164,7 +164,46 @@ def test_array_is_the_page_itself(pool: bufpool.Pool) -> None:
     assert array.__array_interface__["data"][0] == page.address
 
 
-@pytest.mark.parametrize("dtype", [np.dtype("S3"), np.dtype("S0"), np.dtype(object), np.dtype("S8192")])
+@pytest.mark.parametrize("dtype", [np.dtype("S3"), np.dtype("S0"), np.dtype("S8192")])
 def test_array_of_a_type_that_does_not_fit(any_pool: bufpool.Pool, dtype: np.dtype[Any]) -> None:
     with pytest.raises(bufpool.ArgumentError, match="does not divide a page of 4096 bytes"):
         any_pool.allocate().array(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(object), np.dtype([("a", object)])])
+def test_array_of_python_objects(any_pool: bufpool.Pool, dtype: np.dtype[Any]) -> None:
+    with pytest.raises(bufpool.ArgumentError, match="holds Python objects"):
+        any_pool.allocate().array(dtype)
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [(slice(0, 4), "the slice has 4 bytes, the data 7"), (slice(0, 14, 2), "only slices of step 1 can be set")],
+)
+def test_a_slice_that_cannot_be_set_says_why(any_pool: bufpool.Pool, index: slice, sentence: str) -> None:
+    page = any_pool.allocate(b"still here")
+    with pytest.raises(bufpool.ArgumentError, match=sentence):
+        page[index] = b"toolong"
+    assert page[:10] == b"still here"
+
+
+def test_populate(pool: bufpool.Pool) -> None:
+    page = pool.allocate(b"first")
+    page.evict()
+    page.populate(b"second")
+    assert (page.state, page[:6]) == ("allocated", b"second")
+    with pytest.raises(bufpool.PageStateError):
+        page.populate()
+    page.evict()
+    page.populate()
+    assert bytes(page) == bytes(PAGE)
+
+
+@pytest.mark.parametrize("number", ["x", 1.0, None, True])
+def test_a_page_s_number_is_an_integer(any_pool: bufpool.Pool, number: Any) -> None:
+    with pytest.raises(TypeError, match=f"number must be an integer, not {type(number).__name__}"):
+        bufpool.Page(any_pool, number)
+
+
+def test_a_number_of_numpy_becomes_an_int(any_pool: bufpool.Pool) -> None:
+    assert type(bufpool.Page(any_pool, np.uint8(63)).number) is int  # type: ignore[arg-type]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 
 import bufpool
+from bufpool.pool import BorrowedPool
 
 PAGE = 4096
 PoolMaker = Callable[..., bufpool.Pool]
@@ -149,6 +153,13 @@ def test_locate_outside(address: int) -> None:
     assert bufpool.locate(address) is None
 
 
+@pytest.mark.parametrize("address", ["x", 1.5, None])
+def test_locate_names_what_is_no_address(any_pool: bufpool.Pool, address: Any) -> None:
+    for locate in (bufpool.locate, any_pool.locate):
+        with pytest.raises(TypeError, match=f"address must be an integer, not {type(address).__name__}"):
+            locate(address)
+
+
 @pytest.mark.parametrize("page_size", ["8 KiB", "64 KiB", "1 MiB"])
 def test_page_sizes(make_pool: PoolMaker, kind: bufpool.Capability, page_size: str) -> None:
     pool = make_pool("7 MiB", page_size=page_size, memory=kind.memory, trap=kind.trap)
@@ -183,6 +194,80 @@ def test_name_and_repr(make_pool: PoolMaker) -> None:
     assert "closed" in repr(pool)
 
 
+FACTS = ["address", "capacity", "page_size", "page_count", "granule", "memory", "trap", "on_fault", "name", "handle"]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_what_was_decided_at_opening_cannot_be_set(any_pool: bufpool.Pool, name: str) -> None:
+    before = getattr(any_pool, name)
+    with pytest.raises(AttributeError, match=f"{name} of pool 'any' cannot be set"):
+        setattr(any_pool, name, 1)
+    with pytest.raises(AttributeError, match=f"{name} of pool 'any' cannot be deleted"):
+        delattr(any_pool, name)
+    assert getattr(any_pool, name) == before
+
+
+COPIES: dict[str, Callable[[Any], object]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": pickle.dumps,
+    "pickle 0": lambda thing: pickle.dumps(thing, 0),
+}
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES.keys())
+def test_a_pool_cannot_be_copied(any_pool: bufpool.Pool, duplicate: Callable[[Any], object]) -> None:
+    page = any_pool.allocate(b"mine")
+    for pool in (any_pool, BorrowedPool(any_pool.handle)):
+        with pytest.raises(TypeError, match="a Pool owns addresses of this process and cannot be copied or pickled"):
+            duplicate(pool)
+    if duplicate is not copy.copy:
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            duplicate(page)
+    gc.collect()
+    assert not any_pool.closed
+    assert page[:4] == b"mine"
+
+
+def test_a_pool_is_opened_once(any_pool: bufpool.Pool) -> None:
+    page, before = any_pool.allocate(b"mine"), any_pool.handle
+    with pytest.raises(bufpool.BufpoolError, match="'any' has been opened already"):
+        any_pool.__init__("1 MiB")  # type: ignore[misc]
+    borrowed = BorrowedPool(any_pool.handle)
+    with pytest.raises(bufpool.BufpoolError, match="'any' has been opened already"):
+        borrowed.__init__(any_pool.handle)  # type: ignore[misc]
+    assert (any_pool.handle, page[:4]) == (before, b"mine")
+
+
+@pytest.mark.parametrize(
+    ("leave", "expected"),
+    [("sys.exit(7)", "SystemExit(7)"), ("raise KeyError('mine')", "KeyError('mine')"), ("pool.close()", "None")],
+)
+def test_a_forked_child_leaves_its_parent_s_pool_alone(
+    child: Any, kind: bufpool.Capability, leave: str, expected: str
+) -> None:
+    done = child(
+        f"""
+        error, pid = None, os.getpid()
+        try:
+            with bufpool.Pool("1 MiB", memory={kind.memory!r}, trap={kind.trap!r}) as pool:
+                page = pool.allocate(b"kept")
+                if os.fork() == 0:
+                    {leave}
+                else:
+                    os.wait()
+                    assert page[:4] == b"kept"
+        except BaseException as caught:
+            error = caught
+        if os.getpid() != pid:
+            print(repr(error), error and error.__context__, flush=True)
+            os._exit(0)
+        assert error is None and pool.closed
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, f"{expected} None\n"), done.stderr
+
+
 def test_trap_none_does_not_trap(make_pool: PoolMaker) -> None:
     pool = make_pool(trap="none")
     page = pool.allocate(b"x")
@@ -213,6 +298,15 @@ def test_log_receives_each_report_as_a_line_of_json(make_pool: PoolMaker, tmp_pa
     lines = log.read_text().splitlines()
     assert lines == [report.to_json() for report in caught.reports]
     assert [json.loads(line)["page"] for line in lines] == [3, 5]
+
+
+def test_log_may_be_a_path_of_bytes(make_pool: PoolMaker, tmp_path: Path) -> None:
+    log = tmp_path / "faults.json"
+    pool = make_pool(log=os.fsencode(log))
+    with bufpool.catch_faults():
+        pool.page(3)[0]
+    pool.close()
+    assert json.loads(log.read_text())["page"] == 3
 
 
 def test_close(pool: bufpool.Pool) -> None:
