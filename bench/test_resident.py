@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-PAGES = 16384  # 64 MiB, beyond the caches
-RANDOM = 1_000_000
-ROUNDS = 60
+PAGES = 65536  # 256 MiB, far beyond the caches
+RANDOM = 2_000_000
+ROUNDS = 20
 BATCH = 512
 
 
