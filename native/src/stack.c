@@ -86,6 +86,18 @@ static uint64_t jumped_from(const struct bp_machine *machine)
     return caller;
 }
 
+/* Visits the running thread's frames; a fault on the way (a broken stack) ends the walk. Only where unwinder_is_safe. */
+static void visit_frames(_Unwind_Trace_Fn visit, void *argument)
+{
+    sigjmp_buf *outer = bp_thread.probe;
+    sigjmp_buf place;
+    if (sigsetjmp(place, 0) == 0) {
+        bp_thread.probe = &place;
+        _Unwind_Backtrace(visit, argument);
+    }
+    bp_thread.probe = outer;
+}
+
 uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint32_t size)
 {
     if (machine->access == BUFPOOL_EXECUTE) {
@@ -95,13 +107,7 @@ uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint3
     }
     struct walk walk = {frames, size, 0, machine->pc, false};
     if (unwinder_is_safe) {
-        sigjmp_buf *outer = bp_thread.probe;
-        sigjmp_buf place;
-        if (sigsetjmp(place, 0) == 0) {
-            bp_thread.probe = &place;
-            _Unwind_Backtrace(step, &walk);
-        }
-        bp_thread.probe = outer;
+        visit_frames(step, &walk);
     }
     return walk.count > 1 ? walk.count : follow_frame_pointers(machine, frames, size);
 }
@@ -124,16 +130,10 @@ static _Unwind_Reason_Code compare(struct _Unwind_Context *context, void *argume
 int bp_stack_count(uintptr_t function)
 {
     struct search search = {function, 0, 0};
-    sigjmp_buf *outer = bp_thread.probe;
-    sigjmp_buf place;
     if (!unwinder_is_safe) {
         return -1;
     }
-    if (sigsetjmp(place, 0) == 0) {
-        bp_thread.probe = &place;
-        _Unwind_Backtrace(compare, &search);
-    }
-    bp_thread.probe = outer;
+    visit_frames(compare, &search);
     return search.found;
 }
 

@@ -3,9 +3,9 @@
  *
  * UFFDIO_MOVE (Linux 6.8) takes a frame from one address to another without copying it. A page is freed by moving its
  * frame into a slot, and allocated by filling a slot and moving its frame to the page: the page traps at once, appears
- * whole, and neither step asks the kernel to free, find and clear a frame. Measured beside MADV_DONTNEED and
- * UFFDIO_COPY in one run: 1.3 us to 1.6 us, and 1.4 us to 1.9 us (bench/test_fill_free.py). The range has to lie where
- * the pool's userfaultfd can move to and from, so it is registered with it.
+ * whole, and neither step asks the kernel to free, find and clear a frame. The steady-state rows of
+ * bench/test_fill_free.py measure both against plain mmap, the growing and shrinking rows what it costs without. The
+ * range has to lie where the pool's userfaultfd can move to and from, so it is registered with it.
  *
  * Lock-free: a slot is claimed by clearing its bit in one of two sets (empty, full) and released by setting it.
  * Thread-safe and async-signal-safe. Every function may fail for any reason (old kernel, a frame that is pinned or

@@ -8,6 +8,7 @@
 #define HARNESS_H
 
 #include <bufpool/bufpool.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -153,6 +154,19 @@ MAYBE_UNUSED static int run_threads(int count, void *(*function)(void *), void *
     for (int i = 0; i < count; i++) {
         CHECK_OK(pthread_join(threads[i], NULL));
     }
+    return count;
+}
+
+/* The entries of /proc/self/fd: one more than another call of it says is one descriptor more. */
+MAYBE_UNUSED static int count_fds(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    CHECK(directory != NULL);
+    int count = 0;
+    while (readdir(directory) != NULL) {
+        count++;
+    }
+    closedir(directory);
     return count;
 }
 

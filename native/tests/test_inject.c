@@ -8,8 +8,6 @@
 #include "kernel.h"
 #include "pool.h"
 
-#include <dirent.h>
-
 /* ---- The requests, and which of them fails ---- */
 
 enum request {
@@ -107,18 +105,6 @@ int __wrap_bp_kernel_discard_many(const struct bp_range *ranges, size_t count, s
 }
 
 /* ---- What a process has ---- */
-
-static int count_fds(void)
-{
-    DIR *directory = opendir("/proc/self/fd");
-    CHECK(directory != NULL);
-    int count = 0;
-    while (readdir(directory) != NULL) {
-        count++;
-    }
-    closedir(directory);
-    return count;
-}
 
 static long mapped_bytes(void)
 {

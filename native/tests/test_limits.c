@@ -2,7 +2,6 @@
  * again. */
 #include "harness.h"
 
-#include <dirent.h>
 #include <sys/resource.h>
 
 static const char *memory, *trap;
@@ -66,18 +65,6 @@ static void little_address_space(void *argument)
     bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at(at, &fault));
     CHECK_IS(fault.state, ==, BUFPOOL_STATE_CLOSED);
-}
-
-static int count_fds(void)
-{
-    DIR *directory = opendir("/proc/self/fd");
-    CHECK(directory != NULL);
-    int count = 0;
-    while (readdir(directory) != NULL) {
-        count++;
-    }
-    closedir(directory);
-    return count;
 }
 
 static void few_descriptors(void *argument)
