@@ -1,17 +1,16 @@
-"""The command line: bufpool demo, bufpool doctor."""
+"""The command line: bufpool demo, doctor, mount, unmount."""
 
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import bufpool
-from bufpool import doctor
+from bufpool import doctor, doctor_view, hugepages, mount_view, mounting
 from bufpool.errors import BufpoolError
 
 # With fewer, SQLite's default cache holds the whole database, and evicts nothing.
@@ -53,37 +52,52 @@ def doctor_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
-        _print_examination(Console(highlight=False), found)
+        doctor_view.show(Console(highlight=False), found)
     if not found.traps:
         raise SystemExit(1)
 
 
-def _print_examination(console: Console, found: doctor.Examination) -> None:
-    console.print(f"bufpool {found.version}")
-    settings = Table(box=box.SIMPLE, show_header=False)
-    settings.add_column(no_wrap=True, min_width=max(len(setting.name) for setting in found.settings))
-    settings.add_column(overflow="fold", min_width=12)
-    settings.add_column(overflow="fold")
-    for setting in found.settings:
-        settings.add_row(setting.name, escape(setting.value), f"[dim]{escape(setting.note)}")
-    console.print(settings)
-    traps = Table("memory", "trap", "works", "why not, and what would help", box=box.SIMPLE)
-    for entry in found.capabilities.entries:
-        auto = found.capabilities.auto[entry.memory] == entry.trap
-        works = "[green]yes[/]" + (", by auto" if auto else "") if entry.available else "[red]no[/]"
-        note = "plain mmap, the baseline: a stray access goes unnoticed" if entry.trap == "none" else ""
-        traps.add_row(entry.memory, entry.trap, works, escape(entry.reason) or f"[dim]{note}")
-    console.print(traps)
-    console.print(_sqlite_line(found.sqlite))
-    if not found.traps:
-        console.print("[red]Nothing traps here: a pool opens only with trap none, which is plain mmap.")
+@main.command("mount", short_help="Mount huge pages for one application.")
+@click.argument("path", type=click.Path())
+@click.option("--size", required=True, help="What its files may hold together, such as 4GiB.")
+@click.option("--min-size", default="0", show_default=True, help="What is reserved for its files.")
+@click.option("--page-size", help="Size of huge page (default: the machine's default).")
+@click.option("--owner", help="user, user:group, uid or uid:gid (default: the caller).")
+@click.option("--noautofill", is_flag=True, help="A hole traps whoever touches it (few kernels have this).")
+def mount_command(path: str, **options: Any) -> None:
+    """Mount a hugetlbfs at PATH that one application has to itself, with a reserved minimum.
+
+    The directory is made if it is missing. Needs root. Exit code 1: nothing was mounted, and why.
+    """
+    before = hugepages.read_counts()
+    try:
+        mounted = mounting.mount(path, **options)
+    except BufpoolError as error:
+        raise click.ClickException(_sentence(error)) from None
+    for line in mount_view.lines(mounted, before, hugepages.read_counts()):
+        click.echo(os.fsencode(line))  # a path need not be UTF-8
 
 
-def _sqlite_line(library: doctor.SQLiteLibrary) -> str:
-    name = f"SQLite {library.version or 'unknown'}"
-    if library.usable:
-        return f"{name}, linked dynamically: {escape(library.library or '')}. bufpool.sqlite.install() [green]works[/]."
-    return f"{name}: bufpool.sqlite.install() [red]does not work[/]: {escape(library.reason)}"
+@main.command("unmount", short_help="Take such a mount away again.")
+@click.argument("path", type=click.Path())
+def unmount_command(path: str) -> None:
+    """Unmount the hugetlbfs at PATH: its files and its reserve go, the directory stays.
+
+    Needs root. Exit code 1: it stays mounted, and why.
+    """
+    before = hugepages.read_counts()
+    try:
+        mounting.unmount(path)
+    except BufpoolError as error:
+        raise click.ClickException(_sentence(error)) from None
+    click.echo(f"unmounted {click.format_filename(path)}")
+    for line in mount_view.changes(before, hugepages.read_counts()):
+        click.echo(line)
+
+
+def _sentence(error: BufpoolError) -> str:
+    """Without the error number that an OSError puts in front."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 if __name__ == "__main__":

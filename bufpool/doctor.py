@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import pwd
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import attrs
 
 import bufpool
-from bufpool import _child
+from bufpool import _child, hugepages
 from bufpool.capabilities import Capabilities
+from bufpool.hugepages import Hugepages
+from bufpool.owners import name_of
 
 _TIMEOUT = 30.0
 _SECCOMP = {"0": "off", "1": "strict", "2": "a filter is in force"}
@@ -23,6 +25,7 @@ _OVERCOMMIT = {
     "2": "2, never: frames are refused beyond vm.overcommit_ratio, and so is plain mmap's address space",
 }
 _CAP_SYS_PTRACE = 19
+_THP = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 @attrs.frozen
@@ -50,6 +53,7 @@ class Examination:
 
     version: str
     settings: tuple[Setting, ...]
+    hugepages: Hugepages
     capabilities: Capabilities
     sqlite: SQLiteLibrary
 
@@ -66,7 +70,7 @@ class Examination:
 def examine() -> Examination:
     """Tries everything out. Takes about half a second, most of it for a process that tries SQLite."""
     found = bufpool.capabilities()
-    return Examination(bufpool.__version__, tuple(_settings(found)), found, sqlite_library())
+    return Examination(bufpool.__version__, tuple(_settings(found)), hugepages.read(), found, sqlite_library())
 
 
 def sqlite_library() -> SQLiteLibrary:
@@ -111,6 +115,8 @@ def _settings(found: Capabilities) -> list[Setting]:
             "vm.max_map_count", "trap mprotect splits mappings, one or two for each hole: it is the first to run out"
         ),
         _file("vm.overcommit_memory", "", _OVERCOMMIT),
+        *_thp(),
+        _nodes(),
         *_limits(),
     ]
 
@@ -122,12 +128,8 @@ def _status() -> dict[str, str]:
 
 def _user(status: dict[str, str]) -> Setting:
     uid = os.geteuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = "no name"
     ptrace = int(status.get("CapEff", "0"), 16) >> _CAP_SYS_PTRACE & 1
-    return Setting("user", f"{uid} ({name}), {'with' if ptrace else 'without'} CAP_SYS_PTRACE")
+    return Setting("user", f"{uid} ({name_of(uid)}), {'with' if ptrace else 'without'} CAP_SYS_PTRACE")
 
 
 def _seccomp_note(status: dict[str, str]) -> str:
@@ -151,9 +153,38 @@ def _file(name: str, note: str, texts: dict[str, str] | None = None) -> Setting:
     return Setting(name, (texts or {}).get(value, value), note)
 
 
+def _thp() -> list[Setting]:
+    """Transparent huge pages: of each file the word in brackets is the one in force."""
+    kinds = [
+        ("enabled", {"never": "memory thp gets small pages: echo madvise > " + str(_THP / "enabled")}),
+        ("defrag", {"never": "memory thp gets huge pages only while some are free"}),
+        ("shmem_enabled", {}),
+    ]
+    settings = []
+    for name, notes in kinds:
+        try:
+            text = (_THP / name).read_text(encoding="utf-8")
+        except OSError as error:
+            value = f"unknown ({error.strerror})"
+        else:
+            chosen = re.search(r"\[(.+?)\]", text)
+            value = chosen[1] if chosen else text.strip()
+        settings.append(Setting(f"thp {name}", value, notes.get(value, "")))
+    return settings
+
+
+def _nodes() -> Setting:
+    try:
+        value = Path("/sys/devices/system/node/online").read_text(encoding="utf-8").strip()
+    except OSError:
+        return Setting("NUMA nodes", "none", "this kernel knows no nodes")
+    return Setting("NUMA nodes", value, "one node: where frames lie makes no difference" if value == "0" else "")
+
+
 def _limits() -> list[Setting]:
     kinds = [
         ("RLIMIT_AS", resource.RLIMIT_AS, "a pool's whole capacity counts, also what has no frame"),
+        ("RLIMIT_MEMLOCK", resource.RLIMIT_MEMLOCK, "bytes that may be locked, without CAP_IPC_LOCK"),
         ("RLIMIT_NOFILE", resource.RLIMIT_NOFILE, "a pool takes one or two files"),
         ("RLIMIT_CORE", resource.RLIMIT_CORE, "0: no core dump after on_fault abort"),
     ]

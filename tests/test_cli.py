@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import bufpool
-from bufpool import _child, cli, doctor
+from bufpool import _child, cli, doctor, hugepages
 from bufpool.demo import tour
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_command_is_an_error_that_names_it() -> None:
 def test_help_has_one_line_for_each_command_at_80_columns() -> None:
     output = CliRunner().invoke(cli.main, ["--help"], env={"COLUMNS": "80"}).output
     lines = output.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == ["demo", "doctor"]
+    assert [line.split()[0] for line in lines] == ["demo", "doctor", "mount", "unmount"]
     assert "..." not in "".join(lines)
 
 
@@ -78,6 +78,54 @@ def test_doctor_s_json_is_what_capabilities_finds() -> None:
     names = {setting["name"]: setting["value"] for setting in found["settings"]}
     assert names["page size"].split()[0] == str(bufpool.capabilities().os_page_size)
     assert {"kernel", "user", "seccomp", "vm.max_map_count", "vm.overcommit_memory", "RLIMIT_AS"} <= names.keys()
+    assert {"thp enabled", "thp defrag", "thp shmem_enabled", "NUMA nodes", "RLIMIT_MEMLOCK"} <= names.keys()
+    sizes = [counts.size for counts in hugepages.read_counts()]
+    assert [counts["size"] for counts in found["hugepages"]["counts"]] == sizes
+
+
+HUGEPAGES = hugepages.Hugepages(
+    (
+        hugepages.HugepageCounts(size=2**21, default=True, total=9, free=8, reserved=8, surplus=0, overcommit=0),
+        hugepages.HugepageCounts(size=2**30, default=False, total=3, free=2, reserved=1, surplus=0, overcommit=4),
+    ),
+    hugepages.parse_mounts(
+        "60 20 0:1 / /srv/[a]\\040pool rw,relatime - hugetlbfs none rw,uid=65534,gid=65534,mode=700,pagesize=2M,"
+        "size=33554432,min_size=16777216,noautofill\n61 20 0:2 / /one ro - hugetlbfs none rw,pagesize=1024M\n"
+    ),
+)
+
+
+def test_doctor_shows_huge_pages_and_their_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugepages, "read", lambda: HUGEPAGES)
+    lines = [" ".join(line.split()) for line in invoke("doctor").output.splitlines()]
+    assert "2 MiB (default) 9 8 8 0 of 0 sysctl -w vm.nr_hugepages=10" in lines
+    assert "1 GiB 3 2 1 0 of 4" in lines
+    small = next(line for line in lines if line.startswith("/srv/[a] pool"))
+    assert small.startswith("/srv/[a] pool 2 MiB 32 MiB - 16 MiB ")
+    assert small.endswith(", 0700 noautofill")
+    assert "/one 1 GiB no limit - 0 root, 0755 read-only" in lines
+    narrow = CliRunner().invoke(cli.main, ["doctor"], env={"COLUMNS": "80"})
+    assert "…" not in narrow.output
+
+
+def test_doctor_s_json_has_the_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugepages, "read", lambda: HUGEPAGES)
+    found = json.loads(invoke("doctor", "--json").output)["hugepages"]
+    assert found == json.loads(json.dumps(attrs.asdict(HUGEPAGES)))
+    assert [mount["path"] for mount in found["mounts"]] == ["/srv/[a] pool", "/one"]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (hugepages.Hugepages((), ()), "this kernel has none"),
+        (hugepages.Hugepages(HUGEPAGES.counts, ()), "bufpool mount"),
+    ],
+    ids=["no huge pages", "no mounts"],
+)
+def test_doctor_says_what_is_not_there(monkeypatch: pytest.MonkeyPatch, found: hugepages.Hugepages, words: str) -> None:
+    monkeypatch.setattr(hugepages, "read", lambda: found)
+    assert words in invoke("doctor").output
 
 
 def test_doctor_s_sqlite_is_the_one_that_python_uses() -> None:

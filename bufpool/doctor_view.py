@@ -1,0 +1,103 @@
+"""Prints what the doctor found."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bufpool import sizes
+from bufpool.capabilities import Capabilities
+from bufpool.doctor import Examination, Setting, SQLiteLibrary
+from bufpool.hugepages import HugepageCounts, HugepageMount
+from bufpool.mount_view import size_text
+from bufpool.owners import name_of
+
+
+def show(console: Console, found: Examination) -> None:
+    """All of it."""
+    console.print(f"bufpool {found.version}")
+    console.print(_settings(found.settings))
+    _show_hugepages(console, found.hugepages.counts, found.hugepages.mounts)
+    console.print(_traps(found.capabilities))
+    console.print(_sqlite_line(found.sqlite))
+    if not found.traps:
+        console.print("[red]Nothing traps here: a pool opens only with trap none, which is plain mmap.")
+
+
+def _settings(settings: tuple[Setting, ...]) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(no_wrap=True, min_width=max(len(setting.name) for setting in settings))
+    table.add_column(overflow="fold", min_width=12)
+    table.add_column(overflow="fold")
+    for setting in settings:
+        table.add_row(setting.name, escape(setting.value), f"[dim]{escape(setting.note)}")
+    return table
+
+
+def _traps(capabilities: Capabilities) -> Table:
+    """The table of memory and trap."""
+    table = Table("memory", "trap", "works", "why not, and what would help", box=box.SIMPLE)
+    for entry in capabilities.entries:
+        auto = capabilities.auto[entry.memory] == entry.trap
+        works = "[green]yes[/]" + (", by auto" if auto else "") if entry.available else "[red]no[/]"
+        note = "plain mmap, the baseline: a stray access goes unnoticed" if entry.trap == "none" else ""
+        table.add_row(entry.memory, entry.trap, works, escape(entry.reason) or f"[dim]{note}")
+    return table
+
+
+def _show_hugepages(console: Console, counts: tuple[HugepageCounts, ...], mounts: tuple[HugepageMount, ...]) -> None:
+    if not counts:
+        console.print("huge pages: this kernel has none, or /proc and /sys are hidden")
+        return
+    console.print(_counts(counts))
+    if mounts:
+        console.print(_mounts(mounts))
+    else:
+        console.print("hugetlbfs: no mount here; [bold]bufpool mount[/] makes one, as root")
+
+
+def _counts(found: tuple[HugepageCounts, ...]) -> Table:
+    table = _folding("huge pages", "total", "free", "reserved", "surplus", "none left: for one, as root")
+    for counts in found:
+        name = sizes.text(counts.size) + (" (default)" if counts.default else "")
+        surplus = f"{counts.surplus} of {counts.overcommit}"
+        more = "" if counts.reservable else f"[dim]{escape(counts.command_for(1))}"
+        table.add_row(name, str(counts.total), str(counts.free), str(counts.reserved), surplus, more)
+    return table
+
+
+def _mounts(mounts: tuple[HugepageMount, ...]) -> Table:
+    table = _folding("hugetlbfs mount", "page", "limit", "free", "reserve", "owner", "notes")
+    for mount in mounts:
+        notes = {
+            "noautofill": mount.noautofill,
+            "read-only": mount.read_only,
+            "yours to write": mount.writable,
+        }
+        table.add_row(
+            escape(mount.path),
+            sizes.text(mount.page_size),
+            size_text(mount.size),
+            "-" if mount.free is None else size_text(mount.free),
+            size_text(mount.min_size),
+            escape(f"{name_of(mount.uid)}, {mount.mode:04o}"),
+            ", ".join(name for name, true in notes.items() if true),
+        )
+    return table
+
+
+def _folding(*names: str) -> Table:
+    """Columns that break long words in place of dropping their ends: paths, commands."""
+    table = Table(box=box.SIMPLE)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _sqlite_line(library: SQLiteLibrary) -> str:
+    name = f"SQLite {library.version or 'unknown'}"
+    if library.usable:
+        return f"{name}, linked dynamically: {escape(library.library or '')}. bufpool.sqlite.install() [green]works[/]."
+    return f"{name}: bufpool.sqlite.install() [red]does not work[/]: {escape(library.reason)}"
