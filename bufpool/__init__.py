@@ -1,7 +1,8 @@
 """bufpool: a buffer pool whose holes trap, with a report that names the bug.
 
 Pool reserves the addresses and hands out Pages. A stray access is raised as StrayAccessError; catch_faults() collects,
-check() asks. capabilities() says what works here, bufpool.sqlite puts SQLite's own pages into pools.
+check() asks. capabilities() says what works here, bufpool.sqlite puts SQLite's own pages into pools, mount() gives one
+application huge pages of its own.
 
 POISON is the byte, an int, that a stray read sees wherever it is not raised on the spot: through a view, and inside
 catch_faults().
@@ -29,6 +30,8 @@ from bufpool.errors import (  # noqa: E402
     UnsupportedError,
 )
 from bufpool.faults import catch_faults, check  # noqa: E402
+from bufpool.hugepages import HugepageMount  # noqa: E402
+from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
 from bufpool.pool import Pool, locate  # noqa: E402
 from bufpool.report import FaultReport  # noqa: E402
@@ -49,6 +52,7 @@ __all__ = [
     "Capabilities",
     "Capability",
     "FaultReport",
+    "HugepageMount",
     "Location",
     "Page",
     "PageStateError",
@@ -64,7 +68,9 @@ __all__ = [
     "catch_faults",
     "check",
     "locate",
+    "mount",
     "sqlite",
+    "unmount",
 ]
 
 # What nobody has asked for by the end is written to stderr.

@@ -40,9 +40,17 @@ class _Lib:
     BUFPOOL_ESTRAY: int
     BUFPOOL_LAZY_ZERO: int
     BUFPOOL_HOST_HANDLER: int
+    BUFPOOL_LOCK: int
+    BUFPOOL_DUMP: int
+    BUFPOOL_RESERVE: int
+    BUFPOOL_DISCARD: int
+    BUFPOOL_USERS_ONE: int
+    BUFPOOL_USERS_ATTACHED: int
+    BUFPOOL_USERS_ANYONE: int
     BUFPOOL_STACK_DEPTH: int
     BUFPOOL_FAULT_RACED: int
     BUFPOOL_FAULT_FORKED: int
+    BUFPOOL_FAULT_LOST: int
     BUFPOOL_POISON: int
     BUFPOOL_PY_OWED: int
     BUFPOOL_STATE_UNALLOCATED: int
@@ -68,6 +76,7 @@ class _Lib:
     def bufpool_probe(self, memory: CData | bytes, trap: CData | bytes, trap_found: CData, size: int, /) -> int: ...
     def bufpool_memory_name(self, n: int, /) -> CData: ...
     def bufpool_trap_name(self, n: int, /) -> CData: ...
+    def bufpool_cell(self, memory: CData | bytes, trap: CData | bytes, users: CData, /) -> int: ...
     def bufpool_state_name(self, state: int, /) -> CData: ...
     def bufpool_allocate(self, pool: CData, data: CData, size: int, page: CData, /) -> int: ...
     def bufpool_allocate_at(self, pool: CData, page: int, data: CData, size: int, /) -> int: ...

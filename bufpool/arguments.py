@@ -67,6 +67,15 @@ def integer_argument(value: Any, what: str) -> int:
     raise TypeError(f"{what} must be an integer, not {type(value).__name__}")
 
 
+def nodes_text(value: Any) -> str:
+    """NUMA nodes as C reads them: text as it is, numbers joined by commas."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Iterable):
+        raise TypeError(f"numa must be text or an iterable of node numbers, not {type(value).__name__}")
+    return ",".join(str(integer_argument(node, "a node of numa")) for node in value)
+
+
 def count_argument(value: Any) -> int:
     """A number of pages."""
     count = integer_argument(value, "count")

@@ -7,18 +7,32 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from bufpool import hugepages
 from bufpool._native import ffi, lib
 from bufpool.errors import last_sentence
+
+# Whose stray accesses trap, in the words of the table.
+USERS = {
+    lib.BUFPOOL_USERS_ONE: "one process",
+    lib.BUFPOOL_USERS_ATTACHED: "attached processes",
+    lib.BUFPOOL_USERS_ANYONE: "any process",
+}
 
 
 @attrs.frozen
 class Capability:
-    """Whether one trap works on one memory; reason is empty, or says why not and what would change it."""
+    """Whether one trap works on one memory; reason is empty, or says why not and what would change it.
+
+    valid: whether they go together at all, on any system. users: whose stray accesses trap, of USERS' values: the process
+    that opened the pool, others that map its memory and arm it, any that just map it.
+    """
 
     memory: str
     trap: str
     available: bool
     reason: str
+    valid: bool = True
+    users: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -29,7 +43,8 @@ class Capabilities:
     machine: str
     os_page_size: int  # bytes
     auto: dict[str, str | None]  # for each memory the trap that "auto" takes; None: there is none
-    entries: tuple[Capability, ...]  # every memory with every trap
+    entries: tuple[Capability, ...]  # every memory with every trap; "path" is tried on the first mount that may be used
+    path: str | None = None  # that mount; None: there is none
 
     def available(self) -> tuple[tuple[str, str], ...]:
         """The pairs of memory and trap that work."""
@@ -48,24 +63,44 @@ def capabilities() -> Capabilities:
     system = os.uname()
     memories = list(_names(lib.bufpool_memory_name))
     traps = [name for name in _names(lib.bufpool_trap_name) if name != "auto"]
+    path = _usable_mount()
     return Capabilities(
         kernel=system.release,
         machine=system.machine,
         os_page_size=os.sysconf("SC_PAGE_SIZE"),
-        auto={memory: _auto(memory) for memory in memories},
-        entries=tuple(_try(memory, trap) for memory in memories for trap in traps),
+        auto={memory: _auto(memory, path) for memory in memories},
+        entries=tuple(_try(memory, trap, path) for memory in memories for trap in traps),
+        path=path,
     )
 
 
-def _try(memory: str, trap: str) -> Capability:
-    code = lib.bufpool_probe(memory.encode(), trap.encode(), ffi.NULL, 0)
-    return Capability(memory, trap, code == 0, "" if code == 0 else last_sentence())
+def _usable_mount() -> str | None:
+    """The first hugetlbfs mount that this user may write to, and one with noautofill before the others."""
+    mounts = [mount for mount in hugepages.read_mounts() if mount.writable]
+    mounts.sort(key=lambda mount: not mount.noautofill)
+    return mounts[0].path if mounts else None
 
 
-def _auto(memory: str) -> str | None:
+def _try(memory: str, trap: str, path: str | None) -> Capability:
+    mask = ffi.new("uint32_t *")
+    valid = lib.bufpool_cell(memory.encode(), trap.encode(), mask) == 0
+    if not valid:
+        return Capability(memory, trap, False, last_sentence(), valid=False)
+    users = tuple(text for bit, text in USERS.items() if mask[0] & bit)
+    if memory == "path" and path is None:
+        return Capability(memory, trap, False, "there is no hugetlbfs mount to write to: see bufpool mount", users=users)
+    code = lib.bufpool_probe(_tried(memory, path), trap.encode(), ffi.NULL, 0)
+    return Capability(memory, trap, code == 0, "" if code == 0 else last_sentence(), users=users)
+
+
+def _auto(memory: str, path: str | None) -> str | None:
     found = ffi.new("char[16]")
-    code = lib.bufpool_probe(memory.encode(), b"auto", found, 16)
+    code = lib.bufpool_probe(_tried(memory, path), b"auto", found, 16)
     return None if code else ffi.string(found).decode()
+
+
+def _tried(memory: str, path: str | None) -> bytes:
+    return os.fsencode(path) if memory == "path" and path is not None else memory.encode()
 
 
 def _names(function: Callable[[int], object]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +20,7 @@ from bufpool.arguments import (
     c_text,
     count_argument,
     integer_argument,
+    nodes_text,
     page_number,
     page_numbers,
 )
@@ -45,9 +47,13 @@ class Pool:
     """A pool of pages, each with a fixed number and address. All methods may be called from any thread.
 
     capacity      bytes, or text such as "1 GiB"; reserved, not committed; a multiple of page_size, at most 16 TiB
-    page_size     bytes or text, 4 KiB to 1 GiB, a whole number of granules
-    memory        "anon" (private to this process) or "shared" (a memfd)
-    trap          "auto": the first that works of "uffd", "guard", "mprotect"; "none": plain mmap, which does not trap
+    page_size     bytes or text, 4 KiB to 1 GiB, a whole number of granules; None: one granule
+    memory        "anon": private to this process. "thp": the same in transparent huge pages of 2 MiB. "shared": a memfd.
+                  "hugetlb": a memfd of huge pages that the system has set aside. Or a path on a hugetlbfs mount: a file,
+                  created with mode 0600, or opened again if it has exactly capacity bytes and holds no frames; or a
+                  directory, for an unnamed file. The file stays when the pool closes, without frames.
+    trap          "auto": the first that works of "noautofill", "uffd", "guard", "mprotect", of those that go with the
+                  memory; "none": plain mmap, which does not trap
     on_fault      "raise": a stray access through a view completes on a scratch page of bufpool.POISON bytes, and
                   StrayAccessError is raised in its thread at the next call of the library; "resume": the report goes to
                   stderr; "abort": so it does, and the process dies with a core dump that shows the access. Guarded
@@ -56,12 +62,19 @@ class Pool:
     log           a file that receives each report as one line of JSON
     lazy_zero     a page allocated without data gets its frame with the first write
     host_handler  install no signal handlers: the host program calls bufpool_handle_signal() from its own
+    granule       bytes or text; only "hugetlb" has a choice: a huge page size of this machine
+    numa          "interleave", "local", or a list of nodes, as "0,2-3" or [0, 2]: where frames come from
+    lock          frames are locked in memory as they come; the whole capacity counts against RLIMIT_MEMLOCK
+    dump          pages go into core dumps, as far as /proc/PID/coredump_filter lets them
+    reserve       hugetlb and paths: the kernel reserves a huge page for every page, at open and again after each free
+    discard       paths: drop what an existing file holds, as after a crash; without it such a file is refused
 
     What these have become can be read from attributes of the same names, and address, page_count and granule beside
     them; none can be set. A pool cannot be copied or pickled. In a forked child it is the parent's still: close() and
     the end of a with block do nothing there.
 
-    Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses), SystemCallError.
+    Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
+    SystemCallError.
     """
 
     handle: CData
@@ -79,27 +92,43 @@ class Pool:
         self,
         capacity: sizes.Size,
         *,
-        page_size: sizes.Size = 4096,
-        memory: str = "anon",
+        page_size: sizes.Size | None = 4096,
+        memory: str | os.PathLike[str] = "anon",
         trap: str = "auto",
         on_fault: str = "raise",
         name: str | None = None,
         log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
         lazy_zero: bool = False,
         host_handler: bool = False,
+        granule: sizes.Size | None = None,
+        numa: str | Iterable[int] | None = None,
+        lock: bool = False,
+        dump: bool = False,
+        reserve: bool = False,
+        discard: bool = False,
     ) -> None:
         self._refuse_second()
         texts = {
-            "memory": c_text(memory, "memory"),
+            "memory": c_path(memory, "memory") if isinstance(memory, os.PathLike) else c_text(memory, "memory"),
             "trap": c_text(trap, "trap"),
             "on_fault": c_text(on_fault, "on_fault"),
             "name": ffi.NULL if name is None else c_text(name, "name"),
             "log": ffi.NULL if log is None else c_path(log, "log"),
+            "numa": ffi.NULL if numa is None else c_text(nodes_text(numa), "numa"),
         }
-        flags = lib.BUFPOOL_LAZY_ZERO * bool(lazy_zero) | lib.BUFPOOL_HOST_HANDLER * bool(host_handler)
+        chosen = {
+            lib.BUFPOOL_LAZY_ZERO: lazy_zero,
+            lib.BUFPOOL_HOST_HANDLER: host_handler,
+            lib.BUFPOOL_LOCK: lock,
+            lib.BUFPOOL_DUMP: dump,
+            lib.BUFPOOL_RESERVE: reserve,
+            lib.BUFPOOL_DISCARD: discard,
+        }
+        flags = sum(flag for flag, wanted in chosen.items() if wanted)
         values = {
             "capacity": sizes.parse(capacity, "capacity", "from one page to 16 TiB"),
-            "page_size": sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB"),
+            "page_size": 0 if page_size is None else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB"),
+            "granule": 0 if granule is None else sizes.parse(granule, "granule", "a huge page size of this machine"),
         }
         config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})
         handle = ffi.new("bufpool_pool **")

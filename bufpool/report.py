@@ -29,7 +29,7 @@ class FaultReport:
     page: int
     page_size: int  # bytes
     offset: int  # bytes from the page's start
-    state: str  # of the page: "unallocated", "freed", "evicted", "closed"; "allocated" when raced
+    state: str  # of the page: "unallocated", "freed", "evicted", "closed"; "allocated" when raced or lost
     thread_id: int
     thread_name: str
     pid: int
@@ -41,6 +41,7 @@ class FaultReport:
     in_syscall: str | None = None  # the system call that made the access; None: made by the program
     raced: bool = False  # the page was allocated between the access and the report
     forked: bool = False  # made in a forked child of the process that has the pool
+    lost: bool = False  # the page is allocated, but its frame was taken past the pool: its file was truncated or punched
     _raw: bytes = attrs.field(repr=False, eq=False)
 
     @property
@@ -79,6 +80,7 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         python_stack=python_stack,
         raced=bool(fault.flags & lib.BUFPOOL_FAULT_RACED),
         forked=bool(fault.flags & lib.BUFPOOL_FAULT_FORKED),
+        lost=bool(fault.flags & lib.BUFPOOL_FAULT_LOST),
         raw=bytes(ffi.buffer(ffi.addressof(fault), FAULT_SIZE)),
     )
 

@@ -39,12 +39,16 @@ class PoolStats:
     reports_lost: int  # faults that were counted but could not be kept or written in full
     frames_kept: int  # frames of freed or evicted pages kept for the next allocation, now; those pages trap
     recycled: int  # times a granule was filled by such a frame, since open
+    huge_fills: int  # granules that were filled with one huge page, since open
+    small_fills: int  # granules of memory thp that were filled with small pages, since open
+    reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
     name: str
     memory: str
     trap: str
     on_fault: str
     backing: str  # what the frames really are
     trap_note: str  # for trap "auto": why the traps tried before it were not used; else empty
+    memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
 
 
 def from_native(kind: Callable[..., _Stats], statistics: CData, **given: Any) -> _Stats:

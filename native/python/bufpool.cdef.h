@@ -23,6 +23,10 @@ typedef struct bufpool_pool bufpool_pool;
 
 #define BUFPOOL_LAZY_ZERO 1
 #define BUFPOOL_HOST_HANDLER 2
+#define BUFPOOL_LOCK 4
+#define BUFPOOL_DUMP 8
+#define BUFPOOL_RESERVE 16
+#define BUFPOOL_DISCARD 32
 
 typedef struct bufpool_config {
     size_t size;
@@ -34,6 +38,8 @@ typedef struct bufpool_config {
     const char *name;
     const char *log;
     uint32_t flags;
+    uint64_t granule;
+    const char *numa;
 } bufpool_config;
 
 int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
@@ -47,6 +53,11 @@ int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t
 
 const char *bufpool_memory_name(size_t n);
 const char *bufpool_trap_name(size_t n);
+
+#define BUFPOOL_USERS_ONE 1
+#define BUFPOOL_USERS_ATTACHED 2
+#define BUFPOOL_USERS_ANYONE 4
+int bufpool_cell(const char *memory, const char *trap, uint32_t *users);
 
 typedef enum bufpool_state {
     BUFPOOL_STATE_UNALLOCATED = 0,
@@ -120,6 +131,10 @@ typedef struct bufpool_statistics {
     char on_fault[16];
     char backing[32];
     char trap_note[256];
+    uint64_t huge_fills;
+    uint64_t small_fills;
+    uint64_t reserve_lost;
+    char memory_note[256];
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
@@ -130,6 +145,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 
 #define BUFPOOL_FAULT_RACED 1
 #define BUFPOOL_FAULT_FORKED 2
+#define BUFPOOL_FAULT_LOST 4
 
 typedef struct bufpool_fault {
     size_t size;

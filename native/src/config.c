@@ -9,7 +9,8 @@
 #define MAX_CAPACITY (UINT64_C(16) << 40)
 #define MIN_PAGE UINT64_C(4096)
 #define MAX_PAGE (UINT64_C(1) << 30)
-#define ALL_FLAGS (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER)
+#define FILE_FLAGS (BUFPOOL_RESERVE | BUFPOOL_DISCARD)
+#define ALL_FLAGS (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | FILE_FLAGS)
 
 static const char *const policies[] = {[BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume"};
 
@@ -45,12 +46,14 @@ static int check_sizes(const struct bp_config *config)
         return bp_error(BUFPOOL_EARGUMENT, "page_size is %llu bytes: it has to be from %llu to %llu", page_size,
                         (unsigned long long)MIN_PAGE, (unsigned long long)MAX_PAGE);
     }
-    if (page_size % BP_GRANULE != 0) {
-        unsigned long long below = page_size / BP_GRANULE * BP_GRANULE;
+    unsigned long long granule = config->granule;
+    if (page_size % granule != 0) {
+        unsigned long long below = page_size / granule * granule;
         return bp_error(BUFPOOL_EARGUMENT,
-                        "page_size is %llu bytes: it has to be a whole number of granules of %d bytes; the nearest are "
-                        "%llu and %llu",
-                        page_size, BP_GRANULE, below, below + BP_GRANULE);
+                        "page_size is %llu bytes: it has to be a whole number of granules, which have %llu bytes in memory "
+                        "\"%s\"; the nearest are %llu and %llu",
+                        page_size, granule, config->path != NULL ? config->path : config->memory->name,
+                        below == 0 ? granule : below, (below == 0 ? granule : below) + granule);
     }
     if (capacity == 0 || capacity > MAX_CAPACITY) {
         return bp_error(BUFPOOL_EARGUMENT, "capacity is %llu bytes: it has to be from one page (%llu) to %llu (16 TiB)",
@@ -77,6 +80,16 @@ static int check_name(const char *name)
     return 0;
 }
 
+/* What the sizes are measured by; needs the system for huge pages. */
+static int check_granule(struct bp_config *config, uint64_t asked)
+{
+    int code = bp_memory_granule(config->memory, config->path, asked, &config->granule);
+    if (code == 0 && config->page_size == 0) {
+        config->page_size = config->granule;
+    }
+    return code == 0 ? check_sizes(config) : code;
+}
+
 int bp_config_check(const bufpool_config *given, struct bp_config *config)
 {
     if (given == NULL) {
@@ -98,12 +111,13 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         }
     }
     memcpy(&known, given, given->size < sizeof known ? given->size : sizeof known);
-    *config =
-        (struct bp_config){known.capacity, known.page_size, NULL, NULL, BP_ABORT, known.name, known.log, known.flags};
-    int code = check_sizes(config);
-    if (code < 0) {
-        return code;
-    }
+    *config = (struct bp_config){.capacity = known.capacity,
+                                 .page_size = known.page_size,
+                                 .name = known.name,
+                                 .log = known.log,
+                                 .flags = known.flags,
+                                 .numa_text = known.numa};
+    int code = 0;
     const char *memory = known.memory == NULL ? "anon" : known.memory;
     const char *trap = known.trap == NULL ? "auto" : known.trap;
     const char *on_fault = known.on_fault == NULL ? "abort" : known.on_fault;
@@ -111,6 +125,11 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     if (config->memory == NULL) {
         return unknown("memory", memory, bufpool_memory_name, NULL);
     }
+    if (config->memory->path && strchr(memory, '/') == NULL) {
+        return bp_error(BUFPOOL_EUNSUPPORTED, "memory is \"path\", which stands for any: pass one on a hugetlbfs mount, "
+                                              "with a slash in it");
+    }
+    config->path = config->memory->path ? memory : NULL;
     config->trap = bp_trap_find(trap);
     if (config->trap == NULL && strcmp(trap, "auto") != 0) {
         return unknown("trap", trap, bufpool_trap_name, "auto");
@@ -125,8 +144,20 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     config->policy = (enum bp_policy)policy;
     if (config->flags & ~ALL_FLAGS) {
         return bp_error(BUFPOOL_EARGUMENT,
-                        "flags is 0x%x: only BUFPOOL_LAZY_ZERO (1) and BUFPOOL_HOST_HANDLER (2) are known",
-                        config->flags);
+                        "flags is 0x%x: only those up to BUFPOOL_DISCARD (0x%x in all) are known", config->flags,
+                        ALL_FLAGS);
     }
-    return known.name == NULL ? 0 : check_name(known.name);
+    if (config->flags & FILE_FLAGS && !config->memory->hugetlb) {
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "flags has BUFPOOL_RESERVE or BUFPOOL_DISCARD (0x%x), which go with memory \"hugetlb\" or a path, "
+                        "and memory is \"%s\"",
+                        config->flags & FILE_FLAGS, memory);
+    }
+    if (known.name != NULL) {
+        code = check_name(known.name);
+    }
+    if (code == 0) {
+        code = bp_numa_parse(known.numa, &config->numa);
+    }
+    return code == 0 ? check_granule(config, known.granule) : code;
 }

@@ -20,7 +20,11 @@ bufpool_state bp_state_seen(uint8_t state)
  * faulted upon for reasons that are not ours: the host protected it, or closed it to everybody (pkeys). */
 static bool fault_of_trap(const bufpool_pool *pool, int signo)
 {
-    return pool->space.trap == &bp_trap_uffd ? signo == SIGBUS : signo == SIGSEGV;
+    const struct bp_trap *trap = pool->space.trap;
+    if (signo == SIGBUS) { /* of a file also for any trap: it was truncated past us */
+        return trap == &bp_trap_uffd || trap == &bp_trap_noautofill || pool->space.memory->path;
+    }
+    return trap == &bp_trap_guard || trap == &bp_trap_mprotect;
 }
 
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
@@ -45,5 +49,5 @@ void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access acc
         return;
     }
     finding->ours = fault_of_trap(pool, signo);
-    finding->flags |= BUFPOOL_FAULT_RACED;
+    finding->flags |= finding->ours && bp_space_truncated(&pool->space) ? BUFPOOL_FAULT_LOST : BUFPOOL_FAULT_RACED;
 }

@@ -71,7 +71,7 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     fault->state = finding->state;
     prctl(PR_GET_NAME, fault->thread_name);
     memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
-    strncpy(fault->memory, pool->space.memory->name, sizeof fault->memory - 1);
+    memcpy(fault->memory, pool->memory, sizeof fault->memory);
     strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
 }
 
@@ -159,7 +159,7 @@ static void remember_access(const struct event *event)
 
 static bool divert(struct event *event)
 {
-    return event->fault.access != BUFPOOL_EXECUTE &&
+    return event->fault.access != BUFPOOL_EXECUTE && !(event->fault.flags & BUFPOOL_FAULT_LOST) &&
            bp_scratch_divert(event->pool, event->fault.page, (uintptr_t)event->fault.address);
 }
 
@@ -286,8 +286,13 @@ static bool answer(struct event *event)
     if (is_repeat(event)) {
         /* An allocated page that faults on and on is no hole: the host protects it. */
         if (event->fault.state == BUFPOOL_STATE_ALLOCATED && ++bp_thread.restarts > MAX_RESTARTS) {
-            leave(event);
-            return false;
+            if (event->signo == SIGSEGV) {
+                leave(event);
+                return false;
+            }
+            event->fault.flags = (event->fault.flags & ~BUFPOOL_FAULT_RACED) | BUFPOOL_FAULT_LOST;
+            apply_policy(event); /* its frame was taken away past us: nothing to run it on */
+            return true;
         }
         if (divert(event)) {
             atomic_fetch_add(&event->pool->repeats, 1);

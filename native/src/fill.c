@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* data was not readable. If that is because it lies in a hole of a pool, touch it: under "abort" that is a fault like
  * any other, with this frame in its stack; else the call ends with the fault. */
@@ -33,6 +34,18 @@ static int unreadable(const bufpool_pool *pool, const void *data, size_t size)
                     size, pool->name);
 }
 
+/* The last, short part of data in a whole huge granule, in a mapping of its own. */
+static int map_tail(size_t granule, const char *data, size_t size, void **tail)
+{
+    *tail = NULL;
+    int code = bp_kernel_mmap(NULL, granule, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, tail);
+    if (code < 0) {
+        return code;
+    }
+    bp_kernel_madvise(*tail, granule, MADV_HUGEPAGE);
+    return bp_probe_copy(*tail, data, size) ? 0 : -EFAULT;
+}
+
 /* Fills one run of neighbouring pages, which hold source bytes from at on. *done: bytes, from the front. */
 static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp_source *source, size_t at,
                 size_t *done)
@@ -44,25 +57,29 @@ static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp
         return bp_space_populate(&pool->space, address, length, data, done);
     }
     /* One short page: whole granules of data, the tail, zeros. */
-    size_t whole = source->size / BP_GRANULE * BP_GRANULE;
+    size_t granule = pool->space.granule;
+    size_t whole = source->size / granule * granule;
+    size_t part = source->size - whole;
+    void *tail = (void *)source->tail;
+    int code = part > 0 && granule > BP_GRANULE ? map_tail(granule, source->data + whole, part, &tail) : 0;
     const struct {
         const char *data;
         size_t length;
     } parts[] = {{source->data, whole},
-                 {source->tail, source->size > whole ? BP_GRANULE : 0},
-                 {NULL, length - whole - (source->size > whole ? BP_GRANULE : 0)}};
+                 {tail, part > 0 ? granule : 0},
+                 {NULL, length - whole - (part > 0 ? granule : 0)}};
     *done = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3 && code >= 0; i++) {
         size_t filled = 0;
-        int code = parts[i].length == 0
-                       ? 0
-                       : bp_space_populate(&pool->space, address + *done, parts[i].length, parts[i].data, &filled);
+        code = parts[i].length == 0
+                   ? 0
+                   : bp_space_populate(&pool->space, address + *done, parts[i].length, parts[i].data, &filled);
         *done += filled;
-        if (code < 0) {
-            return code;
-        }
     }
-    return 0;
+    if (tail != NULL && tail != source->tail) {
+        bp_kernel_munmap(tail, granule);
+    }
+    return code < 0 ? code : 0;
 }
 
 /* A short page's last granule has to be a whole one for the kernel. */
@@ -71,7 +88,7 @@ int bp_fill_source(const bufpool_pool *pool, struct bp_source *source, const voi
     source->data = size == 0 ? NULL : data;
     source->size = size;
     size_t part = size % BP_GRANULE;
-    if (size < pool->page_size && part > 0) {
+    if (size < pool->page_size && part > 0 && pool->space.granule == BP_GRANULE) {
         if (!bp_probe_copy(source->tail, (const char *)data + size - part, part)) {
             return unreadable(pool, data, size);
         }
@@ -143,6 +160,10 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
     }
     if (atomic_load(&pool->closed)) { /* meanwhile: a stray access may have been diverted just there */
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+    }
+    if (code == -ESTALE) {
+        return bp_error(code, "the file of pool \"%s\" is shorter than the pool, %llu bytes: another process truncated it",
+                        pool->name, (unsigned long long)pool->capacity);
     }
     if (code == -ENOMEM) {
         return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s",

@@ -14,7 +14,7 @@
 struct bp_source {
     const char *data;      /* NULL: zeros */
     size_t size;           /* bytes at data; less than the pages for a short single page only */
-    char tail[BP_GRANULE]; /* the last granule of a short page */
+    char tail[BP_GRANULE]; /* the last granule of a short page, where granules are small */
 };
 
 /* Readies one page's content, before anything is claimed. Errors: as bp_fill_error() for data that is not readable. */

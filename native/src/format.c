@@ -63,6 +63,8 @@ static void put_headline(struct bp_text *text, const bufpool_fault *fault)
         bp_text_put(text, "a page of the parent's pool");
     } else if (fault->state == BUFPOOL_STATE_CLOSED) {
         bp_text_put(text, "a page of a closed pool");
+    } else if (fault->flags & BUFPOOL_FAULT_LOST) {
+        bp_text_put(text, "an allocated page whose frame is gone");
     } else {
         put_article(text, fault->state);
         bp_text_put(text, " page");
@@ -114,7 +116,11 @@ static void put_pool(struct bp_text *text, const bufpool_fault *fault)
     bp_text_put(text, " pages of ");
     bp_text_bytes(text, fault->page_size);
     bp_text_put(text, ", memory ");
-    bp_text_put(text, fault->memory);
+    if (strchr(fault->memory, '/') != NULL) {
+        bp_text_json(text, fault->memory);
+    } else {
+        bp_text_put(text, fault->memory);
+    }
     bp_text_put(text, ", trap ");
     bp_text_put(text, fault->trap);
     bp_text_put(text, "\n");
@@ -127,6 +133,10 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
     }
     if (fault->flags & BUFPOOL_FAULT_RACED && fault->access != BUFPOOL_EXECUTE) {
         bp_text_put(text, "  note: the page was not accessible when it was touched; it has been allocated since\n");
+    }
+    if (fault->flags & BUFPOOL_FAULT_LOST) {
+        bp_text_put(text, "  note: the program was right to touch the page; its frame was taken past the pool, as by a process "
+                          "that truncated or punched the file\n");
     }
     if (fault->flags & BUFPOOL_FAULT_FORKED) {
         bp_text_put(text,
@@ -227,6 +237,8 @@ size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_RACED ? "true" : "false");
     put_key(&text, "forked");
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_FORKED ? "true" : "false");
+    put_key(&text, "lost");
+    bp_text_put(&text, fault->flags & BUFPOOL_FAULT_LOST ? "true" : "false");
     put_key(&text, "native_stack");
     bp_text_put(&text, "[");
     find_frames(fault, &frames);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -55,7 +56,7 @@ static int result(long value)
 
 /* Moves a descriptor that will be kept away from 0, 1 and 2. A host that closed these would else have it there, and every
  * message to stderr, our own reports too, would be written into a pool's pages or into its log. */
-static int keep_clear(int fd)
+int bp_kernel_keep_clear(int fd)
 {
     if (fd < 0 || fd > STDERR_FILENO) {
         return fd;
@@ -65,14 +66,19 @@ static int keep_clear(int fd)
     return moved;
 }
 
-int bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address)
+int bp_kernel_mmap_file(void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address)
 {
-    void *place = mmap(hint, length, protection, flags, fd, 0);
+    void *place = mmap(hint, length, protection, flags, fd, (off_t)offset);
     if (place == MAP_FAILED) {
         return -errno;
     }
     *address = place;
     return 0;
+}
+
+int bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address)
+{
+    return bp_kernel_mmap_file(hint, length, protection, flags, fd, 0, address);
 }
 
 int bp_kernel_munmap(void *address, size_t length)
@@ -141,13 +147,17 @@ int bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *
     return 0;
 }
 
-int bp_kernel_memfd(const char *name, uint64_t length)
+int bp_kernel_memfd(const char *name, uint64_t length, uint64_t granule)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && length > limit.rlim_cur) {
         return -EFBIG; /* ftruncate would say so by SIGXFSZ, which ends the process */
     }
-    int fd = keep_clear(result(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    if (granule > 0) {
+        flags |= MFD_HUGETLB | (unsigned)__builtin_ctzll(granule) << MFD_HUGE_SHIFT;
+    }
+    int fd = bp_kernel_keep_clear(result(memfd_create(name, flags)));
     if (fd < 0) {
         return fd;
     }
@@ -211,7 +221,7 @@ int bp_kernel_uffd_open(void)
             fd = refused; /* not the device, whatever its name */
         }
     }
-    fd = keep_clear(fd);
+    fd = bp_kernel_keep_clear(fd);
     if (fd < 0) {
         return fd;
     }
@@ -246,15 +256,17 @@ int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done)
     return code;
 }
 
-int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length)
+int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done)
 {
     struct move_request move = {.to = to, .from = from, .length = length, .mode = BP_DONTWAKE};
-    return result(ioctl(uffd, BP_UFFDIO_MOVE, &move));
+    int code = result(ioctl(uffd, BP_UFFDIO_MOVE, &move));
+    *done = move.moved > 0 ? (size_t)move.moved : 0;
+    return code;
 }
 
 int bp_kernel_open_log(const char *path)
 {
-    return keep_clear(
+    return bp_kernel_keep_clear(
         result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600)));
 }
 

@@ -24,6 +24,9 @@ struct bp_range {
 
 /* mmap; *address receives the place. */
 int bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address);
+
+/* The same over a file, from an offset on. */
+int bp_kernel_mmap_file(void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address);
 int bp_kernel_munmap(void *address, size_t length);
 int bp_kernel_mprotect(void *address, size_t length, int protection);
 int bp_kernel_mremap(void *from, size_t length, void *to);
@@ -36,10 +39,14 @@ int bp_kernel_discard(void *address, size_t length);
  * dropped whole; -ENOSYS where this kernel, or a seccomp filter, does not allow it. */
 int bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *done);
 
-int bp_kernel_memfd(const char *name, uint64_t length);
+/* A memfd of a fixed length. granule 0: of OS pages; else of huge pages of that size. */
+int bp_kernel_memfd(const char *name, uint64_t length, uint64_t granule);
 int bp_kernel_punch(int fd, uint64_t offset, uint64_t length);
 int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset);
 int bp_kernel_close(int fd);
+
+/* Moves a descriptor that will be kept away from 0, 1 and 2; passes an error on. */
+int bp_kernel_keep_clear(int fd);
 
 /* A user-mode-only userfaultfd with the SIGBUS feature, tried by system call, then by /dev/userfaultfd. */
 int bp_kernel_uffd_open(void);
@@ -49,8 +56,48 @@ int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length);
 int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
 int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done);
 
-/* UFFDIO_MOVE of one granule's frame (Linux 6.8). */
-int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length);
+/* UFFDIO_MOVE of frames (Linux 6.8). *done receives the bytes moved, also on an error. */
+int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done);
+
+/* ---- kernel_huge.c ---- */
+
+/* Gives a hole of a file frames of zeros; what has a frame stays as it is. */
+int bp_kernel_fallocate(int fd, uint64_t offset, uint64_t length);
+
+/* The length of an open file, and the bytes of it that have frames. */
+int bp_kernel_file_size(int fd, uint64_t *length, uint64_t *frames);
+
+/* The page size of the hugetlbfs that path (or, path NULL, fd) lies on; -EXDEV if it lies on something else. */
+int bp_kernel_hugetlbfs(const char *path, int fd, uint64_t *page_size);
+
+/* Opens the file behind a pool: creates it (mode 0600, *created set), or opens one that exists, never through a symbolic
+ * link as the last component; a directory gives an unnamed file. */
+int bp_kernel_open_pool_file(const char *path, int *created);
+int bp_kernel_truncate(int fd, uint64_t length);
+int bp_kernel_unlink(const char *path);
+
+/* flock, exclusive; -EWOULDBLOCK if another description has it. */
+int bp_kernel_flock(int fd);
+int bp_kernel_unlock(int fd);
+
+/* Locks frames in memory as they come (mlock2 with MLOCK_ONFAULT, Linux 4.4). */
+int bp_kernel_lock(void *address, size_t length);
+
+/* mbind and get_mempolicy, of a bitmap of BP_NODES nodes. address NULL: the nodes that this thread may use. */
+#define BP_NODES 1024
+#define BP_NODE_WORDS (BP_NODES / 64)
+int bp_kernel_mbind(void *address, size_t length, int mode, const uint64_t nodes[BP_NODE_WORDS]);
+int bp_kernel_get_mempolicy(const void *address, int *mode, uint64_t nodes[BP_NODE_WORDS]);
+
+/* Can the kernel read at this address? 1, or 0. Raises no signal and leaves nothing changed, but that an untrapped hole
+ * is filled. */
+int bp_kernel_readable(const void *address);
+
+/* For bp_kernel_is_huge(): a descriptor of /proc/self/pagemap. */
+int bp_kernel_open_pagemap(void);
+
+/* Is the frame at address a huge page (PAGEMAP_SCAN, Linux 6.7)? 1, 0, or -errno. */
+int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length);
 
 /* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600; a FIFO without a reader is -ENXIO, not a wait. */
 int bp_kernel_open_log(const char *path);

@@ -180,18 +180,34 @@ static int take_descriptor(bufpool_pool **taken)
     return 0;
 }
 
+static int try_trap(bufpool_pool *pool, const struct bp_wish *wish, const struct bp_trap *trap, bool *final)
+{
+    int code = bp_space_reserve(&pool->space, wish, trap);
+    *final = code < 0;
+    return code < 0 ? code : bp_space_arm(&pool->space, wish);
+}
+
 /* Tries the mechanisms in order; only one that is not supported leads to the next, a lack of resources ends it. */
 static int open_space(bufpool_pool *pool, const struct bp_config *config)
 {
-    bool lazy = (config->flags & BUFPOOL_LAZY_ZERO) != 0;
+    struct bp_wish wish = {config->memory, config->path, config->capacity,  config->granule,
+                           config->flags,  config->numa, config->numa_text, pool->name};
+    bool final;
     if (config->trap != NULL) {
-        return bp_space_open(&pool->space, config->memory, config->trap, config->capacity, lazy, pool->name);
+        const char *reason = bp_cell(config->memory, config->trap, NULL);
+        return reason == NULL ? try_trap(pool, &wish, config->trap, &final)
+                              : bp_error(BUFPOOL_EUNSUPPORTED, "memory \"%s\" does not go with trap %s: %s",
+                                         config->path != NULL ? config->path : config->memory->name, config->trap->name,
+                                         reason);
     }
     size_t length = 0;
     for (size_t n = 0; bp_trap_candidate(n) != NULL; n++) {
         const struct bp_trap *trap = bp_trap_candidate(n);
-        int code = bp_space_open(&pool->space, config->memory, trap, config->capacity, lazy, pool->name);
-        if (code != BUFPOOL_EUNSUPPORTED) {
+        if (bp_cell(config->memory, trap, NULL) != NULL) {
+            continue;
+        }
+        int code = try_trap(pool, &wish, trap, &final);
+        if (code != BUFPOOL_EUNSUPPORTED || final) {
             return code;
         }
         if (length < sizeof pool->trap_note) {
@@ -199,7 +215,8 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
                                        length > 0 ? "; " : "", trap->name, bp_error_text());
         }
     }
-    return bp_error(BUFPOOL_EUNSUPPORTED, "no trap works for memory \"%s\": %s", config->memory->name, pool->trap_note);
+    return bp_error(BUFPOOL_EUNSUPPORTED, "no trap works for memory \"%s\": %s",
+                    config->path != NULL ? config->path : config->memory->name, pool->trap_note);
 }
 
 static int open_log(bufpool_pool *pool, const char *path)
@@ -274,6 +291,7 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     pool->page_size = config->page_size;
     pool->capacity = config->capacity;
     pool->policy = config->policy;
+    snprintf(pool->memory, sizeof pool->memory, "%s", config->path != NULL ? config->path : config->memory->name);
     pool->process = bp_process();
     if (config->name != NULL) {
         snprintf(pool->name, sizeof pool->name, "%s", config->name);
@@ -366,16 +384,30 @@ int bufpool_release(bufpool_pool *pool)
     return kept ? 0 : bp_error(BUFPOOL_EARGUMENT, "nobody keeps this pool: a release has to follow a keep");
 }
 
-int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size)
+/* A small pool: two granules, so that a range of them is tried too; of huge pages one, which may be all there is. */
+static int open_probe(const char *memory, const char *trap, bufpool_pool **pool)
 {
     bufpool_config config = BUFPOOL_CONFIG_INIT;
+    const struct bp_memory *found = memory == NULL ? NULL : bp_memory_find(memory);
     config.capacity = 2 * BP_GRANULE;
+    config.page_size = 0;
     config.memory = memory;
     config.trap = trap;
     config.name = "probe";
     config.flags = BUFPOOL_HOST_HANDLER; /* nothing strays here, so leave the host's signals alone */
+    if (found != NULL && (found->hugetlb || found->thp) && (!found->path || strchr(memory, '/') != NULL)) {
+        int code = bp_memory_granule(found, memory, 0, &config.capacity);
+        if (code < 0) {
+            return code;
+        }
+    }
+    return bufpool_open(&config, pool);
+}
+
+int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size)
+{
     bufpool_pool *pool;
-    int code = bufpool_open(&config, &pool);
+    int code = open_probe(memory, trap, &pool);
     if (code < 0) {
         return code;
     }
@@ -387,12 +419,16 @@ int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t
     if (trap_found != NULL && size > 0) {
         snprintf(trap_found, size, "%s", pool->space.trap->name);
     }
+    bool created = pool->space.created;
     if (bufpool_close(pool) == 0) {
         registry_lock();
         if (pool->closed_at != 0) { /* not retired already: nobody else had its address, so it need not rest */
             retire(pool);
         }
         registry_unlock();
+    }
+    if (created) {
+        bp_kernel_unlink(memory); /* a directory stays */
     }
     return code;
 }

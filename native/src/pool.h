@@ -46,6 +46,7 @@ struct bufpool_pool {
     int log;            /* descriptor, or -1 */
     uint64_t log_id[2]; /* its file, see bp_kernel_identify() */
     char name[64];
+    char memory[64]; /* its name, or the path, cut */
     char trap_note[256];
     struct bp_space space;
     struct bp_pages pages;

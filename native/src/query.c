@@ -121,13 +121,17 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .reports_lost = atomic_load(&pool->reports_lost),
         .frames_kept = closed ? 0 : bp_stash_count(&pool->space.stash),
         .recycled = atomic_load(&pool->space.stash.recycled),
+        .huge_fills = atomic_load(&pool->space.huge_fills),
+        .small_fills = atomic_load(&pool->space.small_fills),
+        .reserve_lost = atomic_load(&pool->space.reserve_lost),
     };
     memcpy(full.name, pool->name, sizeof full.name);
-    snprintf(full.memory, sizeof full.memory, "%s", pool->space.memory->name);
+    memcpy(full.memory, pool->memory, sizeof full.memory);
     snprintf(full.trap, sizeof full.trap, "%s", pool->space.trap->name);
     snprintf(full.on_fault, sizeof full.on_fault, "%s", bp_policy_name(pool->policy));
     snprintf(full.backing, sizeof full.backing, "%s", bp_space_backing(&pool->space));
     memcpy(full.trap_note, pool->trap_note, sizeof full.trap_note);
+    memcpy(full.memory_note, pool->space.note, sizeof full.memory_note);
     bp_pool_leave(visited);
     size_t size = statistics->size < sizeof full ? statistics->size : sizeof full;
     memcpy(statistics, &full, size);

@@ -1,6 +1,7 @@
 /* scratch.c: diverting stray accesses and re-arming, see scratch.h. */
 #include "scratch.h"
 
+#include "fillers.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -53,9 +54,7 @@ static bool rearm(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t pag
     } else {
         uint8_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
-            struct bp_range range = {bp_page_address(pool, page), pool->page_size};
-            size_t zapped;
-            done = bp_space_zap(&pool->space, &range, 1, &zapped) == 0;
+            done = bp_space_restore(&pool->space, bp_page_address(pool, page), pool->page_size) == 0;
             state &= (uint8_t)~(done ? BP_SCRATCH : 0u);
             if (bp_state_is_free(state)) {
                 bp_pages_mark_free(&pool->pages, page);
@@ -200,9 +199,7 @@ static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
 /* The page is BUSY with us, over `state`: fills one granule and settles the page. */
 static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, uint8_t state, uintptr_t granule)
 {
-    size_t done;
-    int code = bp_space_populate(&pool->space, granule, pool->space.granule, bp_fill_poison, &done);
-    bool shown = code == 0;
+    bool shown = bp_space_divert(&pool->space, granule) == 0;
     if (shown && slot != NULL) {
         bp_pages_mark_withheld(&pool->pages, page);
         fill_slot(pool, slot, page, false);
@@ -215,10 +212,10 @@ static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page
 
 bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
 {
-    uintptr_t granule = address & ~(uintptr_t)(BP_GRANULE - 1);
     if (!has_frames(pool)) {
-        return divert_pasted(pool, granule);
+        return divert_pasted(pool, address & ~(uintptr_t)(BP_GRANULE - 1));
     }
+    uintptr_t granule = address & ~(uintptr_t)(pool->space.granule - 1);
     /* Waits for whoever has the page BUSY, about a second at most: it may be the very call that was interrupted. */
     for (int patience = 0; patience < 10000; patience++) {
         uint8_t state = bp_pages_load(&pool->pages, page);
@@ -229,7 +226,7 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
             bp_kernel_sleep_ns(100000);
             continue;
         }
-        if (state & BP_SCRATCH && pool->page_size == BP_GRANULE) {
+        if (state & BP_SCRATCH && pool->page_size == pool->space.granule) {
             return true; /* another thread's stray access, a moment ago */
         }
         struct bp_scratch_slot *slot = NULL;

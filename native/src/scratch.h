@@ -1,7 +1,7 @@
 /*
  * scratch.h: how a stray access of a pool with on_fault "resume" or "raise" gets to its end.
  *
- * The granule it fell on is filled with the pattern BUFPOOL_POISON and so becomes accessible; when the instruction is
+ * The granule it fell on shows the pattern BUFPOOL_POISON and so becomes accessible; when the instruction is
  * run again it meets the pattern, never data of the pool. The page's state carries BP_SCRATCH meanwhile, set and
  * cleared by compare-and-swap, so no allocator hands the number out and nothing of a live page is ever replaced. To
  * re-arm is to zap the page and clear the flag. On a closed pool, and in a forked child, where there is no frame source

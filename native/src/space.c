@@ -2,81 +2,18 @@
 #include "space.h"
 
 #include "error.h"
+#include "fillers.h"
+#include "source.h"
 
 #include <bufpool/bufpool.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 /* Large enough that a pool has few mappings, small enough that guarding one takes well below a millisecond. */
 #define CHUNK ((uint64_t)64 << 20)
-
-static const struct bp_memory memories[] = {
-    {"anon", false, false},
-    {"shared", true, true},
-};
-
-/* "anon" over a mechanism that fills behind a closed mapping. */
-static const struct bp_memory anon_from_file = {"anon", true, false};
-
-static const struct bp_trap *const traps[] = {&bp_trap_uffd, &bp_trap_guard, &bp_trap_mprotect, &bp_trap_none};
-
-const struct bp_memory *bp_memory_find(const char *name)
-{
-    for (size_t i = 0; i < sizeof memories / sizeof *memories; i++) {
-        if (strcmp(memories[i].name, name) == 0) {
-            return &memories[i];
-        }
-    }
-    return NULL;
-}
-
-const struct bp_trap *bp_trap_find(const char *name)
-{
-    for (size_t i = 0; i < sizeof traps / sizeof *traps; i++) {
-        if (strcmp(traps[i]->name, name) == 0) {
-            return traps[i];
-        }
-    }
-    return NULL;
-}
-
-const struct bp_trap *bp_trap_candidate(size_t n)
-{
-    return n < sizeof traps / sizeof *traps && traps[n]->traps ? traps[n] : NULL;
-}
-
-const char *bufpool_memory_name(size_t n)
-{
-    return n < sizeof memories / sizeof *memories ? memories[n].name : NULL;
-}
-
-const char *bufpool_trap_name(size_t n)
-{
-    return n < sizeof traps / sizeof *traps ? traps[n]->name : NULL;
-}
-
-const void *bp_fill_zeros;
-const void *bp_fill_poison;
-
-int bp_fill_prepare(void)
-{
-    static char poison[BP_GRANULE] __attribute__((aligned(BP_GRANULE)));
-    if (bp_fill_zeros == NULL) {
-        /* Never written, so all of it is the kernel's one page of zeros. */
-        void *zeros;
-        int code =
-            bp_kernel_mmap(NULL, BP_FILL_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &zeros);
-        if (code < 0) {
-            return bp_error(code, "cannot map %zu bytes for a source of zeros: %s", BP_FILL_SIZE, strerror(-code));
-        }
-        memset(poison, BUFPOOL_POISON, sizeof poison);
-        bp_fill_poison = poison;
-        bp_fill_zeros = zeros;
-    }
-    return 0;
-}
 
 /* arm64 kernels may be built for pages of 16 or 64 KiB. */
 static int check_os_page(void)
@@ -89,35 +26,141 @@ static int check_os_page(void)
     return 0;
 }
 
-static int reserve(struct bp_space *space, const char *name)
+/* What every mapping of the pool's memory has. On an error *step says what was refused. Async-signal-safe. */
+enum step { TO_MAP, TO_KEEP_FROM_FORKS, TO_LOCK, TO_BIND };
+
+static int dress(const struct bp_space *space, void *address, size_t length, enum step *step)
 {
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (space->memory->file) {
-        space->fd = bp_kernel_memfd(name, space->capacity);
-        if (space->fd < 0) {
-            return bp_error(space->fd, "cannot create a memfd of %llu bytes for pool \"%s\": %s%s",
-                            (unsigned long long)space->capacity, name, strerror(-space->fd),
-                            space->fd == -EFBIG ? " (see RLIMIT_FSIZE, ulimit -f)" : "");
-        }
-        flags = MAP_SHARED | MAP_NORESERVE;
+    if (!(space->flags & BUFPOOL_DUMP)) { /* a core dump would walk, and on a file even fill, every hole */
+        bp_kernel_madvise(address, length, MADV_DONTDUMP);
     }
-    void *base;
+    bp_kernel_madvise(address, length, MADV_UNMERGEABLE);
+    if (space->memory->thp) {
+        bp_kernel_madvise(address, length, MADV_HUGEPAGE); /* without a trap, pages are huge by fault */
+    }
+    *step = TO_KEEP_FROM_FORKS;
+    int code = bp_kernel_madvise(address, length, MADV_DONTFORK); /* a child's copy would not be armed */
+    if (code == 0 && space->flags & BUFPOOL_LOCK) {
+        *step = TO_LOCK;
+        code = bp_kernel_lock(address, length);
+    }
+    if (code == 0) {
+        *step = TO_BIND;
+        code = bp_numa_apply(&space->numa, address, length);
+    }
+    return code;
+}
+
+static int map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place, enum step *step)
+{
+    int flags = (space->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS) | MAP_NORESERVE;
+    uint64_t offset = address == 0 || space->fd < 0 ? 0 : address - space->base;
+    void *mapped;
+    *step = TO_MAP;
     /* Inaccessible at first: mlockall(MCL_FUTURE) would fill a writable mapping before it is armed, and
      * vm.overcommit_memory=2 would refuse it. */
-    int code = bp_kernel_mmap(NULL, space->capacity, PROT_NONE, flags, space->fd, &base);
-    if (code < 0) {
-        return bp_error(code, "cannot reserve %llu bytes of addresses for pool \"%s\": %s (see RLIMIT_AS, ulimit -v)",
-                        (unsigned long long)space->capacity, name, strerror(-code));
+    int code = bp_kernel_mmap_file((void *)address, length, PROT_NONE, flags | (address != 0 ? MAP_FIXED : 0), space->fd,
+                                   offset, &mapped);
+    if (code == 0) {
+        *place = (uintptr_t)mapped;
+        code = dress(space, mapped, length, step);
     }
-    space->base = (uintptr_t)base;
-    /* A core dump would walk, and on a file even fill, every hole. A forked child's copy would not be armed. */
-    bp_kernel_madvise(base, space->capacity, MADV_DONTDUMP);
-    bp_kernel_madvise(base, space->capacity, MADV_UNMERGEABLE);
-    code = bp_kernel_madvise(base, space->capacity, MADV_DONTFORK);
-    if (code < 0) {
+    return code;
+}
+
+int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place)
+{
+    enum step step;
+    return map(space, address, length, place, &step);
+}
+
+static int map_error(const struct bp_space *space, int code, enum step step, const char *name)
+{
+    unsigned long long capacity = space->capacity;
+    switch (step) {
+    case TO_KEEP_FROM_FORKS:
         return bp_error(code, "cannot keep pool \"%s\" out of forked children: %s", name, strerror(-code));
+    case TO_LOCK:
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "cannot lock %llu bytes in memory: %s; the whole capacity counts against RLIMIT_MEMLOCK: raise it "
+                        "(ulimit -l), or give the process CAP_IPC_LOCK",
+                        capacity, strerror(-code));
+    case TO_BIND:
+        return bp_numa_error(code);
+    default:
+        return bp_error(code, "cannot reserve %llu bytes of addresses for pool \"%s\": %s (see RLIMIT_AS, ulimit -v)",
+                        capacity, name, strerror(-code));
     }
-    return 0;
+}
+
+/* Maps the whole space; huge granules begin at a multiple of their size, as the kernel sees to for hugetlbfs. */
+static int map_all(struct bp_space *space, const char *name)
+{
+    size_t extra = space->memory->thp ? space->granule : 0;
+    void *room = NULL;
+    int code = extra == 0 ? 0
+                          : bp_kernel_mmap(NULL, space->capacity + extra, PROT_NONE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &room);
+    uintptr_t from = (uintptr_t)room;
+    uintptr_t place = extra == 0 ? 0 : (from + extra - 1) & ~(uintptr_t)(extra - 1);
+    if (code == 0 && extra > 0) {
+        if (place > from) {
+            bp_kernel_munmap(room, place - from);
+        }
+        if (from + extra > place) {
+            bp_kernel_munmap((void *)(place + space->capacity), from + extra - place);
+        }
+        space->base = place;
+    }
+    enum step step = TO_MAP;
+    if (code == 0) {
+        code = map(space, place, space->capacity, &space->base, &step);
+    }
+    return code == 0 ? 0 : map_error(space, code, step, name);
+}
+
+static int prepare(const struct bp_wish *wish)
+{
+    int code = check_os_page();
+    if (code == 0) {
+        code = bp_fill_prepare();
+    }
+    if (code == 0 && wish->granule > BP_GRANULE) {
+        code = bp_fill_prepare_file();
+    }
+    return code;
+}
+
+int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const struct bp_trap *trap)
+{
+    *space = (struct bp_space){.capacity = wish->capacity,
+                               .granule = wish->granule,
+                               .flags = wish->flags,
+                               .memory = bp_memory_for(wish->memory, trap),
+                               .trap = trap,
+                               .fd = -1,
+                               .uffd = -1,
+                               .numa = wish->numa,
+                               .thp = {.pagemap = -1},
+                               .chunk = wish->granule > CHUNK ? wish->granule : CHUNK};
+    int code = prepare(wish);
+    if (code == 0) {
+        code = bp_numa_resolve(&space->numa, wish->numa_text, space->note, sizeof space->note);
+    }
+    if (code == 0 && space->memory->file) {
+        code = bp_source_open(space, wish);
+    }
+    if (code == 0) {
+        code = map_all(space, wish->name);
+    }
+    if (code == 0) {
+        code = bp_source_reserve(space);
+    }
+    if (code < 0) {
+        bp_source_discard(space, wish);
+        bp_space_destroy(space);
+    }
+    return code;
 }
 
 /* Opens the whole mapping, or prepares to open it chunk by chunk: because the mechanism works that way, or because the
@@ -134,7 +177,7 @@ static int unlock(struct bp_space *space, const char *name)
         }
         space->stepwise = true;
     }
-    space->chunk_count = (space->capacity + CHUNK - 1) / CHUNK;
+    space->chunk_count = (space->capacity + space->chunk - 1) / space->chunk;
     void *chunks;
     int code = bp_kernel_mmap(NULL, space->chunk_count, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &chunks);
@@ -146,30 +189,30 @@ static int unlock(struct bp_space *space, const char *name)
     return 0;
 }
 
-int bp_space_open(struct bp_space *space, const struct bp_memory *memory, const struct bp_trap *trap, uint64_t capacity,
-                  bool lazy_zero, const char *name)
+/* What was armed has to trap: the kernel itself tries to read a hole. */
+static int verify(const struct bp_space *space)
 {
-    *space = (struct bp_space){.capacity = capacity,
-                               .granule = BP_GRANULE,
-                               .memory = trap->needs_file && !memory->file ? &anon_from_file : memory,
-                               .trap = trap,
-                               .fd = -1,
-                               .uffd = -1,
-                               .lazy_zero = lazy_zero};
-    int code = check_os_page();
-    if (code == 0) {
-        code = bp_fill_prepare();
+    if (space->trap->traps && bp_kernel_readable((const void *)space->base)) {
+        return bp_error(BUFPOOL_EUNSUPPORTED, "trap %s was armed on memory \"%s\", and a hole can be read all the same",
+                        space->trap->name, space->memory->name);
     }
+    return 0;
+}
+
+int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
+{
+    int code = space->trap->arm(space);
     if (code == 0) {
-        code = reserve(space, name);
+        code = unlock(space, wish->name);
     }
-    if (code == 0) {
-        code = trap->arm(space);
+    if (code == 0 && !space->stepwise) {
+        code = verify(space);
     }
-    if (code == 0) {
-        code = unlock(space, name);
+    if (code == 0 && space->memory->thp && space->uffd >= 0 && !space->stepwise) {
+        bp_thp_open(space);
     }
     if (code < 0) {
+        bp_source_discard(space, wish);
         bp_space_destroy(space);
     }
     return code;
@@ -192,12 +235,13 @@ void bp_space_close(struct bp_space *space)
         }
     }
     bp_stash_close(&space->stash);
+    bp_thp_close(space);
     if (space->uffd >= 0) {
         bp_kernel_close(space->uffd);
         space->uffd = -1;
     }
     if (space->fd >= 0) {
-        bp_kernel_punch(space->fd, 0, space->capacity); /* a forked child may hold the file open */
+        bp_source_empty(space);
         bp_kernel_close(space->fd);
         space->fd = -1;
     }
@@ -220,8 +264,8 @@ void bp_space_destroy(struct bp_space *space)
 static int open_chunk(struct bp_space *space, uint64_t chunk)
 {
     enum { CLOSED, OPENING, OPEN };
-    uint64_t start = chunk * CHUNK;
-    uint64_t length = space->capacity - start < CHUNK ? space->capacity - start : CHUNK;
+    uint64_t start = chunk * space->chunk;
+    uint64_t length = space->capacity - start < space->chunk ? space->capacity - start : space->chunk;
     /* Bounded, because a signal handler may have interrupted the very thread that opens the chunk. */
     for (int patience = 0; patience < 10000; patience++) {
         uint8_t seen = CLOSED;
@@ -238,33 +282,92 @@ static int open_chunk(struct bp_space *space, uint64_t chunk)
     return -EAGAIN;
 }
 
+static int open_chunks(struct bp_space *space, uintptr_t address, size_t length)
+{
+    int code = 0;
+    for (uint64_t chunk = (address - space->base) / space->chunk;
+         code == 0 && chunk * space->chunk < address + length - space->base; chunk++) {
+        code = atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
+    }
+    return code;
+}
+
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     *done = 0;
-    if (space->stepwise) {
-        for (uint64_t chunk = (address - space->base) / CHUNK; chunk * CHUNK < address + length - space->base;
-             chunk++) {
-            int code =
-                atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
-            if (code < 0) {
-                return code;
-            }
-        }
+    if (bp_space_truncated(space)) {
+        return -ESTALE;
     }
-    return space->trap->populate(space, address, length, data, done);
+    int code = space->stepwise ? open_chunks(space, address, length) : 0;
+    return code < 0 ? code : space->trap->populate(space, address, length, data, done);
 }
 
 int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
-    return space->trap->zap(space, ranges, count, done);
+    int code = space->trap->zap(space, ranges, count, done);
+    if (space->flags & BUFPOOL_RESERVE) {
+        for (size_t i = 0; i < *done; i++) {
+            if (bp_source_reserve_range(space, ranges[i].address - space->base, ranges[i].length) < 0) {
+                atomic_fetch_add(&space->reserve_lost, ranges[i].length / space->granule);
+            }
+        }
+    }
+    return code;
+}
+
+/* ---- Diverting ---- */
+
+int bp_space_divert(struct bp_space *space, uintptr_t granule)
+{
+    if (space->granule == BP_GRANULE) {
+        size_t done;
+        return bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
+    }
+    int code = 0;
+    for (size_t at = 0; at < space->granule && code == 0; at += BP_FILL_SIZE) {
+        void *same;
+        code = bp_kernel_mmap((void *)(granule + at), BP_FILL_SIZE, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, bp_fill_file, &same);
+    }
+    if (code < 0) {
+        bp_space_restore(space, granule, space->granule);
+    }
+    return code;
+}
+
+int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length)
+{
+    if (space->granule == BP_GRANULE) {
+        struct bp_range range = {address, length};
+        size_t zapped;
+        return bp_space_zap(space, &range, 1, &zapped);
+    }
+    uintptr_t same;
+    int code = bp_space_map(space, address, length, &same);
+    return code < 0 || space->trap->rearm == NULL ? code : space->trap->rearm(space, address, length);
+}
+
+/* ---- Looking ---- */
+
+bool bp_space_truncated(const struct bp_space *space)
+{
+    uint64_t length;
+    uint64_t frames;
+    return space->memory->path && bp_kernel_file_size(space->fd, &length, &frames) == 0 && length < space->capacity;
 }
 
 const char *bp_space_backing(const struct bp_space *space)
 {
-    return space->memory->file ? "memfd" : "private anonymous";
+    return space->memory->path ? "file of huge pages" : space->memory->hugetlb ? "memfd of huge pages"
+                                                     : space->memory->file   ? "memfd"
+                                                     : space->thp.nursery != 0 ? "transparent huge pages"
+                                                                               : "private anonymous";
 }
 
 const char *bp_space_hint(const struct bp_space *space, int code)
 {
+    if (code == -ENOMEM && space->memory->hugetlb) {
+        return ": no huge page is free, or (trap mprotect, noautofill) no mapping is left (vm.max_map_count)";
+    }
     return space->trap == &bp_trap_mprotect && code == -ENOMEM ? ", or no mapping left (vm.max_map_count)" : "";
 }

@@ -10,35 +10,45 @@
 #ifndef BP_SPACE_H
 #define BP_SPACE_H
 
-#include "kernel.h"
-#include "stash.h"
+#include "memory.h"
+#include "numa.h"
+#include "thp.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define BP_GRANULE 4096 /* bytes; the OS page, checked at open */
-
-struct bp_trap;
-
-struct bp_memory {
+/* What a space is to be. The texts are needed during bp_space_reserve() and bp_space_arm() only. */
+struct bp_wish {
+    const struct bp_memory *memory;
+    const char *path; /* of memory "path" */
+    uint64_t capacity;
+    uint64_t granule;
+    uint32_t flags; /* BUFPOOL_... of the pool */
+    struct bp_numa numa;
+    const char *numa_text;
     const char *name;
-    bool file;   /* frames come from a memfd */
-    bool shared; /* the user asked for a file, not only the mechanism */
 };
 
 struct bp_space {
     uintptr_t base;
     uint64_t capacity;
     uint64_t granule;
+    uint32_t flags;
     const struct bp_memory *memory;
     const struct bp_trap *trap;
-    int fd;                  /* the memfd, or -1 */
+    int fd;                  /* the file, or -1 */
     int uffd;                /* or -1 */
-    struct bp_stash stash;   /* trap uffd on anonymous memory */
-    bool lazy_zero;          /* BUFPOOL_LAZY_ZERO */
+    bool created;            /* this space created the file */
+    bool ours;               /* what the file holds is this pool's, to be dropped at close */
+    struct bp_numa numa;
+    struct bp_stash stash;   /* trap uffd on anonymous memory: frames of single granules */
+    struct bp_thp thp;       /* memory thp */
     bool stepwise;           /* still inaccessible but for the chunks opened so far */
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */
+    uint64_t chunk;          /* bytes of one */
     uint64_t chunk_count;
+    _Atomic uint64_t huge_fills, small_fills, reserve_lost;
+    char note[256]; /* what came out as less than asked; written at open only */
 };
 
 struct bp_trap {
@@ -67,26 +77,26 @@ struct bp_trap {
      * front; on an error the caller zaps them. -EFAULT: data is not readable. -ENOMEM: no frame. */
     int (*populate)(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
 
+    /* Arms and opens a range that bp_space_map() has mapped anew. NULL: nothing to do. */
+    int (*rearm)(struct bp_space *space, uintptr_t address, size_t length);
+
     /* Takes the frames of count ranges away; from the return on every touch traps. *done: ranges that are zapped, from
      * the front; the others are as they were. */
     int (*zap)(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done);
 };
 
+extern const struct bp_trap bp_trap_noautofill;
 extern const struct bp_trap bp_trap_uffd;
 extern const struct bp_trap bp_trap_guard;
 extern const struct bp_trap bp_trap_mprotect;
 extern const struct bp_trap bp_trap_none;
 
-/* By name; NULL if unknown. */
-const struct bp_memory *bp_memory_find(const char *name);
-const struct bp_trap *bp_trap_find(const char *name);
+/* Opens the file, if there is one, and reserves the addresses, inaccessible. An error here is final: another trap would
+ * not help. On an error nothing is left open, and a file that was created is removed. */
+int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const struct bp_trap *trap);
 
-/* The n-th mechanism that "auto" tries, in order; NULL past the last. */
-const struct bp_trap *bp_trap_candidate(size_t n);
-
-/* Reserves and arms. On an error (as trap->arm) nothing is left open. */
-int bp_space_open(struct bp_space *space, const struct bp_memory *memory, const struct bp_trap *trap, uint64_t capacity,
-                  bool lazy_zero, const char *name);
+/* Arms it and makes it accessible. Errors: as trap->arm; then everything is undone as above. */
+int bp_space_arm(struct bp_space *space, const struct bp_wish *wish);
 
 /* Gives every frame, descriptor and table back. The addresses stay reserved, inaccessible. */
 void bp_space_close(struct bp_space *space);
@@ -94,20 +104,27 @@ void bp_space_close(struct bp_space *space);
 /* bp_space_close() and gives the addresses back. */
 void bp_space_destroy(struct bp_space *space);
 
-/* The functions of the trap, with chunks opened first where the space is stepwise. */
+/* The functions of the trap, with chunks opened first where the space is stepwise. -ESTALE: the file is shorter than the
+ * pool, since another process truncated it. */
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
 int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done);
+
+/* Makes a granule that is a hole accessible, with the pattern BUFPOOL_POISON, and takes that away from a range again,
+ * armed at every moment. Small granules get a frame; huge ones, of which there may be none left, get a private mapping
+ * of the pattern in place of the pool's own. */
+int bp_space_divert(struct bp_space *space, uintptr_t granule);
+int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length);
+
+/* Maps a part of the space anew: inaccessible, without frames, with the pool's advice and policy. address 0: anywhere. */
+int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place);
+
+/* Is the file shorter than the pool? Async-signal-safe. */
+bool bp_space_truncated(const struct bp_space *space);
 
 /* What the frames really are, for bufpool_statistics. */
 const char *bp_space_backing(const struct bp_space *space);
 
 /* What else a code of populate or zap may mean with this trap, for an error's sentence; "" if nothing. */
 const char *bp_space_hint(const struct bp_space *space, int code);
-
-/* Sources for filling: BP_FILL_SIZE bytes of zeros, BP_GRANULE bytes of BUFPOOL_POISON. Made at the first open. */
-#define BP_FILL_SIZE ((size_t)2 << 20)
-int bp_fill_prepare(void);
-extern const void *bp_fill_zeros;
-extern const void *bp_fill_poison;
 
 #endif

@@ -1,55 +1,75 @@
 /* stash.c: keeping the frames of freed pages, see stash.h. */
 #include "stash.h"
 
-#include "kernel.h"
+#include "fillers.h"
 #include "probe.h"
 #include "space.h"
 
+#include <bufpool/bufpool.h>
 #include <errno.h>
 #include <sys/mman.h>
 
-#define LENGTH ((size_t)BP_STASH_SLOTS * BP_GRANULE)
-
-void bp_stash_open(struct bp_stash *stash, int uffd)
+int bp_stash_map(struct bp_space *space, size_t length, size_t alignment, void **place, size_t *mapped, uintptr_t *base)
 {
-    void *place;
+    *mapped = length + (alignment > BP_GRANULE ? alignment : 0);
+    int code = bp_kernel_mmap(NULL, *mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, place);
+    if (code < 0) {
+        return code;
+    }
+    *base = ((uintptr_t)*place + alignment - 1) & ~(uintptr_t)(alignment - 1);
+    bp_kernel_madvise(*place, *mapped, MADV_DONTDUMP);
+    bp_kernel_madvise(*place, *mapped, MADV_UNMERGEABLE);
+    /* A frame that a fork has shared cannot be moved; nor one from unlocked to locked memory. */
+    code = bp_kernel_madvise(*place, *mapped, MADV_DONTFORK);
+    if (code == 0 && space->flags & BUFPOOL_LOCK) {
+        code = bp_kernel_lock(*place, *mapped);
+    }
+    if (code == 0) {
+        code = bp_numa_apply(&space->numa, *place, *mapped);
+    }
+    if (code < 0) {
+        bp_kernel_munmap(*place, *mapped);
+    }
+    return code;
+}
+
+void bp_stash_open(struct bp_space *space, unsigned slots)
+{
+    struct bp_stash *stash = &space->stash;
+    size_t length = slots * space->granule;
+    uintptr_t base;
     stash->base = 0;
-    if (bp_kernel_mmap(NULL, LENGTH, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &place) < 0) {
+    stash->slot = space->granule;
+    if (bp_stash_map(space, length, space->granule, &stash->place, &stash->mapped, &base) < 0) {
         return;
     }
-    bp_kernel_madvise(place, LENGTH, MADV_DONTDUMP);
-    bp_kernel_madvise(place, LENGTH, MADV_UNMERGEABLE);
-    /* A frame that a fork has shared cannot be moved. */
-    if (bp_kernel_madvise(place, LENGTH, MADV_DONTFORK) < 0 ||
-        bp_kernel_uffd_register(uffd, (uintptr_t)place, LENGTH) < 0 ||
-        bp_kernel_mprotect(place, LENGTH, PROT_READ | PROT_WRITE) < 0) {
-        bp_kernel_munmap(place, LENGTH);
+    if (bp_kernel_uffd_register(space->uffd, base, length) < 0 ||
+        bp_kernel_mprotect((void *)base, length, PROT_READ | PROT_WRITE) < 0) {
+        bp_kernel_munmap(stash->place, stash->mapped);
         return;
     }
-    for (int word = 0; word < BP_STASH_WORDS; word++) {
-        atomic_store(&stash->empty[word], UINT64_MAX);
-        atomic_store(&stash->full[word], 0);
+    for (unsigned word = 0; word * 64 < slots; word++) {
+        atomic_store(&stash->empty[word], slots - word * 64 >= 64 ? UINT64_MAX : (UINT64_C(1) << slots % 64) - 1);
     }
-    stash->base = (uintptr_t)place;
+    stash->base = base;
 }
 
 void bp_stash_close(struct bp_stash *stash)
 {
     if (stash->base != 0) {
-        bp_kernel_munmap((void *)stash->base, LENGTH);
+        bp_kernel_munmap(stash->place, stash->mapped);
         stash->base = 0;
     }
 }
 
 static uintptr_t address_of(const struct bp_stash *stash, int slot)
 {
-    return stash->base + (uintptr_t)slot * BP_GRANULE;
+    return stash->base + (uintptr_t)slot * stash->slot;
 }
 
-/* Claims any slot of a set; -1 if the set is empty. */
-static int claim(_Atomic uint64_t *set)
+int bp_slot_claim(_Atomic uint64_t *set, int words)
 {
-    for (int word = 0; word < BP_STASH_WORDS; word++) {
+    for (int word = 0; word < words; word++) {
         uint64_t bits = atomic_load_explicit(&set[word], memory_order_relaxed);
         while (bits != 0) {
             uint64_t bit = bits & -bits;
@@ -61,7 +81,7 @@ static int claim(_Atomic uint64_t *set)
     return -1;
 }
 
-static void release(_Atomic uint64_t *set, int slot)
+void bp_slot_release(_Atomic uint64_t *set, int slot)
 {
     atomic_fetch_or(&set[slot / 64], UINT64_C(1) << (slot % 64));
 }
@@ -77,7 +97,7 @@ static void drain(struct bp_stash *stash)
             uint64_t after = ~(left >> first);
             int count = after == 0 ? 64 - first : __builtin_ctzll(after);
             count = count > 64 - first ? 64 - first : count;
-            bp_kernel_discard((void *)address_of(stash, word * 64 + first), (size_t)count * BP_GRANULE);
+            bp_kernel_discard((void *)address_of(stash, word * 64 + first), (size_t)count * stash->slot);
             left = first + count >= 64 ? 0 : left >> (first + count) << (first + count);
         }
         if (bits != 0) {
@@ -92,36 +112,41 @@ bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule)
     if (stash->base == 0) {
         return false;
     }
-    int slot = claim(stash->empty);
+    int slot = bp_slot_claim(stash->empty, BP_STASH_WORDS);
     if (slot < 0) {
         drain(stash);
-        slot = claim(stash->empty);
+        slot = bp_slot_claim(stash->empty, BP_STASH_WORDS);
     }
     if (slot < 0) {
         return false;
     }
-    int code = bp_kernel_uffd_move(uffd, address_of(stash, slot), granule, BP_GRANULE);
-    release(code == 0 ? stash->full : stash->empty, slot);
+    size_t moved;
+    int code = bp_kernel_uffd_move(uffd, address_of(stash, slot), granule, stash->slot, &moved);
+    if (code < 0 && moved > 0) {
+        bp_kernel_discard((void *)address_of(stash, slot), stash->slot);
+    }
+    bp_slot_release(code == 0 ? stash->full : stash->empty, slot);
     return code == 0;
 }
 
 int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const void *data)
 {
-    int slot = stash->base == 0 ? -1 : claim(stash->full);
+    int slot = stash->base == 0 ? -1 : bp_slot_claim(stash->full, BP_STASH_WORDS);
     if (slot < 0) {
         return -ENOENT;
     }
     void *frame = (void *)address_of(stash, slot);
-    if (!bp_probe_copy(frame, data, BP_GRANULE)) {
-        release(stash->full, slot);
+    if (!bp_probe_copy(frame, data, stash->slot)) {
+        bp_slot_release(stash->full, slot);
         return -EFAULT;
     }
-    if (bp_kernel_uffd_move(uffd, granule, (uintptr_t)frame, BP_GRANULE) < 0) {
-        bp_kernel_discard(frame, BP_GRANULE);
-        release(stash->empty, slot);
-        return -ENOENT;
+    size_t moved;
+    if (bp_kernel_uffd_move(uffd, granule, (uintptr_t)frame, stash->slot, &moved) < 0) {
+        bp_kernel_discard(frame, stash->slot);
+        bp_slot_release(stash->empty, slot);
+        return moved > 0 ? -EAGAIN : -ENOENT;
     }
-    release(stash->empty, slot);
+    bp_slot_release(stash->empty, slot);
     atomic_fetch_add_explicit(&stash->recycled, 1, memory_order_relaxed);
     return 0;
 }

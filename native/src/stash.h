@@ -20,27 +20,42 @@
 #include <stdint.h>
 
 #define BP_STASH_WORDS 4
-#define BP_STASH_SLOTS (BP_STASH_WORDS * 64) /* 1 MiB of frames at most */
+#define BP_STASH_SMALL (BP_STASH_WORDS * 64) /* slots of 4 KiB: 1 MiB of frames at most */
+#define BP_STASH_HUGE 16                     /* slots of 2 MiB: 32 MiB at most */
+
+struct bp_space;
 
 struct bp_stash {
-    uintptr_t base; /* 0: there is none */
+    uintptr_t base;   /* 0: there is none */
+    void *place;      /* what is mapped, */
+    size_t mapped;    /* and how much, for the alignment of huge slots */
+    size_t slot;      /* bytes of one: the space's granule */
     _Atomic uint64_t empty[BP_STASH_WORDS];
     _Atomic uint64_t full[BP_STASH_WORDS];
     _Atomic uint64_t recycled; /* frames that served again */
 };
 
-/* Maps and registers the slots; leaves base 0 where that cannot be had. */
-void bp_stash_open(struct bp_stash *stash, int uffd);
+/* Maps and registers so many slots of a granule each; leaves base 0 where that cannot be had. */
+void bp_stash_open(struct bp_space *space, unsigned slots);
 void bp_stash_close(struct bp_stash *stash);
 
-/* Moves the frame of one granule into the stash; when that is full, gives 64 frames back to the system first. */
+/* Moves the frame of one granule into the stash; when that is full, gives a quarter of the slots, or all huge ones, back
+ * to the system first. false: the granule keeps it, or part of it. */
 bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule);
 
 /* Fills a kept frame with one granule of data and moves it to a hole. 0; -ENOENT: nothing kept, or it could not be
- * moved; -EFAULT: data is not readable. */
+ * moved; -EFAULT: data is not readable; -EAGAIN: part of it was moved, which has to be taken away again. */
 int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const void *data);
 
 /* How many frames are kept. */
 unsigned bp_stash_count(const struct bp_stash *stash);
+
+/* A private mapping, aligned to its alignment and outside core dumps and forked children. 0, or -errno. */
+int bp_stash_map(struct bp_space *space, size_t length, size_t alignment, void **place, size_t *mapped,
+                 uintptr_t *base);
+
+/* Claims any slot of a set, or -1; and gives it to a set. */
+int bp_slot_claim(_Atomic uint64_t *set, int words);
+void bp_slot_release(_Atomic uint64_t *set, int slot);
 
 #endif

@@ -3,8 +3,9 @@
  * bufpool has. A touch of a hole quietly gives zeros. Has to be asked for by name.
  */
 #include "guard.h"
-#include "space.h"
+#include "trap_file.h"
 
+#include <bufpool/bufpool.h>
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -28,13 +29,19 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 
 static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
+    if (space->memory->hugetlb) { /* never by a touch: without a free huge page that would be a bus error */
+        int code = bp_file_write(space, address, length, NULL);
+        if (code < 0) {
+            return code;
+        }
+    }
     if (data != NULL) {
         /* A plain copy, as an engine does it. The data may lie in a hole of another, trapped pool. */
         if (bp_guarded_copy((void *)address, data, length, NULL) < 0) {
             zap_one(space, address, length);
             return -EFAULT;
         }
-    } else if (!space->lazy_zero) {
+    } else if (!space->memory->hugetlb && !(space->flags & BUFPOOL_LAZY_ZERO)) {
         /* A stray write may have filled the hole: what is promised is zeros. */
         int code = zap_one(space, address, length);
         if (code < 0) {

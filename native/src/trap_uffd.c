@@ -1,13 +1,16 @@
 /*
- * trap_uffd.c: holes trapped by userfaultfd with UFFD_FEATURE_SIGBUS (Linux 4.14), on anonymous memory and on a memfd.
+ * trap_uffd.c: holes trapped by userfaultfd with UFFD_FEATURE_SIGBUS (Linux 4.14), on every memory.
  *
  * The range is registered once, whole, for missing pages. A touch of a hole raises SIGBUS in the thread that made it;
  * no thread reads the descriptor. UFFDIO_COPY fills a granule and makes it appear in one step, and needs neither the
  * mapping to be accessible nor the page to be touched. Frames of single pages are recycled through a stash, see
- * stash.h.
+ * stash.h; transparent huge pages come from thp.h. A huge page of hugetlbfs is filled by UFFDIO_COPY, which clears
+ * nothing first, or if it is to hold zeros by fallocate.
  */
 #include "error.h"
-#include "space.h"
+#include "fillers.h"
+#include "trap_file.h"
+#include "trap_uffd.h"
 
 #include <bufpool/bufpool.h>
 #include <errno.h>
@@ -15,7 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static int arm(struct bp_space *space)
+int bp_uffd_arm(struct bp_space *space)
 {
     int fd = bp_kernel_uffd_open();
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM) {
@@ -44,10 +47,16 @@ static int arm(struct bp_space *space)
                         "userfaultfd does not take memory \"%s\" (%s): it takes Linux 4.14 or newer",
                         space->memory->name, strerror(-code));
     }
-    if (space->fd < 0) {
-        bp_stash_open(&space->stash, fd);
+    if (space->fd < 0 && !space->memory->thp) {
+        bp_stash_open(space, BP_STASH_SMALL);
     }
     return 0;
+}
+
+int bp_uffd_rearm(struct bp_space *space, uintptr_t address, size_t length)
+{
+    int code = bp_kernel_uffd_register(space->uffd, address, length);
+    return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
 }
 
 static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
@@ -61,6 +70,13 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
     if (space->fd >= 0) {
         return bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
     }
+    if (space->memory->thp) {
+        int code = 0;
+        for (size_t at = 0; at < length && code == 0; at += space->granule) {
+            code = bp_thp_zap(space, address + at);
+        }
+        return code;
+    }
     if (length == space->granule && bp_stash_put(&space->stash, space->uffd, address)) {
         return 0;
     }
@@ -73,24 +89,19 @@ static int fill(struct bp_space *space, uintptr_t address, size_t length, const 
     if (data != NULL) {
         return bp_kernel_uffd_copy(space->uffd, address, data, length, filled);
     }
-    if (space->lazy_zero) {
+    if (space->flags & BUFPOOL_LAZY_ZERO && !space->memory->thp) {
         return bp_kernel_uffd_zero(space->uffd, address, length, filled);
     }
     size_t step = length < BP_FILL_SIZE ? length : BP_FILL_SIZE;
     return bp_kernel_uffd_copy(space->uffd, address, bp_fill_zeros, step, filled);
 }
 
-static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+/* Fills holes by copying, as far as it goes. */
+static int copy_in(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
-    if (length == space->granule && (data != NULL || !space->lazy_zero)) {
-        int code = bp_stash_take(&space->stash, space->uffd, address, data != NULL ? data : bp_fill_zeros);
-        if (code != -ENOENT) {
-            *done = code == 0 ? length : 0;
-            return code;
-        }
-    }
-    int patience = 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
+    int patience = space->memory->hugetlb ? 200 : 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
     size_t limit = length;
+    bool exists = false;
     while (*done < length) {
         size_t filled = 0;
         size_t step = length - *done < limit ? length - *done : limit;
@@ -108,21 +119,66 @@ static int populate(struct bp_space *space, uintptr_t address, size_t length, co
             patience -= 100;
             zap_one(space, address + *done, space->granule);
             limit = space->granule;
+            exists = true;
             continue;
         }
         if ((code == -EAGAIN || code == -EINTR) && patience-- > 0) {
             sched_yield();
             continue;
         }
-        return code == -ENOSPC ? -ENOMEM : code;
+        /* From hugetlbfs EEXIST is also the word for: no huge page is free. */
+        return code == -ENOSPC || (space->memory->hugetlb && code == -EEXIST && exists) ? -ENOMEM : code;
     }
     return 0;
+}
+
+static int populate_thp(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+{
+    while (*done < length) {
+        const void *from = data == NULL ? NULL : (const char *)data + *done;
+        int code = bp_thp_populate(space, address + *done, from);
+        size_t filled = code == 0 ? space->granule : 0;
+        if (code == -ENOENT) {
+            code = copy_in(space, address + *done, space->granule, from, &filled);
+            atomic_fetch_add_explicit(&space->small_fills, code == 0, memory_order_relaxed);
+        }
+        *done += filled;
+        if (code < 0) {
+            return code;
+        }
+    }
+    return 0;
+}
+
+int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+{
+    if (space->memory->thp) {
+        return populate_thp(space, address, length, data, done);
+    }
+    if (space->memory->hugetlb) {
+        if (data == NULL) { /* clearing a page is all that zeros take; it appears whole */
+            int code = bp_file_write(space, address, length, NULL);
+            *done = code == 0 ? length : 0;
+            return code;
+        }
+        int code = copy_in(space, address, length, data, done);
+        atomic_fetch_add_explicit(&space->huge_fills, *done / space->granule, memory_order_relaxed);
+        return code;
+    }
+    if (length == space->granule && (data != NULL || !(space->flags & BUFPOOL_LAZY_ZERO))) {
+        int code = bp_stash_take(&space->stash, space->uffd, address, data != NULL ? data : bp_fill_zeros);
+        if (code != -ENOENT) {
+            *done = code == 0 ? length : 0;
+            return code;
+        }
+    }
+    return copy_in(space, address, length, data, done);
 }
 
 static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
     *done = 0;
-    if (count > 1 && space->fd < 0) {
+    if (count > 1 && space->fd < 0 && !space->memory->thp) {
         int patience = 100;
         int code;
         do {
@@ -140,5 +196,10 @@ static int zap(struct bp_space *space, const struct bp_range *ranges, size_t cou
     return 0;
 }
 
-const struct bp_trap bp_trap_uffd = {
-    .name = "uffd", .traps = true, .arm = arm, .open_chunk = open_chunk, .populate = populate, .zap = zap};
+const struct bp_trap bp_trap_uffd = {.name = "uffd",
+                                     .traps = true,
+                                     .arm = bp_uffd_arm,
+                                     .open_chunk = open_chunk,
+                                     .populate = bp_uffd_populate,
+                                     .rearm = bp_uffd_rearm,
+                                     .zap = zap};

@@ -214,35 +214,59 @@ MAYBE_UNUSED static bool traps_at(const void *address, bufpool_fault *fault)
 
 typedef void (*cell_function)(const char *memory, const char *trap);
 
-/* Calls function for each memory x trap that this machine has. Those it has not are printed with the reason. Returns
- * the program's exit code: 77 if there was none at all. Checks BUFPOOL_EXPECT_AUTO (what "auto" has to come out as). */
+/* Is the memory one of huge granules? Those take tests, and machines, of their own: see cells.h. */
+MAYBE_UNUSED static bool is_huge_memory(const char *memory)
+{
+    return strcmp(memory, "anon") != 0 && strcmp(memory, "shared") != 0;
+}
+
+/* What "auto" has to come out as on this memory; NULL: the run does not say. BUFPOOL_EXPECT_AUTO is for small pages. */
+MAYBE_UNUSED static const char *expected_auto(void)
+{
+    const char *expected = getenv("BUFPOOL_EXPECT_AUTO");
+    return expected == NULL || expected[0] == 0 ? NULL : expected;
+}
+
+/* Calls function for each trap that goes with the memory and that this machine has. Those it has not are printed with the
+ * reason. Returns how many were called. */
+MAYBE_UNUSED static int for_each_trap(const char *memory, cell_function function, bool untrapped_too)
+{
+    int run = 0;
+    for (size_t t = 0; bufpool_trap_name(t) != NULL; t++) {
+        const char *trap = bufpool_trap_name(t);
+        if (bufpool_cell(memory, trap, NULL) != 0 || (strcmp(trap, "none") == 0 && !untrapped_too)) {
+            continue;
+        }
+        int code = bufpool_probe(memory, trap, NULL, 0);
+        if (code == BUFPOOL_EUNSUPPORTED) {
+            printf("skipped cell %s/%s: %s\n", memory, trap, last_error());
+            continue;
+        }
+        CHECK_OK(code);
+        printf("cell %s/%s\n", memory, trap);
+        fflush(stdout);
+        function(memory, trap);
+        run++;
+    }
+    return run;
+}
+
+/* The same for each memory of small pages. Returns the program's exit code: 77 if there was none at all. Checks
+ * BUFPOOL_EXPECT_AUTO (what "auto" has to come out as). */
 MAYBE_UNUSED static int for_each_cell(cell_function function, bool untrapped_too)
 {
     int run = 0;
-    const char *expected = getenv("BUFPOOL_EXPECT_AUTO");
     for (size_t m = 0; bufpool_memory_name(m) != NULL; m++) {
         const char *memory = bufpool_memory_name(m);
-        if (expected != NULL && expected[0] != 0) {
+        if (is_huge_memory(memory)) {
+            continue;
+        }
+        if (expected_auto() != NULL) {
             char found[16] = "";
             CHECK_OK(bufpool_probe(memory, "auto", found, sizeof found));
-            CHECK_STRING(found, expected);
+            CHECK_STRING(found, expected_auto());
         }
-        for (size_t t = 0; bufpool_trap_name(t) != NULL; t++) {
-            const char *trap = bufpool_trap_name(t);
-            if (strcmp(trap, "none") == 0 && !untrapped_too) {
-                continue;
-            }
-            int code = bufpool_probe(memory, trap, NULL, 0);
-            if (code == BUFPOOL_EUNSUPPORTED) {
-                printf("skipped cell %s/%s: %s\n", memory, trap, last_error());
-                continue;
-            }
-            CHECK_OK(code);
-            printf("cell %s/%s\n", memory, trap);
-            fflush(stdout);
-            function(memory, trap);
-            run++;
-        }
+        run += for_each_trap(memory, function, untrapped_too);
     }
     if (run == 0) {
         printf("no memory x trap cell can be had here (reasons above)\n");
@@ -330,7 +354,7 @@ MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argum
 /* Which signal a hole of this trap raises. */
 MAYBE_UNUSED static int signal_of(const char *trap)
 {
-    return strcmp(trap, "uffd") == 0 ? SIGBUS : SIGSEGV;
+    return strcmp(trap, "uffd") == 0 || strcmp(trap, "noautofill") == 0 ? SIGBUS : SIGSEGV;
 }
 
 /* First line of every main(). */

@@ -37,20 +37,19 @@ static void configurations(void)
     REFUSED(config.capacity = 16 * TIB + 4096, BUFPOOL_EARGUMENT, "capacity is 17592186048512", "16 TiB");
     REFUSED(config.capacity = UINT64_MAX, BUFPOOL_EARGUMENT, "capacity is 18446744073709551615", "16 TiB");
     REFUSED(config.capacity = (uint64_t)-4096, BUFPOOL_EARGUMENT, "capacity is 18446744073709547520", "16 TiB");
-    REFUSED(config.page_size = 0, BUFPOOL_EARGUMENT, "page_size is 0 bytes", "from 4096 to 1073741824");
     REFUSED(config.page_size = 512, BUFPOOL_EARGUMENT, "page_size is 512 bytes", "from 4096");
-    REFUSED(config.page_size = 4097, BUFPOOL_EARGUMENT, "page_size is 4097 bytes", "granules of 4096");
+    REFUSED(config.page_size = 4097, BUFPOOL_EARGUMENT, "page_size is 4097 bytes", "which have 4096 bytes");
     REFUSED(config.page_size = GIB + 4096, BUFPOOL_EARGUMENT, "page_size is 1073745920", "to 1073741824");
     REFUSED(config.page_size = 2 * MIB, BUFPOOL_EARGUMENT, "capacity is 1048576", "2097152");
-    REFUSED(config.memory = "hugemem", BUFPOOL_EARGUMENT, "unknown memory \"hugemem\"", "\"anon\", \"shared\"");
+    REFUSED(config.memory = "hugemem", BUFPOOL_EARGUMENT, "unknown memory \"hugemem\"", "\"anon\", \"thp\", \"shared\", \"hugetlb\", \"path\"");
     REFUSED(config.memory = "", BUFPOOL_EARGUMENT, "unknown memory \"\"", "\"anon\"");
     REFUSED(config.trap = "ufd", BUFPOOL_EARGUMENT, "unknown trap \"ufd\"",
-            "\"auto\", \"uffd\", \"guard\", \"mprotect\", \"none\"");
+            "\"auto\", \"noautofill\", \"uffd\", \"guard\", \"mprotect\", \"none\"");
     REFUSED(config.trap = "UFFD", BUFPOOL_EARGUMENT, "unknown trap \"UFFD\"", "\"uffd\"");
     REFUSED(config.on_fault = "ignore", BUFPOOL_EARGUMENT, "unknown on_fault \"ignore\"",
             "\"abort\", \"raise\", \"resume\"");
-    REFUSED(config.flags = 4, BUFPOOL_EARGUMENT, "flags is 0x4", "BUFPOOL_LAZY_ZERO");
-    REFUSED(config.flags = 0x80000001, BUFPOOL_EARGUMENT, "flags is 0x80000001", "BUFPOOL_HOST_HANDLER");
+    REFUSED(config.flags = 64, BUFPOOL_EARGUMENT, "flags is 0x40", "BUFPOOL_DISCARD (0x3f");
+    REFUSED(config.flags = 0x80000001, BUFPOOL_EARGUMENT, "flags is 0x80000001", "BUFPOOL_DISCARD");
     char name[65];
     memset(name, 'n', 64);
     name[64] = 0;

@@ -82,7 +82,7 @@ static void json(void)
                  "\"thread_name\":\"worker\",\"access\":\"write\",\"state\":\"evicted\",\"address\":\"0x7f0000003010\","
                  "\"pc\":\"0x10\",\"pool\":\"main\",\"pool_address\":\"0x7f0000000000\",\"pool_capacity\":65536,"
                  "\"page\":3,\"offset\":16,\"page_size\":4096,\"memory\":\"anon\",\"trap\":\"uffd\",\"signal\":7,"
-                 "\"raced\":false,\"forked\":false,\"native_stack\":[\"0x10\",\"0x20\"]}");
+                 "\"raced\":false,\"forked\":false,\"lost\":false,\"native_stack\":[\"0x10\",\"0x20\"]}");
 
     strcpy(fault.pool_name, "q\" b\\ n\n t\t d\x7f e\x1b \xc3\xa9 \xf0\x9f\x90\x9b \xff \xc3 \xed\xa0\x80 \xc0\x80");
     bufpool_format_json(&fault, buffer, sizeof buffer);

@@ -12,6 +12,7 @@
 
 enum request {
     MMAP,
+    MMAP_FILE,
     MPROTECT,
     MADVISE,
     MEMFD,
@@ -60,10 +61,12 @@ WRAP(MMAP, mmap, (void *hint, size_t length, int protection, int flags, int fd, 
      (hint, length, protection, flags, fd, address))
 WRAP(MPROTECT, mprotect, (void *address, size_t length, int protection), (address, length, protection))
 WRAP(MADVISE, madvise, (void *address, size_t length, int advice), (address, length, advice))
-WRAP(MEMFD, memfd, (const char *name, uint64_t length), (name, length))
+WRAP(MEMFD, memfd, (const char *name, uint64_t length, uint64_t granule), (name, length, granule))
 WRAP(UFFD_OPEN, uffd_open, (void), ())
 WRAP(UFFD_REGISTER, uffd_register, (int uffd, uintptr_t address, size_t length), (uffd, address, length))
-WRAP(UFFD_MOVE, uffd_move, (int uffd, uintptr_t to, uintptr_t from, size_t length), (uffd, to, from, length))
+WRAP(MMAP_FILE, mmap_file,
+     (void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address),
+     (hint, length, protection, flags, fd, offset, address))
 WRAP(PWRITE, pwrite, (int fd, const void *data, size_t size, uint64_t offset), (fd, data, size, offset))
 WRAP(PUNCH, punch, (int fd, uint64_t offset, uint64_t length), (fd, offset, length))
 WRAP(DISCARD, discard, (void *address, size_t length), (address, length))
@@ -91,6 +94,14 @@ int __wrap_bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *do
 {
     *done = 0;
     return fails(UFFD_ZERO) ? failure : __real_bp_kernel_uffd_zero(uffd, to, length, done);
+}
+
+int __real_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done);
+int __wrap_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done);
+int __wrap_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done)
+{
+    *done = 0;
+    return fails(UFFD_MOVE) ? failure : __real_bp_kernel_uffd_move(uffd, to, from, length, done);
 }
 
 int __real_bp_kernel_discard_many(const struct bp_range *ranges, size_t count, size_t *done);
@@ -245,6 +256,7 @@ static void refuse_each(void)
 {
     life(); /* what the process maps once and for all is not meant */
     static const int codes[REQUESTS][3] = {[MMAP] = {-ENOMEM},
+                                           [MMAP_FILE] = {-ENOMEM},
                                            [MPROTECT] = {-ENOMEM},
                                            [MADVISE] = {-ENOMEM, -EINVAL},
                                            [MEMFD] = {-EMFILE, -ENOMEM, -ENOSYS},

@@ -62,28 +62,59 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 /* Flags of a pool.
  *   LAZY_ZERO     a page allocated without data gets its frame with the first write: cheaper to allocate, one kernel
  *                 fault dearer to write, and a lack of memory shows at that write
- *   HOST_HANDLER  install no signal handlers: the host calls bufpool_handle_signal() from its own */
+ *   HOST_HANDLER  install no signal handlers: the host calls bufpool_handle_signal() from its own
+ *   LOCK          frames are locked in memory as they come (mlock2 with ONFAULT); the whole capacity counts against
+ *                 RLIMIT_MEMLOCK. Not with trap guard. Huge pages of hugetlbfs are never swapped in any case
+ *   DUMP          pages go into core dumps, as far as /proc/PID/coredump_filter lets them; takes time, see
+ *                 MADV_DONTDUMP
+ *   RESERVE       hugetlb and path: the kernel reserves a huge page for every page of the pool, at open (EEXHAUSTED if
+ *                 there are too few) and again after each free, so that an allocation finds its frame. What could not be
+ *                 reserved again is counted (reserve_lost)
+ *   DISCARD       path: drop the frames that an existing file holds, as after a crash; without it such a file is refused
+ */
 #define BUFPOOL_LAZY_ZERO 1u
 #define BUFPOOL_HOST_HANDLER 2u
+#define BUFPOOL_LOCK 4u
+#define BUFPOOL_DUMP 8u
+#define BUFPOOL_RESERVE 16u
+#define BUFPOOL_DISCARD 32u
 
 typedef struct bufpool_config {
     size_t size;        /* sizeof(bufpool_config) */
     uint64_t capacity;  /* bytes, a multiple of page_size, at most 16 TiB; reserved, not committed */
-    uint64_t page_size; /* bytes, 4 KiB to 1 GiB, a whole number of granules */
-    const char *memory; /* "anon": private to this process. "shared": a memfd. */
-    const char *trap; /* "auto": the first that works of "uffd", "guard", "mprotect". "none": plain mmap, untrapped. */
+    uint64_t page_size; /* bytes, 4 KiB to 1 GiB, a whole number of granules; 0: one granule */
+    const char *memory; /* "anon", "thp", "shared", "hugetlb", or a path with a slash on a hugetlbfs mount: see below */
+    const char *trap;   /* "auto": the first that works of "noautofill", "uffd", "guard", "mprotect", of those that go
+                         * with the memory (bufpool_cell()). "none": plain mmap, untrapped. */
     const char *on_fault; /* "abort", "raise" or "resume": see bufpool_handle_signal() */
     const char *name;     /* shown in reports, 1 to 63 bytes; NULL: "pool-N" */
     const char *log; /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
-    uint32_t flags;  /* BUFPOOL_LAZY_ZERO, BUFPOOL_HOST_HANDLER */
+    uint32_t flags;  /* BUFPOOL_LAZY_ZERO, ... */
+    uint64_t granule; /* bytes; 0: the memory's own. Only "hugetlb" has a choice: a huge page size of this machine. */
+    const char *numa; /* where frames come from: "interleave" over all nodes, "local" to the thread that fills, or a list
+                       * of nodes as "0,2-3"; NULL: as the thread's own policy says */
 } bufpool_config;
 
-#define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0}
+#define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL}
+
+/* Memories
+ *   anon     private to this process; granule 4 KiB
+ *   thp      the same in transparent huge pages of 2 MiB, without privilege or reservation. Where the system has none
+ *            (bufpool_statistics says so: memory_note, small_fills) small pages take their place
+ *   shared   a memfd, sealed against changes of its size; granule 4 KiB
+ *   hugetlb  a memfd of huge pages, which the system's administrator has set aside; granule: the size of one
+ *   a path   a file on a hugetlbfs mount; granule: the mount's page size. Created with mode 0600; or opened again, if it
+ *            is a regular file of exactly capacity bytes that holds no frames (BUFPOOL_DISCARD drops them) and that no
+ *            other pool has open. When the pool closes the file stays, without frames. The path of a directory gives an
+ *            unnamed file, which leaves nothing behind.
+ * A page of huge pages that cannot be had is EEXHAUSTED from the allocation, never a bus error. The frames of hugetlb
+ * and of files are cleared or filled at allocation: LAZY_ZERO does nothing there, nor on thp. */
 
 /* Reserves the addresses, arms them, and installs the signal handlers once for the process. Takes milliseconds at any
  * capacity. The strings are copied. Never untrapped unless trap is "none".
- * Errors: EARGUMENT; EUNSUPPORTED (trap or memory not to be had: the sentence gives each reason); -ENOMEM (addresses,
- * or RLIMIT_AS); -EAGAIN (RLIMIT_MEMLOCK, after mlockall); -EFBIG (RLIMIT_FSIZE); -EMFILE; -errno of opening the log.
+ * Errors: EARGUMENT; EUNSUPPORTED (trap, memory, lock or numa not to be had: the sentence gives each reason); EEXHAUSTED
+ * (RESERVE, too few huge pages); -ENOMEM (addresses, or RLIMIT_AS); -EAGAIN (RLIMIT_MEMLOCK, after mlockall); -EFBIG
+ * (RLIMIT_FSIZE); -EMFILE; -errno of opening the log or the path (-EWOULDBLOCK: another pool has it open).
  * On an error nothing is left open. */
 BUFPOOL_API int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
 
@@ -105,9 +136,18 @@ BUFPOOL_API int bufpool_release(bufpool_pool *pool);
  * trap's name (16 bytes are enough). */
 BUFPOOL_API int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
 
-/* The n-th known name, or NULL past the last one; static strings. Async-signal-safe. */
+/* The n-th known name, or NULL past the last one; static strings. The memory "path" stands for any path.
+ * Async-signal-safe. */
 BUFPOOL_API const char *bufpool_memory_name(size_t n);
 BUFPOOL_API const char *bufpool_trap_name(size_t n);
+
+/* Do memory ("path", or any path) and trap go together, on a system that has both? Returns 0, and in users (may be NULL)
+ * whose stray accesses trap: those of the process that opened the pool; of others that map its memory and arm it; of any
+ * that just map it. EUNSUPPORTED with the reason in bufpool_last_error() if they never do; EARGUMENT (unknown name). */
+#define BUFPOOL_USERS_ONE 1u
+#define BUFPOOL_USERS_ATTACHED 2u
+#define BUFPOOL_USERS_ANYONE 4u
+BUFPOOL_API int bufpool_cell(const char *memory, const char *trap, uint32_t *users);
 
 /* ---- Pages ----------------------------------------------------------------------------------------------------- */
 
@@ -209,8 +249,12 @@ typedef struct bufpool_statistics {
     char memory[64];
     char trap[16];
     char on_fault[16];
-    char backing[32];    /* what the frames really are: "private anonymous" or "memfd" */
+    char backing[32];    /* what the frames really are: "private anonymous", "memfd", "huge pages", ... */
     char trap_note[256]; /* for trap "auto": why the traps tried before it were not used; else empty */
+    uint64_t huge_fills; /* granules that were filled with one huge page, since open */
+    uint64_t small_fills;  /* granules of memory thp that were filled with small pages, since open */
+    uint64_t reserve_lost; /* with RESERVE: huge pages that could not be reserved again after a free, since open */
+    char memory_note[256]; /* where memory, numa, lock, dump came out as less than, or other than, asked; else empty */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -236,6 +280,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 
 #define BUFPOOL_FAULT_RACED 1u  /* the page was allocated between the access and the report */
 #define BUFPOOL_FAULT_FORKED 2u /* made in a forked child of the process that has the pool */
+#define BUFPOOL_FAULT_LOST 4u   /* the page is allocated, but its frame is gone: somebody truncated or punched its file */
 
 typedef struct bufpool_fault {
     size_t size;       /* sizeof(bufpool_fault) */

@@ -1,0 +1,161 @@
+/* kernel_huge.c: the system calls of kernel.h about huge pages, files on hugetlbfs, locking and NUMA. */
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef MLOCK_ONFAULT
+#define MLOCK_ONFAULT 1
+#endif
+
+/* include/uapi/linux/mempolicy.h */
+#define MPOL_F_ADDR 2
+#define MPOL_F_MEMS_ALLOWED 4
+
+/* include/uapi/linux/fs.h, Linux 6.7. */
+struct pagemap_scan {
+    uint64_t size;
+    uint64_t flags;
+    uint64_t start;
+    uint64_t end;
+    uint64_t walk_end;
+    uint64_t vec;
+    uint64_t vec_len;
+    uint64_t max_pages;
+    uint64_t category_inverted;
+    uint64_t category_mask;
+    uint64_t category_anyof_mask;
+    uint64_t return_mask;
+};
+_Static_assert(sizeof(struct pagemap_scan) == 96, "the kernel's struct pm_scan_arg has 96 bytes");
+#define BP_PAGEMAP_SCAN _IOWR('f', 16, struct pagemap_scan)
+#define BP_PAGE_IS_HUGE 64
+
+static int result(long value)
+{
+    return value < 0 ? -errno : (int)value;
+}
+
+int bp_kernel_fallocate(int fd, uint64_t offset, uint64_t length)
+{
+    int code;
+    do {
+        code = result(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+    } while (code == -EINTR);
+    return code;
+}
+
+int bp_kernel_file_size(int fd, uint64_t *length, uint64_t *frames)
+{
+    struct stat file;
+    int code = result(fstat(fd, &file));
+    if (code == 0) {
+        *length = (uint64_t)file.st_size;
+        *frames = (uint64_t)file.st_blocks * 512;
+    }
+    return code;
+}
+
+int bp_kernel_hugetlbfs(const char *path, int fd, uint64_t *page_size)
+{
+    struct statfs mount;
+    int code = result(path != NULL ? statfs(path, &mount) : fstatfs(fd, &mount));
+    if (code == 0 && (uint32_t)mount.f_type != HUGETLBFS_MAGIC) {
+        return -EXDEV;
+    }
+    if (code == 0) {
+        *page_size = (uint64_t)mount.f_bsize;
+    }
+    return code;
+}
+
+int bp_kernel_open_pool_file(const char *path, int *created)
+{
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    *created = 0;
+    int fd = result(open(path, flags));
+    if (fd == -EISDIR) {
+        fd = result(open(path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+        *created = fd >= 0;
+    } else if (fd == -ENOENT) {
+        fd = result(open(path, flags | O_CREAT | O_EXCL, 0600));
+        *created = fd >= 0;
+    }
+    return bp_kernel_keep_clear(fd);
+}
+
+int bp_kernel_truncate(int fd, uint64_t length)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && length > limit.rlim_cur) {
+        return -EFBIG; /* ftruncate would say so by SIGXFSZ, which ends the process */
+    }
+    return result(ftruncate(fd, (off_t)length));
+}
+
+int bp_kernel_unlink(const char *path)
+{
+    return result(unlink(path));
+}
+
+int bp_kernel_flock(int fd)
+{
+    return result(flock(fd, LOCK_EX | LOCK_NB));
+}
+
+int bp_kernel_unlock(int fd)
+{
+    return result(flock(fd, LOCK_UN));
+}
+
+int bp_kernel_lock(void *address, size_t length)
+{
+    return result(syscall(SYS_mlock2, address, length, MLOCK_ONFAULT));
+}
+
+int bp_kernel_mbind(void *address, size_t length, int mode, const uint64_t nodes[BP_NODE_WORDS])
+{
+    return result(syscall(SYS_mbind, address, length, mode, nodes, (unsigned long)BP_NODES + 1, 0));
+}
+
+int bp_kernel_get_mempolicy(const void *address, int *mode, uint64_t nodes[BP_NODE_WORDS])
+{
+    int flags = address == NULL ? MPOL_F_MEMS_ALLOWED : MPOL_F_ADDR;
+    return result(syscall(SYS_get_mempolicy, address == NULL ? NULL : mode, nodes, (unsigned long)BP_NODES, address,
+                          flags));
+}
+
+int bp_kernel_readable(const void *address)
+{
+    /* The set is read first: EFAULT if it cannot be, else EINVAL for the unknown request. */
+    return syscall(SYS_rt_sigprocmask, -1, address, NULL, 8) < 0 && errno != EFAULT;
+}
+
+int bp_kernel_open_pagemap(void)
+{
+    return bp_kernel_keep_clear(result(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)));
+}
+
+int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length)
+{
+    uint64_t region[3];
+    struct pagemap_scan scan = {.size = sizeof scan,
+                                .start = address,
+                                .end = address + length,
+                                .vec = (uintptr_t)region,
+                                .vec_len = 1,
+                                .category_mask = BP_PAGE_IS_HUGE,
+                                .return_mask = BP_PAGE_IS_HUGE};
+    int found = pagemap < 0 ? -EBADF : result(ioctl(pagemap, BP_PAGEMAP_SCAN, &scan));
+    return found < 0 ? found : found > 0 && region[0] == address && region[1] == address + length;
+}

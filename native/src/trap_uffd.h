@@ -1,0 +1,11 @@
+/* trap_uffd.h: the functions of trap uffd that noautofill uses where a userfaultfd can be had, see space.h. */
+#ifndef BP_TRAP_UFFD_H
+#define BP_TRAP_UFFD_H
+
+#include "space.h"
+
+int bp_uffd_arm(struct bp_space *space);
+int bp_uffd_rearm(struct bp_space *space, uintptr_t address, size_t length);
+int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
+
+#endif

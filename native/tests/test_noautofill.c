@@ -1,0 +1,274 @@
+/*
+ * Trap noautofill. On a kernel without that mount option: asking for it is refused, clearly. Where
+ * BUFPOOL_TEST_NOAUTOFILL names a directory that is to be such a mount (tests/noautofill runs this under a kernel of its
+ * own, and under a stock one as the control): what it has to do, one line "check NAME: passed" or "failed: why" each.
+ *
+ * Linked with --wrap, so that the library may be told that there is no userfaultfd.
+ */
+#include "cells.h"
+#include "kernel.h"
+
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+static bool no_userfaultfd;
+
+int __real_bp_kernel_uffd_open(void);
+int __wrap_bp_kernel_uffd_open(void);
+int __wrap_bp_kernel_uffd_open(void)
+{
+    return no_userfaultfd ? -EPERM : __real_bp_kernel_uffd_open();
+}
+
+static const char *directory;
+static char path[300];
+static char *content;
+
+static bufpool_pool *open_here(const char *trap, const char *on_fault, uint64_t pages)
+{
+    snprintf(path, sizeof path, "%s/pool-%d", directory, (int)getpid());
+    bufpool_pool *pool = open_pool(path, trap, on_fault, pages * HUGE_PAGE, 0);
+    unlink(path); /* it stays as long as it is open; opened again through /proc */
+    return pool;
+}
+
+static void check_hole(bufpool_pool *pool, uint64_t page, bufpool_state state)
+{
+    static const uint64_t offsets[] = {0, 1, 4096, HUGE_PAGE / 2 + 3, HUGE_PAGE - 1};
+    char *at = bufpool_address(pool, page);
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        bufpool_fault fault = BUFPOOL_FAULT_INIT;
+        char byte = 1;
+        bool write = i % 2 == 1;
+        CHECK_IS(write ? bufpool_guarded_copy(at + offsets[i], &byte, 1, &fault)
+                       : bufpool_guarded_copy(&byte, at + offsets[i], 1, &fault),
+                 ==, BUFPOOL_ESTRAY);
+        CHECK_IS(fault.signal, ==, SIGBUS);
+        CHECK_IS(fault.page, ==, page);
+        CHECK_IS(fault.offset, ==, offsets[i]);
+        CHECK_IS(fault.access, ==, write ? BUFPOOL_WRITE : BUFPOOL_READ);
+        CHECK_IS(fault.state, ==, state);
+    }
+}
+
+static void exact(void *unused)
+{
+    (void)unused;
+    bufpool_pool *pool = open_here("noautofill", "abort", 8);
+    CHECK_STRING(stats_of(pool).trap, "noautofill");
+    uint64_t page;
+    check_hole(pool, 5, BUFPOOL_STATE_UNALLOCATED);
+    CHECK_OK(bufpool_allocate(pool, content, HUGE_PAGE, &page));
+    CHECK(memcmp(bufpool_address(pool, page), content, HUGE_PAGE) == 0);
+    CHECK_OK(bufpool_evict(pool, page));
+    check_hole(pool, page, BUFPOOL_STATE_EVICTED);
+    CHECK_OK(bufpool_populate(pool, page, content, 5));
+    CHECK(memcmp(bufpool_address(pool, page), content, 5) == 0);
+    CHECK_IS(((char *)bufpool_address(pool, page))[HUGE_PAGE - 1], ==, 0);
+    CHECK_OK(bufpool_free(pool, page));
+    check_hole(pool, page, BUFPOOL_STATE_FREED);
+    CHECK_OK(bufpool_allocate_at(pool, page, NULL, 0));
+    CHECK_IS(((char *)bufpool_address(pool, page))[4097], ==, 0);
+    CHECK_OK(bufpool_close(pool));
+}
+
+static void without_userfaultfd(void *argument)
+{
+    no_userfaultfd = true;
+    exact(argument);
+}
+
+static void by_auto(void *unused)
+{
+    (void)unused;
+    bufpool_pool *pool = open_here("auto", "abort", 2);
+    CHECK_STRING(stats_of(pool).trap, "noautofill");
+    CHECK_STRING(stats_of(pool).trap_note, "");
+    CHECK_OK(bufpool_close(pool));
+}
+
+/* A process that maps the file and registers nothing: reads what is allocated, and dies on a hole. */
+static void stranger(void *argument)
+{
+    const char *file = argument;
+    int fd = open(file, O_RDWR);
+    CHECK(fd >= 0);
+    char *at = mmap(NULL, 4 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    CHECK(at != MAP_FAILED);
+    CHECK(memcmp(at, content, HUGE_PAGE) == 0);
+    fprintf(stderr, "read the page\n");
+    fprintf(stderr, "and the hole: %d\n", at[2 * HUGE_PAGE + 9]);
+}
+
+static void never_attached(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    bufpool_pool *pool = open_here("noautofill", "abort", 4);
+    CHECK_OK(bufpool_allocate_at(pool, 0, content, HUGE_PAGE));
+    char file[64] = "";
+    for (int fd = 3; fd < 64; fd++) { /* the pool's file, by the only descriptor of it */
+        char link[64];
+        char target[300];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, target, sizeof target - 1);
+        if (length > 0 && strncmp(target, path, strlen(path)) == 0) {
+            snprintf(file, sizeof file, "/proc/%d/fd/%d", (int)getpid(), fd);
+        }
+    }
+    CHECK(file[0] != 0);
+    struct child child = run_child(stranger, file);
+    CHECK_CHILD(strstr(child.text, "read the page") != NULL, child);
+    CHECK_DIED(child, SIGBUS);
+    check_hole(pool, 2, BUFPOOL_STATE_UNALLOCATED); /* nobody has filled it for us */
+    CHECK_OK(bufpool_close(pool));
+}
+
+/* A page that is filled with data shows all of it, or traps: never half. */
+static atomic_bool done;
+
+static void *reader(void *argument)
+{
+    const char *at = argument;
+    for (uint64_t n = 0; !atomic_load(&done); n++) {
+        uint64_t offset = n * 4099 * 61 % HUGE_PAGE;
+        char byte;
+        int code = bufpool_guarded_copy(&byte, at + offset, 1, NULL);
+        CHECK(code == BUFPOOL_ESTRAY || (code == 0 && byte == content[offset]));
+    }
+    return NULL;
+}
+
+static void appears_whole(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    bufpool_pool *pool = open_here("noautofill", "abort", 2);
+    pthread_t thread;
+    CHECK_OK(pthread_create(&thread, NULL, reader, bufpool_address(pool, 1)));
+    for (int i = 0; i < 100; i++) {
+        CHECK_OK(bufpool_allocate_at(pool, 1, content, HUGE_PAGE));
+        CHECK_OK(bufpool_free(pool, 1));
+    }
+    atomic_store(&done, true);
+    CHECK_OK(pthread_join(thread, NULL));
+    CHECK_OK(bufpool_close(pool));
+}
+
+static void diverted(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    bufpool_pool *pool = open_here("noautofill", "resume", 4);
+    unsigned char *at = bufpool_address(pool, 3);
+    CHECK_IS((unsigned char)read_byte(at + 77), ==, BUFPOOL_POISON);
+    write_byte(at + 78, 1);
+    CHECK_OK(bufpool_allocate_at(pool, 3, content, HUGE_PAGE));
+    CHECK(memcmp(at, content, HUGE_PAGE) == 0);
+    CHECK_OK(bufpool_free(pool, 3));
+    check_hole(pool, 3, BUFPOOL_STATE_FREED);
+    CHECK_OK(bufpool_close(pool));
+}
+
+static void by_kernel(void *unused)
+{
+    (void)unused;
+    bufpool_pool *pool = open_here("noautofill", "abort", 2);
+    int ends[2];
+    CHECK_OK(pipe(ends));
+    CHECK_IS(write(ends[1], bufpool_address(pool, 1), 64), ==, -1);
+    CHECK_IS(errno, ==, EFAULT);
+    check_hole(pool, 1, BUFPOOL_STATE_UNALLOCATED);
+    CHECK_OK(bufpool_close(pool));
+}
+
+static void exhausted(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    uint64_t pages = (uint64_t)read_setting(FREE_HUGEPAGES) + 4;
+    bufpool_pool *pool = open_here("noautofill", "abort", pages);
+    uint64_t page;
+    uint64_t count = 0;
+    int code;
+    while ((code = bufpool_allocate(pool, content, HUGE_PAGE, &page)) == 0) {
+        count++;
+    }
+    CHECK_IS(code, ==, BUFPOOL_EEXHAUSTED);
+    CHECK_IS(count, ==, pages - 4);
+    for (uint64_t i = 0; i < count; i++) {
+        CHECK(memcmp(bufpool_address(pool, i), content, HUGE_PAGE) == 0);
+    }
+    CHECK_OK(bufpool_free(pool, 0));
+    CHECK_OK(bufpool_allocate(pool, content, HUGE_PAGE, &page));
+    CHECK_OK(bufpool_close(pool));
+}
+
+/* Runs one check in a child; false if it failed. */
+static bool run(const char *name, void (*function)(void *), void *argument)
+{
+    struct child child = run_child(function, argument);
+    if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == 0) {
+        printf("check %s: passed\n", name);
+        return true;
+    }
+    printf("check %s: failed: status 0x%x, %.*s\n", name, child.status, (int)strcspn(child.text, "\n"), child.text);
+    return false;
+}
+
+static int checks(void)
+{
+    static char yes[] = "without userfaultfd";
+    bool passed = run("trap is taken by auto", by_auto, NULL);
+    passed &= run("trap is exact to the byte", exact, NULL);
+    passed &= run("trap is exact without userfaultfd", without_userfaultfd, NULL);
+    passed &= run("trap holds in a process that never attached", never_attached, NULL);
+    passed &= run("trap holds there without userfaultfd", never_attached, yes);
+    passed &= run("trap gives way to whole pages only", appears_whole, NULL);
+    passed &= run("trap gives way so without userfaultfd", appears_whole, yes);
+    passed &= run("trap is armed again after a diversion", diverted, NULL);
+    passed &= run("trap is armed again without userfaultfd", diverted, yes);
+    passed &= run("trap answers system calls with EFAULT", by_kernel, NULL);
+    passed &= run("trap and exhaustion of huge pages", exhausted, NULL);
+    passed &= run("trap and exhaustion without userfaultfd", exhausted, yes);
+    return passed ? 0 : 1;
+}
+
+/* On a kernel that has not the option. */
+static int refusals(void)
+{
+    if (huge_directory[0] == 0) {
+        printf("no hugetlbfs mount to ask on (reason above)\n");
+        return HARNESS_SKIP;
+    }
+    directory = huge_directory;
+    bufpool_pool *pool;
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.capacity = 4 * HUGE_PAGE;
+    config.page_size = 0;
+    config.memory = huge_directory;
+    config.trap = "noautofill";
+    CHECK_IS(bufpool_open(&config, &pool), ==, BUFPOOL_EUNSUPPORTED);
+    CHECK_HAS(last_error(), "option noautofill");
+    CHECK_HAS(last_error(), "pagesize=2M");
+    config.trap = "auto";
+    CHECK_OK(bufpool_open(&config, &pool));
+    CHECK_HAS(stats_of(pool).trap_note, "noautofill: ");
+    CHECK_OK(bufpool_close(pool));
+    config.trap = "noautofill";
+    config.memory = "hugetlb";
+    CHECK_IS(bufpool_open(&config, &pool), ==, BUFPOOL_EUNSUPPORTED);
+    CHECK_HAS(last_error(), "a path on one");
+    return 0;
+}
+
+int main(void)
+{
+    content = malloc(HUGE_PAGE);
+    CHECK(content != NULL);
+    for (size_t i = 0; i < HUGE_PAGE; i++) {
+        content[i] = (char)(1 + (i * 7 + i / 4096) % 251);
+    }
+    directory = getenv("BUFPOOL_TEST_NOAUTOFILL");
+    if (directory == NULL) {
+        return with_huge_pages(8, refusals);
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return checks();
+}
