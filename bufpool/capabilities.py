@@ -11,11 +11,11 @@ from bufpool import hugepages
 from bufpool._native import ffi, lib
 from bufpool.errors import last_sentence
 
-# Whose stray accesses trap, in the words of the table.
+# Whose stray accesses trap, from the fewest to all: the columns of the table (table.py).
 USERS = {
     lib.BUFPOOL_USERS_ONE: "one process",
     lib.BUFPOOL_USERS_ATTACHED: "attached processes",
-    lib.BUFPOOL_USERS_ANYONE: "any process",
+    lib.BUFPOOL_USERS_ANYONE: "processes that never attached",
 }
 
 
@@ -23,8 +23,9 @@ USERS = {
 class Capability:
     """Whether one trap works on one memory; reason is empty, or says why not and what would change it.
 
-    valid: whether they go together at all, on any system. users: whose stray accesses trap, of USERS' values: the process
-    that opened the pool, others that map its memory and arm it, any that just map it.
+    valid: whether they go together at all, on any system. users: whose stray accesses trap. "one process": of the one
+    that opened the pool; "attached processes": of others that map its memory and arm it; "processes that never
+    attached": of any that just map it.
     """
 
     memory: str
@@ -88,7 +89,9 @@ def _try(memory: str, trap: str, path: str | None) -> Capability:
         return Capability(memory, trap, False, last_sentence(), valid=False)
     users = tuple(text for bit, text in USERS.items() if mask[0] & bit)
     if memory == "path" and path is None:
-        return Capability(memory, trap, False, "there is no hugetlbfs mount to write to: see bufpool mount", users=users)
+        return Capability(
+            memory, trap, False, "there is no hugetlbfs mount to write to: see bufpool mount", users=users
+        )
     code = lib.bufpool_probe(_tried(memory, path), trap.encode(), ffi.NULL, 0)
     return Capability(memory, trap, code == 0, "" if code == 0 else last_sentence(), users=users)
 

@@ -52,7 +52,7 @@ def doctor_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
-        doctor_view.show(Console(highlight=False), found)
+        doctor_view.show(Console(highlight=False, emoji=False), found)
     if not found.traps:
         raise SystemExit(1)
 

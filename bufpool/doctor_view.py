@@ -5,14 +5,16 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from bufpool import sizes
-from bufpool.capabilities import Capabilities
+from bufpool.capabilities import Capabilities, Capability
 from bufpool.doctor import Examination, Setting, SQLiteLibrary
 from bufpool.hugepages import HugepageCounts, HugepageMount
 from bufpool.mount_view import size_text
 from bufpool.owners import name_of
+from bufpool.table import never
 
 
 def show(console: Console, found: Examination) -> None:
@@ -20,7 +22,7 @@ def show(console: Console, found: Examination) -> None:
     console.print(f"bufpool {found.version}")
     console.print(_settings(found.settings))
     _show_hugepages(console, found.hugepages.counts, found.hugepages.mounts)
-    console.print(_traps(found.capabilities))
+    _show_traps(console, found.capabilities)
     console.print(_sqlite_line(found.sqlite))
     if not found.traps:
         console.print("[red]Nothing traps here: a pool opens only with trap none, which is plain mmap.")
@@ -36,15 +38,28 @@ def _settings(settings: tuple[Setting, ...]) -> Table:
     return table
 
 
-def _traps(capabilities: Capabilities) -> Table:
-    """The table of memory and trap."""
-    table = Table("memory", "trap", "works", "why not, and what would help", box=box.SIMPLE)
+def _show_traps(console: Console, capabilities: Capabilities) -> None:
+    """The table of memory and trap: a row for each pair that goes together, then why some do not work here or ever."""
+    table = _folding("memory", "trap", "works here", "strays of whom it traps")
+    reasons: dict[str, int] = {}
     for entry in capabilities.entries:
-        auto = capabilities.auto[entry.memory] == entry.trap
-        works = "[green]yes[/]" + (", by auto" if auto else "") if entry.available else "[red]no[/]"
-        note = "plain mmap, the baseline: a stray access goes unnoticed" if entry.trap == "none" else ""
-        table.add_row(entry.memory, entry.trap, works, escape(entry.reason) or f"[dim]{note}")
-    return table
+        if entry.valid and entry.trap != "none":
+            # The last are the most: what traps for them traps for all before them.
+            table.add_row(entry.memory, entry.trap, _works(capabilities, entry, reasons), entry.users[-1])
+    console.print(table)
+    for reason, number in reasons.items():
+        console.print(Padding(escape(f"({number}) {reason}"), (0, 0, 0, 2)))
+    console.print("auto takes the first trap of a memory that works here.")
+    console.print("[dim]No system can have these; none, plain mmap, goes with every memory and traps nothing:")
+    for sentence in never(capabilities.entries):
+        console.print(Padding(f"[dim]{escape(sentence)}", (0, 0, 0, 2)))
+
+
+def _works(capabilities: Capabilities, entry: Capability, reasons: dict[str, int]) -> str:
+    """A reason is said once, under its number."""
+    if not entry.available:
+        return f"[red]no[/] ({reasons.setdefault(entry.reason, len(reasons) + 1)})"
+    return "[green]yes[/]" + (", by auto" if capabilities.auto[entry.memory] == entry.trap else "")
 
 
 def _show_hugepages(console: Console, counts: tuple[HugepageCounts, ...], mounts: tuple[HugepageMount, ...]) -> None:
@@ -52,6 +67,12 @@ def _show_hugepages(console: Console, counts: tuple[HugepageCounts, ...], mounts
         console.print("huge pages: this kernel has none, or /proc and /sys are hidden")
         return
     console.print(_counts(counts))
+    for each in counts:
+        if not each.reservable:
+            # Not broken into lines: it is there to be copied.
+            console.print(
+                f"none left of {sizes.text(each.size)}; one more, as root: {each.command_for(1)}", soft_wrap=True
+            )
     if mounts:
         console.print(_mounts(mounts))
     else:
@@ -59,12 +80,11 @@ def _show_hugepages(console: Console, counts: tuple[HugepageCounts, ...], mounts
 
 
 def _counts(found: tuple[HugepageCounts, ...]) -> Table:
-    table = _folding("huge pages", "total", "free", "reserved", "surplus", "none left: for one, as root")
+    table = _folding("huge pages", "total", "free", "reserved", "surplus")
     for counts in found:
         name = sizes.text(counts.size) + (" (default)" if counts.default else "")
         surplus = f"{counts.surplus} of {counts.overcommit}"
-        more = "" if counts.reservable else f"[dim]{escape(counts.command_for(1))}"
-        table.add_row(name, str(counts.total), str(counts.free), str(counts.reserved), surplus, more)
+        table.add_row(name, str(counts.total), str(counts.free), str(counts.reserved), surplus)
     return table
 
 

@@ -48,10 +48,10 @@ class Pool:
 
     capacity      bytes, or text such as "1 GiB"; reserved, not committed; a multiple of page_size, at most 16 TiB
     page_size     bytes or text, 4 KiB to 1 GiB, a whole number of granules; None: one granule
-    memory        "anon": private to this process. "thp": the same in transparent huge pages of 2 MiB. "shared": a memfd.
-                  "hugetlb": a memfd of huge pages that the system has set aside. Or a path on a hugetlbfs mount: a file,
-                  created with mode 0600, or opened again if it has exactly capacity bytes and holds no frames; or a
-                  directory, for an unnamed file. The file stays when the pool closes, without frames.
+    memory        "anon": private to this process. "thp": the same in transparent huge pages of 2 MiB. "shared": a
+                  memfd. "hugetlb": a memfd of huge pages that the system has set aside. Or a path on a hugetlbfs mount:
+                  a file, created with mode 0600, or opened again if it has exactly capacity bytes and holds no frames;
+                  or a directory, for an unnamed file. The file stays when the pool closes, without frames.
     trap          "auto": the first that works of "noautofill", "uffd", "guard", "mprotect", of those that go with the
                   memory; "none": plain mmap, which does not trap
     on_fault      "raise": a stray access through a view completes on a scratch page of bufpool.POISON bytes, and
@@ -135,14 +135,17 @@ class Pool:
         code = lib.bufpool_open(config, handle)
         if code:
             raise failure(code)
-        self._adopt(handle[0])
+        self._adopt(handle[0], os.fspath(memory))
 
     def _refuse_second(self) -> None:
         if hasattr(self, "handle"):
             raise BufpoolError(f"pool {self.name!r} has been opened already: make another with Pool(...)")
 
-    def _adopt(self, handle: CData) -> None:
-        """Takes up an open pool; its handle and addresses stay valid for as long as this object lives."""
+    def _adopt(self, handle: CData, memory: str | None = None) -> None:
+        """Takes up an open pool; its handle and addresses stay valid for as long as this object lives.
+
+        memory: as it was given, since the statistics cut a long path.
+        """
         code = lib.bufpool_keep(handle)
         if code:
             raise failure(code)
@@ -151,7 +154,8 @@ class Pool:
         facts = stats.from_native(stats.PoolStats, _statistics(handle))
         self.address, self.page_count, self.granule = facts.address, facts.pages, facts.granule
         self.capacity, self.page_size = facts.capacity, facts.page_size
-        self.memory, self.trap, self.on_fault, self.name = facts.memory, facts.trap, facts.on_fault, facts.name
+        self.memory = facts.memory if memory is None else memory
+        self.trap, self.on_fault, self.name = facts.trap, facts.on_fault, facts.name
         _pools[_key(handle)] = self
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -41,7 +41,7 @@ class FaultReport:
     in_syscall: str | None = None  # the system call that made the access; None: made by the program
     raced: bool = False  # the page was allocated between the access and the report
     forked: bool = False  # made in a forked child of the process that has the pool
-    lost: bool = False  # the page is allocated, but its frame was taken past the pool: its file was truncated or punched
+    lost: bool = False  # the page is allocated, but its frame was taken past the pool: by truncating or punching a file
     _raw: bytes = attrs.field(repr=False, eq=False)
 
     @property

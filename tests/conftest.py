@@ -1,21 +1,29 @@
-"""What the tests share: pools of every memory and trap that works here, child processes, threads."""
+"""What the tests share: pools of every memory and trap that works here, huge pages, child processes, threads."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bufpool
+from bufpool import _mount_calls
 
 PAGE = 4096
+HUGE = 2 << 20
+HUGE_WANTED = 24  # huge pages that have to be free
 CAPABILITIES = bufpool.capabilities()
-TRAPPING = [entry for entry in CAPABILITIES.entries if entry.trap != "none"]
+# Of small pages; memories of huge ones have tests of their own, in test_huge.py.
+TRAPPING = [entry for entry in CAPABILITIES.entries if entry.memory in ("anon", "shared") and entry.users]
 
 
 @pytest.fixture(params=TRAPPING, ids=lambda entry: f"{entry.memory}-{entry.trap}")
@@ -56,6 +64,87 @@ def any_pool(make_pool: PoolMaker) -> bufpool.Pool:
     """64 pages of 4 KiB, for what does not depend on memory and trap."""
     return make_pool(name="any")
 
+
+# ---- Huge pages ------------------------------------------------------------------------------------------------------
+
+COUNTS = Path(f"/sys/kernel/mm/hugepages/hugepages-{HUGE >> 10}kB")
+
+
+@pytest.fixture(scope="module")
+def _setting_kept() -> Iterator[None]:
+    """Puts the number of huge pages back."""
+    before = _count("nr_hugepages") if COUNTS.exists() else None
+    yield
+    if before is not None and _count("nr_hugepages") != before:
+        (COUNTS / "nr_hugepages").write_text(str(before))
+
+
+@pytest.fixture
+def huge_pages(_setting_kept: None) -> None:
+    """At least HUGE_WANTED huge pages of 2 MiB are free; as root they are set aside."""
+    if not COUNTS.exists():
+        pytest.skip("this kernel has no huge pages of 2 MiB")
+    missing = HUGE_WANTED - _count("free_hugepages")
+    if missing > 0:
+        try:
+            (COUNTS / "nr_hugepages").write_text(str(_count("nr_hugepages") + missing))
+        except OSError:
+            pytest.skip(f"too few huge pages of 2 MiB are free ({HUGE_WANTED - missing}), and setting aside takes root")
+    if _count("free_hugepages") < HUGE_WANTED:
+        pytest.skip(f"the system cannot find {HUGE_WANTED} huge pages: its memory is fragmented")
+
+
+def _count(name: str) -> int:
+    return int((COUNTS / name).read_text())
+
+
+# The arguments: a directory, the mount's options. It lives until its stdin ends, and its mounts with it.
+MOUNTER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
+assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+assert libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0, os.strerror(ctypes.get_errno())
+place, options = map(os.fsencode, sys.argv[1:])
+assert libc.mount(b"none", place, b"hugetlbfs", 0, options) == 0, os.strerror(ctypes.get_errno())
+print("mounted", flush=True)
+sys.stdin.read()
+"""
+HUGETLBFS_SIZE = 16 * HUGE
+
+
+@pytest.fixture(scope="module")
+def _hugetlbfs() -> Iterator[Path]:
+    """A directory on hugetlbfs with room for HUGETLBFS_SIZE bytes: a mount of a child's own, seen through /proc.
+
+    Or in the one that BUFPOOL_TEST_HUGETLBFS names.
+    """
+    given = os.environ.get("BUFPOOL_TEST_HUGETLBFS")
+    if given is None and (os.geteuid() or not _mount_calls.privileged()):
+        pytest.skip(
+            "mounting needs root with CAP_SYS_ADMIN; or BUFPOOL_TEST_HUGETLBFS, which names a mounted directory"
+        )
+    place = tempfile.mkdtemp(prefix="bp", dir=given)
+    try:
+        if given is not None:
+            yield Path(place)
+            return
+        command = [sys.executable, "-c", MOUNTER, place, f"pagesize={HUGE >> 10}K,size={HUGETLBFS_SIZE}"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "mounted\n"
+            yield Path(f"/proc/{child.pid}/root{place}")
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def hugetlbfs(huge_pages: None, _hugetlbfs: Path) -> Path:  # noqa: ARG001 (pages first: a skip says what is missing)
+    """That directory, and huge pages for it."""
+    return _hugetlbfs
+
+
+# ---- Processes and threads -------------------------------------------------------------------------------------------
 
 Child = Callable[..., "subprocess.CompletedProcess[str]"]
 

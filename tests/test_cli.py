@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import bufpool
-from bufpool import _child, cli, doctor, hugepages
+from bufpool import _child, cli, doctor, hugepages, table
 from bufpool.demo import tour
 
 
@@ -66,9 +66,24 @@ def test_doctor_shows_every_memory_with_every_trap() -> None:
     result = invoke("doctor")
     assert result.exit_code == 0
     rows = [line.split() for line in result.output.splitlines()]
-    for entry in bufpool.capabilities().entries:
-        words = next(row for row in rows if row[:2] == [entry.memory, entry.trap])
-        assert words[2].startswith("yes" if entry.available else "no")
+    found = bufpool.capabilities()
+    for entry in found.entries:
+        row = next((row[2:] for row in rows if row[:2] == [entry.memory, entry.trap]), None)
+        if not entry.users:
+            assert row is None
+            continue
+        assert row is not None
+        assert row[0].startswith("yes" if entry.available else "no")
+        assert " ".join(row).endswith(entry.users[-1])
+        assert ("auto" in row) == (found.auto[entry.memory] == entry.trap)
+
+
+def test_doctor_says_each_reason_once() -> None:
+    lines = [" ".join(line.split()) for line in invoke("doctor").output.splitlines()]
+    reasons = list(dict.fromkeys(e.reason for e in bufpool.capabilities().entries if e.users and e.reason))
+    assert [lines.count(f"({n}) {reason}") for n, reason in enumerate(reasons, 1)] == [1] * len(reasons)
+    for sentence in table.never(bufpool.capabilities().entries):
+        assert lines.count(sentence) == 1
 
 
 def test_doctor_s_json_is_what_capabilities_finds() -> None:
@@ -98,7 +113,9 @@ HUGEPAGES = hugepages.Hugepages(
 def test_doctor_shows_huge_pages_and_their_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hugepages, "read", lambda: HUGEPAGES)
     lines = [" ".join(line.split()) for line in invoke("doctor").output.splitlines()]
-    assert "2 MiB (default) 9 8 8 0 of 0 sysctl -w vm.nr_hugepages=10" in lines
+    assert "2 MiB (default) 9 8 8 0 of 0" in lines
+    assert "none left of 2 MiB; one more, as root: sysctl -w vm.nr_hugepages=10" in lines
+    assert not any("none left of 1 GiB" in line for line in lines)
     assert "1 GiB 3 2 1 0 of 4" in lines
     small = next(line for line in lines if line.startswith("/srv/[a] pool"))
     assert small.startswith("/srv/[a] pool 2 MiB 32 MiB - 16 MiB ")
@@ -173,7 +190,11 @@ def test_doctor_without_files_to_spare_says_so(child: Any) -> None:
 def test_doctor_exits_1_with_the_reasons_when_nothing_traps(options: list[str]) -> None:
     result = invoke("doctor", *options)
     assert result.exit_code == 1
-    assert result.output.count("refused [1]: ask") == sum(e.trap != "none" for e in bufpool.capabilities().entries)
+    if options:
+        assert result.output.count("refused [1]: ask") == sum(e.trap != "none" for e in bufpool.capabilities().entries)
+    else:
+        assert result.output.count("no (1)") == sum(bool(e.users) for e in bufpool.capabilities().entries)
+        assert result.output.count("(1) refused [1]: ask") == 1
 
 
 def test_doctor_says_why_sqlite_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

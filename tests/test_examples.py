@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import bufpool
+
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "native"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").iterdir() if path.is_file())
@@ -135,6 +137,18 @@ def test_compiled(name: str, library: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["examples/collect.py", "examples/sqlite_pool.py"])
 def test_python(name: str, tmp_path: Path) -> None:
+    check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
+
+
+def test_huge(tmp_path: Path) -> None:
+    entry = bufpool.capabilities().of("thp", "uffd")
+    if not entry.available:
+        pytest.skip(f"thp-uffd: {entry.reason}")
+    with bufpool.Pool("2 MiB", memory="thp", page_size=None) as pool:
+        note = pool.stats().memory_note
+    if note:
+        pytest.skip(f"thp-uffd: {note}")
+    name = "examples/huge.py"
     check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import bufpool
 
-TRAPS = [entry.trap for entry in bufpool.capabilities().entries if entry.memory == "anon" and entry.trap != "none"]
+TRAPS = [entry.trap for entry in bufpool.capabilities().entries if entry.memory == "anon" and entry.users]
 REPORT = "bufpool: stray"
 SIGNALS = (-signal.SIGBUS, -signal.SIGSEGV)
 

@@ -340,10 +340,13 @@ def test_a_pool_that_nobody_closed_warns() -> None:
 def test_closed_pools_leak_nothing(child: Any) -> None:
     done = child(
         """
+        # Huge pages of hugetlbfs come and go with what else this machine does.
+        kinds = [kind for kind in bufpool.capabilities().available() if kind[0] in ("anon", "thp", "shared")]
+
         def open_and_close():
-            for memory, trap in bufpool.capabilities().available():
-                with bufpool.Pool("1 MiB", memory=memory, trap=trap) as pool:
-                    pool.allocate_many(10)
+            for memory, trap in kinds:
+                with bufpool.Pool("64 MiB", page_size=None, memory=memory, trap=trap) as pool:
+                    pool.allocate_many(3)
 
         def held():
             return len(os.listdir("/proc/self/fd"))

@@ -130,7 +130,7 @@ typedef struct bufpool_statistics {
     char trap[16];
     char on_fault[16];
     char backing[32];
-    char trap_note[256];
+    char trap_note[768];
     uint64_t huge_fills;
     uint64_t small_fills;
     uint64_t reserve_lost;

@@ -80,6 +80,16 @@ static int check_name(const char *name)
     return 0;
 }
 
+/* Before the system is asked for anything: a pair that never goes together is refused by name. */
+static int check_cell(const struct bp_config *config)
+{
+    const char *reason = config->trap == NULL ? NULL : bp_cell(config->memory, config->trap, NULL);
+    return reason == NULL ? 0
+                          : bp_error(BUFPOOL_EUNSUPPORTED, "memory \"%s\" does not go with trap %s: %s",
+                                     config->path != NULL ? config->path : config->memory->name, config->trap->name,
+                                     reason);
+}
+
 /* What the sizes are measured by; needs the system for huge pages. */
 static int check_granule(struct bp_config *config, uint64_t asked)
 {
@@ -158,6 +168,9 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     }
     if (code == 0) {
         code = bp_numa_parse(known.numa, &config->numa);
+    }
+    if (code == 0) {
+        code = check_cell(config);
     }
     return code == 0 ? check_granule(config, known.granule) : code;
 }

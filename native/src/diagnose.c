@@ -24,7 +24,9 @@ static bool fault_of_trap(const bufpool_pool *pool, int signo)
     if (signo == SIGBUS) { /* of a file also for any trap: it was truncated past us */
         return trap == &bp_trap_uffd || trap == &bp_trap_noautofill || pool->space.memory->path;
     }
-    return trap == &bp_trap_guard || trap == &bp_trap_mprotect;
+    /* Without a userfaultfd noautofill closes a page by mprotect while it is filled. */
+    return trap == &bp_trap_guard || trap == &bp_trap_mprotect ||
+           (trap == &bp_trap_noautofill && pool->space.uffd < 0);
 }
 
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
@@ -49,5 +51,5 @@ void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access acc
         return;
     }
     finding->ours = fault_of_trap(pool, signo);
-    finding->flags |= finding->ours && bp_space_truncated(&pool->space) ? BUFPOOL_FAULT_LOST : BUFPOOL_FAULT_RACED;
+    finding->flags |= BUFPOOL_FAULT_RACED;
 }

@@ -286,13 +286,8 @@ static bool answer(struct event *event)
     if (is_repeat(event)) {
         /* An allocated page that faults on and on is no hole: the host protects it. */
         if (event->fault.state == BUFPOOL_STATE_ALLOCATED && ++bp_thread.restarts > MAX_RESTARTS) {
-            if (event->signo == SIGSEGV) {
-                leave(event);
-                return false;
-            }
-            event->fault.flags = (event->fault.flags & ~BUFPOOL_FAULT_RACED) | BUFPOOL_FAULT_LOST;
-            apply_policy(event); /* its frame was taken away past us: nothing to run it on */
-            return true;
+            leave(event);
+            return false;
         }
         if (divert(event)) {
             atomic_fetch_add(&event->pool->repeats, 1);
@@ -347,6 +342,16 @@ static bool is_raised_again(const struct event *event)
     return true;
 }
 
+/* An allocated page has raised SIGBUS. Was it not accessible before, or has it lost its frame past us, by somebody who
+ * truncated or punched the file? The kernel itself tries to read it. */
+static void tell_lost(const struct event *event, struct bp_finding *finding)
+{
+    if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
+        !bp_kernel_readable(event->info->si_addr) && is_allocated(event->pool, finding->page)) {
+        finding->flags ^= BUFPOOL_FAULT_RACED | BUFPOOL_FAULT_LOST;
+    }
+}
+
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
 {
     if ((signo != SIGBUS && signo != SIGSEGV) || info == NULL || context == NULL) {
@@ -372,10 +377,12 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     struct bp_finding finding;
     bp_diagnose(event.pool, (uintptr_t)info->si_addr, event.machine.access, signo, info->si_code, &finding);
     if (!finding.ours) {
+        bool shut = bp_scratch_was_shut(event.pool, signo, info, event.machine.pc);
         leave(&event);
-        return false;
+        return shut;
     }
     event.before = errno;
+    tell_lost(&event, &finding);
     bp_thread.answered_address = (uint64_t)(uintptr_t)info->si_addr;
     fill_fault(&event, &finding);
     bool ours = answer(&event);

@@ -64,7 +64,7 @@ int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, s
 /* Gives a hole of a file frames of zeros; what has a frame stays as it is. */
 int bp_kernel_fallocate(int fd, uint64_t offset, uint64_t length);
 
-/* The length of an open file, and the bytes of it that have frames. */
+/* The length of an open file, and the bytes of it that have frames; -EINVAL if it is not a regular file. */
 int bp_kernel_file_size(int fd, uint64_t *length, uint64_t *frames);
 
 /* The page size of the hugetlbfs that path (or, path NULL, fd) lies on; -EXDEV if it lies on something else. */

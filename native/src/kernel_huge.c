@@ -59,6 +59,9 @@ int bp_kernel_file_size(int fd, uint64_t *length, uint64_t *frames)
 {
     struct stat file;
     int code = result(fstat(fd, &file));
+    if (code == 0 && !S_ISREG(file.st_mode)) {
+        code = -EINVAL;
+    }
     if (code == 0) {
         *length = (uint64_t)file.st_size;
         *frames = (uint64_t)file.st_blocks * 512;

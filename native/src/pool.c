@@ -194,11 +194,7 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
                            config->flags,  config->numa, config->numa_text, pool->name};
     bool final;
     if (config->trap != NULL) {
-        const char *reason = bp_cell(config->memory, config->trap, NULL);
-        return reason == NULL ? try_trap(pool, &wish, config->trap, &final)
-                              : bp_error(BUFPOOL_EUNSUPPORTED, "memory \"%s\" does not go with trap %s: %s",
-                                         config->path != NULL ? config->path : config->memory->name, config->trap->name,
-                                         reason);
+        return try_trap(pool, &wish, config->trap, &final);
     }
     size_t length = 0;
     for (size_t n = 0; bp_trap_candidate(n) != NULL; n++) {
@@ -419,16 +415,15 @@ int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t
     if (trap_found != NULL && size > 0) {
         snprintf(trap_found, size, "%s", pool->space.trap->name);
     }
-    bool created = pool->space.created;
+    if (pool->space.created) {
+        bp_kernel_unlink(memory); /* a directory stays; while the file is locked, so that it is nobody else's */
+    }
     if (bufpool_close(pool) == 0) {
         registry_lock();
         if (pool->closed_at != 0) { /* not retired already: nobody else had its address, so it need not rest */
             retire(pool);
         }
         registry_unlock();
-    }
-    if (created) {
-        bp_kernel_unlink(memory); /* a directory stays */
     }
     return code;
 }

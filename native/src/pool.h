@@ -47,7 +47,7 @@ struct bufpool_pool {
     uint64_t log_id[2]; /* its file, see bp_kernel_identify() */
     char name[64];
     char memory[64]; /* its name, or the path, cut */
-    char trap_note[256];
+    char trap_note[768];
     struct bp_space space;
     struct bp_pages pages;
 

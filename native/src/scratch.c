@@ -246,3 +246,15 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
     }
     return false;
 }
+
+bool bp_scratch_was_shut(const bufpool_pool *pool, int signo, const siginfo_t *info, uint64_t pc)
+{
+    if (pool->space.granule == BP_GRANULE || !is_ours(pool) || signo != SIGSEGV || info->si_code != SEGV_ACCERR) {
+        return false;
+    }
+    uint64_t address = (uint64_t)(uintptr_t)info->si_addr;
+    bool again = bp_thread.retried_pc == pc && bp_thread.retried_address == address;
+    bp_thread.retried_pc = again ? 0 : pc;
+    bp_thread.retried_address = address;
+    return !again;
+}

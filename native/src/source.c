@@ -27,14 +27,17 @@ static int open_memfd(struct bp_space *space, const struct bp_wish *wish)
     bool huge = space->memory->hugetlb;
     space->fd = bp_kernel_memfd(wish->name, space->capacity, huge ? space->granule : 0);
     if (space->fd < 0 && huge && space->fd != -EFBIG && space->fd != -EMFILE && space->fd != -ENFILE) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "a memfd of huge pages of %llu bytes is refused (%s): it takes Linux 4.14, "
-                        "CONFIG_HUGETLBFS=y, and huge pages of that size",
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "a memfd (memfd_create) of huge pages of %llu bytes is refused (%s): it takes Linux 4.14, "
+                        "CONFIG_HUGETLBFS=y, huge pages of that size, and a seccomp profile that allows it",
                         (unsigned long long)space->granule, strerror(-space->fd));
     }
     if (space->fd < 0) {
-        return bp_error(space->fd, "cannot create a memfd of %llu bytes for pool \"%s\": %s%s",
-                        (unsigned long long)space->capacity, wish->name, strerror(-space->fd),
-                        space->fd == -EFBIG ? " (see RLIMIT_FSIZE, ulimit -f)" : "");
+        const char *advice = space->fd == -EFBIG   ? " (see RLIMIT_FSIZE, ulimit -f)"
+                             : space->fd == -EPERM ? " (a container's seccomp profile has to allow it)"
+                                                   : "";
+        return bp_error(space->fd, "cannot create a memfd (memfd_create) of %llu bytes for pool \"%s\": %s%s",
+                        (unsigned long long)space->capacity, wish->name, strerror(-space->fd), advice);
     }
     space->ours = true;
     return huge ? try_one(space, wish) : 0;
@@ -69,6 +72,9 @@ static int check_existing(struct bp_space *space, const struct bp_wish *wish)
     uint64_t length;
     uint64_t frames;
     int code = bp_kernel_file_size(space->fd, &length, &frames);
+    if (code == -EINVAL) {
+        return bp_error(BUFPOOL_EARGUMENT, "memory \"%s\" is not a regular file: take another path", wish->path);
+    }
     if (code < 0) {
         return path_error(code, wish->path);
     }
@@ -91,7 +97,10 @@ static int check_existing(struct bp_space *space, const struct bp_wish *wish)
 /* Truncates the file and makes it long again: to punch it would leave what a dead process had reserved of its holes. */
 static int renew(struct bp_space *space)
 {
-    int code = bp_kernel_truncate(space->fd, 0);
+    int code = bp_kernel_truncate(space->fd, space->capacity); /* may it have that length (RLIMIT_FSIZE)? */
+    if (code == 0) {
+        code = bp_kernel_truncate(space->fd, 0);
+    }
     return code < 0 ? code : bp_kernel_truncate(space->fd, space->capacity);
 }
 

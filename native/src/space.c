@@ -40,7 +40,8 @@ static int dress(const struct bp_space *space, void *address, size_t length, enu
     }
     *step = TO_KEEP_FROM_FORKS;
     int code = bp_kernel_madvise(address, length, MADV_DONTFORK); /* a child's copy would not be armed */
-    if (code == 0 && space->flags & BUFPOOL_LOCK) {
+    /* Huge pages of hugetlbfs are never swapped, and mlock2 knows no ONFAULT for them: it would fill every hole. */
+    if (code == 0 && space->flags & BUFPOOL_LOCK && !space->memory->hugetlb) {
         *step = TO_LOCK;
         code = bp_kernel_lock(address, length);
     }
@@ -88,8 +89,8 @@ static int map_error(const struct bp_space *space, int code, enum step step, con
     case TO_BIND:
         return bp_numa_error(code);
     default:
-        return bp_error(code, "cannot reserve %llu bytes of addresses for pool \"%s\": %s (see RLIMIT_AS, ulimit -v)",
-                        capacity, name, strerror(-code));
+        return bp_error(code, "cannot reserve %llu bytes of addresses for pool \"%s\": %s (see %s)", capacity, name,
+                        strerror(-code), code == -EAGAIN ? "RLIMIT_MEMLOCK, ulimit -l" : "RLIMIT_AS, ulimit -v");
     }
 }
 
@@ -199,6 +200,37 @@ static int verify(const struct bp_space *space)
     return 0;
 }
 
+static int open_chunk(struct bp_space *space, uint64_t chunk)
+{
+    enum { CLOSED, OPENING, OPEN };
+    uint64_t start = chunk * space->chunk;
+    uint64_t length = space->capacity - start < space->chunk ? space->capacity - start : space->chunk;
+    /* Bounded, because a signal handler may have interrupted the very thread that opens the chunk. */
+    for (int patience = 0; patience < 10000; patience++) {
+        uint8_t seen = CLOSED;
+        if (atomic_compare_exchange_strong(&space->chunks[chunk], &seen, OPENING)) {
+            int code = space->trap->open_chunk(space, space->base + start, length);
+            atomic_store(&space->chunks[chunk], code == 0 ? OPEN : CLOSED);
+            return code;
+        }
+        if (seen == OPEN) {
+            return 0;
+        }
+        bp_kernel_sleep_ns(100000);
+    }
+    return -EAGAIN;
+}
+
+static int open_chunks(struct bp_space *space, uintptr_t address, size_t length)
+{
+    int code = 0;
+    for (uint64_t chunk = (address - space->base) / space->chunk;
+         code == 0 && chunk * space->chunk < address + length - space->base; chunk++) {
+        code = atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
+    }
+    return code;
+}
+
 int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
 {
     int code = space->trap->arm(space);
@@ -208,8 +240,13 @@ int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
     if (code == 0 && !space->stepwise) {
         code = verify(space);
     }
-    if (code == 0 && space->memory->thp && space->uffd >= 0 && !space->stepwise) {
-        bp_thp_open(space);
+    if (code == 0 && space->memory->thp && space->uffd >= 0) {
+        code = space->stepwise ? open_chunks(space, space->base, space->granule) : 0; /* where it is tried out */
+        if (code == 0) {
+            bp_thp_open(space);
+        } else {
+            bp_error(code, "cannot make the first page of pool \"%s\" accessible: %s", wish->name, strerror(-code));
+        }
     }
     if (code < 0) {
         bp_source_discard(space, wish);
@@ -261,44 +298,24 @@ void bp_space_destroy(struct bp_space *space)
     bp_space_close(space);
 }
 
-static int open_chunk(struct bp_space *space, uint64_t chunk)
+/* Is the file shorter than the pool? */
+static bool is_truncated(const struct bp_space *space)
 {
-    enum { CLOSED, OPENING, OPEN };
-    uint64_t start = chunk * space->chunk;
-    uint64_t length = space->capacity - start < space->chunk ? space->capacity - start : space->chunk;
-    /* Bounded, because a signal handler may have interrupted the very thread that opens the chunk. */
-    for (int patience = 0; patience < 10000; patience++) {
-        uint8_t seen = CLOSED;
-        if (atomic_compare_exchange_strong(&space->chunks[chunk], &seen, OPENING)) {
-            int code = space->trap->open_chunk(space, space->base + start, length);
-            atomic_store(&space->chunks[chunk], code == 0 ? OPEN : CLOSED);
-            return code;
-        }
-        if (seen == OPEN) {
-            return 0;
-        }
-        bp_kernel_sleep_ns(100000);
-    }
-    return -EAGAIN;
-}
-
-static int open_chunks(struct bp_space *space, uintptr_t address, size_t length)
-{
-    int code = 0;
-    for (uint64_t chunk = (address - space->base) / space->chunk;
-         code == 0 && chunk * space->chunk < address + length - space->base; chunk++) {
-        code = atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
-    }
-    return code;
+    uint64_t length;
+    uint64_t frames;
+    return space->memory->path && bp_kernel_file_size(space->fd, &length, &frames) == 0 && length < space->capacity;
 }
 
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     *done = 0;
-    if (bp_space_truncated(space)) {
+    if (is_truncated(space)) {
         return -ESTALE;
     }
     int code = space->stepwise ? open_chunks(space, address, length) : 0;
+    if (code == 0 && atomic_load_explicit(&space->torn, memory_order_relaxed)) {
+        code = bp_space_restore(space, address, length);
+    }
     return code < 0 ? code : space->trap->populate(space, address, length, data, done);
 }
 
@@ -323,11 +340,16 @@ int bp_space_divert(struct bp_space *space, uintptr_t granule)
         size_t done;
         return bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
     }
-    int code = 0;
+    void *same;
+    /* First as a whole: a mapping of hugetlbfs cannot be cut within a huge page. */
+    int code = bp_kernel_mmap((void *)granule, space->granule, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, &same);
     for (size_t at = 0; at < space->granule && code == 0; at += BP_FILL_SIZE) {
-        void *same;
         code = bp_kernel_mmap((void *)(granule + at), BP_FILL_SIZE, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, bp_fill_file, &same);
+    }
+    if (code == 0) {
+        bp_kernel_madvise((void *)granule, space->granule, MADV_DONTFORK);
     }
     if (code < 0) {
         bp_space_restore(space, granule, space->granule);
@@ -344,17 +366,16 @@ int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length)
     }
     uintptr_t same;
     int code = bp_space_map(space, address, length, &same);
-    return code < 0 || space->trap->rearm == NULL ? code : space->trap->rearm(space, address, length);
+    if (code == 0 && space->trap->rearm != NULL) {
+        code = space->trap->rearm(space, address, length);
+    }
+    if (code < 0) {
+        atomic_store(&space->torn, true);
+    }
+    return code;
 }
 
 /* ---- Looking ---- */
-
-bool bp_space_truncated(const struct bp_space *space)
-{
-    uint64_t length;
-    uint64_t frames;
-    return space->memory->path && bp_kernel_file_size(space->fd, &length, &frames) == 0 && length < space->capacity;
-}
 
 const char *bp_space_backing(const struct bp_space *space)
 {

@@ -47,6 +47,7 @@ struct bp_space {
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */
     uint64_t chunk;          /* bytes of one */
     uint64_t chunk_count;
+    atomic_bool torn; /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
     char note[256]; /* what came out as less than asked; written at open only */
 };
@@ -117,9 +118,6 @@ int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length);
 
 /* Maps a part of the space anew: inaccessible, without frames, with the pool's advice and policy. address 0: anywhere. */
 int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place);
-
-/* Is the file shorter than the pool? Async-signal-safe. */
-bool bp_space_truncated(const struct bp_space *space);
 
 /* What the frames really are, for bufpool_statistics. */
 const char *bp_space_backing(const struct bp_space *space);

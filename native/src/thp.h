@@ -4,8 +4,9 @@
  * A range that is armed by userfaultfd gets no huge page by fault. So a frame is made in a slot of a nursery, a plain
  * mapping that asks for huge pages, is filled there, and UFFDIO_MOVE takes it whole to the pool (Linux 6.8). A freed one
  * goes to the stash (stash.h), whole, and serves again without being cleared. Whether a frame is one huge page is never
- * assumed: the kernel is asked (PAGEMAP_SCAN, Linux 6.7), and what came out small is counted. A granule that had small
- * frames is mapped anew when it is zapped, since its page table would keep it small for ever.
+ * assumed: the kernel is asked (PAGEMAP_SCAN, Linux 6.7) when it is made, when it has been moved to the pool and when it
+ * is freed, and what came out small is counted. A granule that had small frames is mapped anew when it is zapped, since its page table would keep it small
+ * for ever.
  *
  * Thread-safe and async-signal-safe but for open.
  */

@@ -25,6 +25,8 @@ struct bp_thread {
     uint64_t last_pc;          /* by which instruction, */
     uint64_t last_address;     /* where */
     uint32_t restarts;         /* how often in a row it was run again in vain */
+    uint64_t retried_pc;       /* the last fault of an allocated page that was run again: by which instruction, */
+    uint64_t retried_address;  /* where */
     uint32_t scratches;        /* granules this thread's stray accesses diverted and that are not re-armed yet */
     int32_t id;                /* kernel thread id, 0 until asked for, */
     int32_t id_process;        /* and the process that it was asked in */

@@ -44,8 +44,8 @@ static int arm(struct bp_space *space)
     }
     if (!bp_mount_has(options, "noautofill")) {
         return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "the mount has not the option noautofill (it has %s): mount one with bufpool mount --noautofill, on "
-                        "a kernel that knows it; no released Linux does, and trap uffd does without",
+                        "the mount has not the option noautofill (it has %s), which takes a kernel built with it and bufpool "
+                        "mount --noautofill",
                         options);
     }
     code = try_hole(space);

@@ -96,23 +96,41 @@ static int fill(struct bp_space *space, uintptr_t address, size_t length, const 
     return bp_kernel_uffd_copy(space->uffd, address, bp_fill_zeros, step, filled);
 }
 
+/* Where data has no frames of its own, the kernel takes a second huge page to copy by way of: the last one could not be
+ * used. Gives it frames (MADV_POPULATE_READ, Linux 5.14), without a touch that could trap. */
+static bool make_resident(const void *data, size_t length)
+{
+    uintptr_t from = (uintptr_t)data & ~(uintptr_t)(BP_GRANULE - 1);
+    size_t whole = ((uintptr_t)data + length - from + BP_GRANULE - 1) & ~(size_t)(BP_GRANULE - 1);
+    return bp_kernel_madvise((void *)from, whole, MADV_POPULATE_READ) == 0;
+}
+
 /* Fills holes by copying, as far as it goes. */
 static int copy_in(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     int patience = space->memory->hugetlb ? 200 : 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
     size_t limit = length;
     bool exists = false;
+    bool resident = false; /* the data of the next granule, by our doing */
     while (*done < length) {
         size_t filled = 0;
         size_t step = length - *done < limit ? length - *done : limit;
         int code = fill(space, address + *done, step, data == NULL ? NULL : (const char *)data + *done, &filled);
         *done += filled;
         if (code >= 0 || filled > 0) {
+            resident = false;
             continue; /* stopped midway: the remainder, tried again, tells the reason */
         }
         if (code == -ENOENT && limit > space->granule) {
             limit = space->granule; /* the host split the mapping (mlock, madvise) inside the range */
             continue;
+        }
+        if (space->memory->hugetlb && data != NULL && !resident && (code == -EEXIST || code == -ENOMEM)) {
+            resident = true;
+            limit = space->granule;
+            if (make_resident((const char *)data + *done, space->granule)) {
+                continue;
+            }
         }
         if (code == -EEXIST && patience > 0) {
             /* Filled past us, through /proc/self/mem for example. What is there is nobody's: take it away. */

@@ -250,7 +250,7 @@ typedef struct bufpool_statistics {
     char trap[16];
     char on_fault[16];
     char backing[32];    /* what the frames really are: "private anonymous", "memfd", "huge pages", ... */
-    char trap_note[256]; /* for trap "auto": why the traps tried before it were not used; else empty */
+    char trap_note[768]; /* for trap "auto": why the traps tried before it were not used; else empty */
     uint64_t huge_fills; /* granules that were filled with one huge page, since open */
     uint64_t small_fills;  /* granules of memory thp that were filled with small pages, since open */
     uint64_t reserve_lost; /* with RESERVE: huge pages that could not be reserved again after a free, since open */
