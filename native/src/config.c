@@ -49,11 +49,12 @@ static int check_sizes(const struct bp_config *config)
     unsigned long long granule = config->granule;
     if (page_size % granule != 0) {
         unsigned long long below = page_size / granule * granule;
-        return bp_error(BUFPOOL_EARGUMENT,
-                        "page_size is %llu bytes: it has to be a whole number of granules, which have %llu bytes in memory "
-                        "\"%s\"; the nearest are %llu and %llu",
-                        page_size, granule, config->path != NULL ? config->path : config->memory->name,
-                        below == 0 ? granule : below, (below == 0 ? granule : below) + granule);
+        return bp_error(
+            BUFPOOL_EARGUMENT,
+            "page_size is %llu bytes: it has to be a whole number of granules, which have %llu bytes in memory "
+            "\"%s\"; the nearest are %llu and %llu",
+            page_size, granule, config->path != NULL ? config->path : config->memory->name,
+            below == 0 ? granule : below, (below == 0 ? granule : below) + granule);
     }
     if (capacity == 0 || capacity > MAX_CAPACITY) {
         return bp_error(BUFPOOL_EARGUMENT, "capacity is %llu bytes: it has to be from one page (%llu) to %llu (16 TiB)",
@@ -84,10 +85,10 @@ static int check_name(const char *name)
 static int check_cell(const struct bp_config *config)
 {
     const char *reason = config->trap == NULL ? NULL : bp_cell(config->memory, config->trap, NULL);
-    return reason == NULL ? 0
-                          : bp_error(BUFPOOL_EUNSUPPORTED, "memory \"%s\" does not go with trap %s: %s",
-                                     config->path != NULL ? config->path : config->memory->name, config->trap->name,
-                                     reason);
+    return reason == NULL
+               ? 0
+               : bp_error(BUFPOOL_EUNSUPPORTED, "memory \"%s\" does not go with trap %s: %s",
+                          config->path != NULL ? config->path : config->memory->name, config->trap->name, reason);
 }
 
 /* What the sizes are measured by; needs the system for huge pages. */
@@ -136,8 +137,9 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         return unknown("memory", memory, bufpool_memory_name, NULL);
     }
     if (config->memory->path && strchr(memory, '/') == NULL) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "memory is \"path\", which stands for any: pass one on a hugetlbfs mount, "
-                                              "with a slash in it");
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "memory is \"path\", which stands for any: pass one on a hugetlbfs mount, "
+                        "with a slash in it");
     }
     config->path = config->memory->path ? memory : NULL;
     config->trap = bp_trap_find(trap);
@@ -153,15 +155,15 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     }
     config->policy = (enum bp_policy)policy;
     if (config->flags & ~ALL_FLAGS) {
-        return bp_error(BUFPOOL_EARGUMENT,
-                        "flags is 0x%x: only those up to BUFPOOL_DISCARD (0x%x in all) are known", config->flags,
-                        ALL_FLAGS);
+        return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only those up to BUFPOOL_DISCARD (0x%x in all) are known",
+                        config->flags, ALL_FLAGS);
     }
     if (config->flags & FILE_FLAGS && !config->memory->hugetlb) {
-        return bp_error(BUFPOOL_EARGUMENT,
-                        "flags has BUFPOOL_RESERVE or BUFPOOL_DISCARD (0x%x), which go with memory \"hugetlb\" or a path, "
-                        "and memory is \"%s\"",
-                        config->flags & FILE_FLAGS, memory);
+        return bp_error(
+            BUFPOOL_EARGUMENT,
+            "flags has BUFPOOL_RESERVE or BUFPOOL_DISCARD (0x%x), which go with memory \"hugetlb\" or a path, "
+            "and memory is \"%s\"",
+            config->flags & FILE_FLAGS, memory);
     }
     if (known.name != NULL) {
         code = check_name(known.name);

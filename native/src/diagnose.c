@@ -25,8 +25,7 @@ static bool fault_of_trap(const bufpool_pool *pool, int signo)
         return trap == &bp_trap_uffd || trap == &bp_trap_noautofill || pool->space.memory->path;
     }
     /* Without a userfaultfd noautofill closes a page by mprotect while it is filled. */
-    return trap == &bp_trap_guard || trap == &bp_trap_mprotect ||
-           (trap == &bp_trap_noautofill && pool->space.uffd < 0);
+    return trap == &bp_trap_guard || trap == &bp_trap_mprotect || (trap == &bp_trap_noautofill && pool->space.uffd < 0);
 }
 
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,

@@ -38,7 +38,8 @@ static int unreadable(const bufpool_pool *pool, const void *data, size_t size)
 static int map_tail(size_t granule, const char *data, size_t size, void **tail)
 {
     *tail = NULL;
-    int code = bp_kernel_mmap(NULL, granule, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, tail);
+    int code =
+        bp_kernel_mmap(NULL, granule, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, tail);
     if (code < 0) {
         return code;
     }
@@ -65,9 +66,8 @@ static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp
     const struct {
         const char *data;
         size_t length;
-    } parts[] = {{source->data, whole},
-                 {tail, part > 0 ? granule : 0},
-                 {NULL, length - whole - (part > 0 ? granule : 0)}};
+    } parts[] = {
+        {source->data, whole}, {tail, part > 0 ? granule : 0}, {NULL, length - whole - (part > 0 ? granule : 0)}};
     *done = 0;
     for (int i = 0; i < 3 && code >= 0; i++) {
         size_t filled = 0;
@@ -162,7 +162,8 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
     }
     if (code == -ESTALE) {
-        return bp_error(code, "the file of pool \"%s\" is shorter than the pool, %llu bytes: another process truncated it",
+        return bp_error(code,
+                        "the file of pool \"%s\" is shorter than the pool, %llu bytes: another process truncated it",
                         pool->name, (unsigned long long)pool->capacity);
     }
     if (code == -ENOMEM) {

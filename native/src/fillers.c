@@ -45,8 +45,8 @@ int bp_fill_prepare_file(void)
         if (fd >= 0) {
             bp_kernel_close(fd);
         }
-        return bp_error(code, "cannot create a memfd (memfd_create) of %zu bytes for the scratch pattern: %s", BP_FILL_SIZE,
-                        strerror(-code));
+        return bp_error(code, "cannot create a memfd (memfd_create) of %zu bytes for the scratch pattern: %s",
+                        BP_FILL_SIZE, strerror(-code));
     }
     bp_fill_file = fd;
     return 0;

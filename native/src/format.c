@@ -135,8 +135,9 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
         bp_text_put(text, "  note: the page was not accessible when it was touched; it has been allocated since\n");
     }
     if (fault->flags & BUFPOOL_FAULT_LOST) {
-        bp_text_put(text, "  note: the program was right to touch the page; its frame was taken past the pool, as by a process "
-                          "that truncated or punched the file\n");
+        bp_text_put(
+            text, "  note: the program was right to touch the page; its frame was taken past the pool, as by a process "
+                  "that truncated or punched the file\n");
     }
     if (fault->flags & BUFPOOL_FAULT_FORKED) {
         bp_text_put(text,

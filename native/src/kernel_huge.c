@@ -134,8 +134,8 @@ int bp_kernel_mbind(void *address, size_t length, int mode, const uint64_t nodes
 int bp_kernel_get_mempolicy(const void *address, int *mode, uint64_t nodes[BP_NODE_WORDS])
 {
     int flags = address == NULL ? MPOL_F_MEMS_ALLOWED : MPOL_F_ADDR;
-    return result(syscall(SYS_get_mempolicy, address == NULL ? NULL : mode, nodes, (unsigned long)BP_NODES, address,
-                          flags));
+    return result(
+        syscall(SYS_get_mempolicy, address == NULL ? NULL : mode, nodes, (unsigned long)BP_NODES, address, flags));
 }
 
 int bp_kernel_readable(const void *address)

@@ -137,9 +137,9 @@ static int path_granule(const char *path, uint64_t *granule)
         }
     }
     if (code == -EXDEV) {
-        return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "memory \"%s\" is not on a hugetlbfs mount: mount one (bufpool mount), or use memory \"shared\"",
-                        path);
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "memory \"%s\" is not on a hugetlbfs mount: mount one (bufpool mount), or use memory \"shared\"", path);
     }
     return code < 0 ? bp_error(code, "memory \"%s\" cannot be opened: %s", path, strerror(-code)) : 0;
 }

@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BP_GRANULE 4096               /* bytes; the OS page, checked at open */
-#define BP_HUGE ((uint64_t)2 << 20)   /* bytes of a transparent huge page */
+#define BP_GRANULE 4096             /* bytes; the OS page, checked at open */
+#define BP_HUGE ((uint64_t)2 << 20) /* bytes of a transparent huge page */
 
 struct bp_trap;
 

@@ -19,9 +19,10 @@ static bool has(const uint64_t *nodes, unsigned node)
 
 static int malformed(const char *text)
 {
-    return bp_error(BUFPOOL_EARGUMENT,
-                    "numa is \"%.100s\": it has to be \"interleave\", \"local\", or a list of nodes below %d such as \"0,2-3\"",
-                    text, BP_NODES);
+    return bp_error(
+        BUFPOOL_EARGUMENT,
+        "numa is \"%.100s\": it has to be \"interleave\", \"local\", or a list of nodes below %d such as \"0,2-3\"",
+        text, BP_NODES);
 }
 
 /* One number of a list; false if there is none. */

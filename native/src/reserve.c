@@ -98,11 +98,11 @@ void bp_reserve_explain(uint64_t page_size, uint64_t needed, char *buffer, size_
         snprintf(buffer, size, "%llu huge pages of %s are needed for the whole pool", (unsigned long long)needed, name);
         return;
     }
-    snprintf(buffer, size,
-             "huge pages of %s: %llu there, %llu free, %llu of those reserved, %llu needed for the whole pool; to get them, "
-             "as root: echo %llu > " FOLDER "nr_hugepages, or see bufpool mount",
-             name, (unsigned long long)reserve.total, (unsigned long long)reserve.free,
-             (unsigned long long)reserve.reserved, (unsigned long long)needed,
-             (unsigned long long)(reserve.total - (reserve.free - reserve.reserved) + needed),
-             (unsigned long long)(page_size / 1024));
+    snprintf(
+        buffer, size,
+        "huge pages of %s: %llu there, %llu free, %llu of those reserved, %llu needed for the whole pool; to get them, "
+        "as root: echo %llu > " FOLDER "nr_hugepages, or see bufpool mount",
+        name, (unsigned long long)reserve.total, (unsigned long long)reserve.free, (unsigned long long)reserve.reserved,
+        (unsigned long long)needed, (unsigned long long)(reserve.total - (reserve.free - reserve.reserved) + needed),
+        (unsigned long long)(page_size / 1024));
 }

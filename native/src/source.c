@@ -79,17 +79,19 @@ static int check_existing(struct bp_space *space, const struct bp_wish *wish)
         return path_error(code, wish->path);
     }
     if (length != space->capacity) {
-        return bp_error(BUFPOOL_EARGUMENT,
-                        "memory \"%s\" is a file of %llu bytes, and the pool has a capacity of %llu: they have to be equal. "
-                        "Remove the file, or take another path",
-                        wish->path, (unsigned long long)length, (unsigned long long)space->capacity);
+        return bp_error(
+            BUFPOOL_EARGUMENT,
+            "memory \"%s\" is a file of %llu bytes, and the pool has a capacity of %llu: they have to be equal. "
+            "Remove the file, or take another path",
+            wish->path, (unsigned long long)length, (unsigned long long)space->capacity);
     }
     if (frames > 0 && !(space->flags & BUFPOOL_DISCARD)) {
-        return bp_error(BUFPOOL_EARGUMENT,
-                        "memory \"%s\" holds %llu bytes of data, of a process that ended without closing its pool, or of "
-                        "something else: remove the file, or open it with BUFPOOL_DISCARD (Python: discard=True), which "
-                        "drops them",
-                        wish->path, (unsigned long long)frames);
+        return bp_error(
+            BUFPOOL_EARGUMENT,
+            "memory \"%s\" holds %llu bytes of data, of a process that ended without closing its pool, or of "
+            "something else: remove the file, or open it with BUFPOOL_DISCARD (Python: discard=True), which "
+            "drops them",
+            wish->path, (unsigned long long)frames);
     }
     return 0;
 }

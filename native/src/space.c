@@ -60,8 +60,8 @@ static int map(struct bp_space *space, uintptr_t address, size_t length, uintptr
     *step = TO_MAP;
     /* Inaccessible at first: mlockall(MCL_FUTURE) would fill a writable mapping before it is armed, and
      * vm.overcommit_memory=2 would refuse it. */
-    int code = bp_kernel_mmap_file((void *)address, length, PROT_NONE, flags | (address != 0 ? MAP_FIXED : 0), space->fd,
-                                   offset, &mapped);
+    int code = bp_kernel_mmap_file((void *)address, length, PROT_NONE, flags | (address != 0 ? MAP_FIXED : 0),
+                                   space->fd, offset, &mapped);
     if (code == 0) {
         *place = (uintptr_t)mapped;
         code = dress(space, mapped, length, step);
@@ -82,10 +82,11 @@ static int map_error(const struct bp_space *space, int code, enum step step, con
     case TO_KEEP_FROM_FORKS:
         return bp_error(code, "cannot keep pool \"%s\" out of forked children: %s", name, strerror(-code));
     case TO_LOCK:
-        return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "cannot lock %llu bytes in memory: %s; the whole capacity counts against RLIMIT_MEMLOCK: raise it "
-                        "(ulimit -l), or give the process CAP_IPC_LOCK",
-                        capacity, strerror(-code));
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "cannot lock %llu bytes in memory: %s; the whole capacity counts against RLIMIT_MEMLOCK: raise it "
+            "(ulimit -l), or give the process CAP_IPC_LOCK",
+            capacity, strerror(-code));
     case TO_BIND:
         return bp_numa_error(code);
     default:
@@ -379,10 +380,11 @@ int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length)
 
 const char *bp_space_backing(const struct bp_space *space)
 {
-    return space->memory->path ? "file of huge pages" : space->memory->hugetlb ? "memfd of huge pages"
-                                                     : space->memory->file   ? "memfd"
-                                                     : space->thp.nursery != 0 ? "transparent huge pages"
-                                                                               : "private anonymous";
+    return space->memory->path       ? "file of huge pages"
+           : space->memory->hugetlb  ? "memfd of huge pages"
+           : space->memory->file     ? "memfd"
+           : space->thp.nursery != 0 ? "transparent huge pages"
+                                     : "private anonymous";
 }
 
 const char *bp_space_hint(const struct bp_space *space, int code)

@@ -36,10 +36,10 @@ struct bp_space {
     uint32_t flags;
     const struct bp_memory *memory;
     const struct bp_trap *trap;
-    int fd;                  /* the file, or -1 */
-    int uffd;                /* or -1 */
-    bool created;            /* this space created the file */
-    bool ours;               /* what the file holds is this pool's, to be dropped at close */
+    int fd;       /* the file, or -1 */
+    int uffd;     /* or -1 */
+    bool created; /* this space created the file */
+    bool ours;    /* what the file holds is this pool's, to be dropped at close */
     struct bp_numa numa;
     struct bp_stash stash;   /* trap uffd on anonymous memory: frames of single granules */
     struct bp_thp thp;       /* memory thp */

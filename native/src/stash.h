@@ -26,10 +26,10 @@
 struct bp_space;
 
 struct bp_stash {
-    uintptr_t base;   /* 0: there is none */
-    void *place;      /* what is mapped, */
-    size_t mapped;    /* and how much, for the alignment of huge slots */
-    size_t slot;      /* bytes of one: the space's granule */
+    uintptr_t base; /* 0: there is none */
+    void *place;    /* what is mapped, */
+    size_t mapped;  /* and how much, for the alignment of huge slots */
+    size_t slot;    /* bytes of one: the space's granule */
     _Atomic uint64_t empty[BP_STASH_WORDS];
     _Atomic uint64_t full[BP_STASH_WORDS];
     _Atomic uint64_t recycled; /* frames that served again */

@@ -51,8 +51,8 @@ static int write_small(struct bp_space *space, uint64_t offset, size_t length, c
 int bp_file_write(struct bp_space *space, uintptr_t address, size_t length, const void *data)
 {
     uint64_t offset = address - space->base;
-    int code = space->memory->hugetlb ? write_huge(space, offset, length, data)
-                                      : write_small(space, offset, length, data);
+    int code =
+        space->memory->hugetlb ? write_huge(space, offset, length, data) : write_small(space, offset, length, data);
     if (code < 0) {
         bp_kernel_punch(space->fd, offset, length);
         return code == -ENOSPC ? -ENOMEM : code;

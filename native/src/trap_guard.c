@@ -30,8 +30,9 @@ static int open_range(struct bp_space *space, uintptr_t address, size_t length)
 static int arm(struct bp_space *space)
 {
     if (space->flags & BUFPOOL_LOCK) {
-        return bp_error(BUFPOOL_EUNSUPPORTED, "the kernel takes no guard regions on locked memory: leave lock out, or take "
-                                              "another trap");
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "the kernel takes no guard regions on locked memory: leave lock out, or take "
+                        "another trap");
     }
     int code = shut_range(space, space->base, space->granule);
     if (code == 0) {

@@ -28,8 +28,9 @@ static int try_hole(struct bp_space *space)
     bool filled = bp_kernel_readable(hole);
     if (filled) {
         bp_kernel_punch(space->fd, 0, space->granule);
-        return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "the mount has the option noautofill, and a hole of the file was filled by a read all the same");
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "the mount has the option noautofill, and a hole of the file was filled by a read all the same");
     }
     return 0;
 }
@@ -43,10 +44,11 @@ static int arm(struct bp_space *space)
                         strerror(-code));
     }
     if (!bp_mount_has(options, "noautofill")) {
-        return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "the mount has not the option noautofill (it has %s), which takes a kernel built with it and bufpool "
-                        "mount --noautofill",
-                        options);
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "the mount has not the option noautofill (it has %s), which takes a kernel built with it and bufpool "
+            "mount --noautofill",
+            options);
     }
     code = try_hole(space);
     if (code == 0 && bp_uffd_arm(space) < 0 && space->uffd >= 0) {

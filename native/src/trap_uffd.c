@@ -7,10 +7,10 @@
  * stash.h; transparent huge pages come from thp.h. A huge page of hugetlbfs is filled by UFFDIO_COPY, which clears
  * nothing first, or if it is to hold zeros by fallocate.
  */
+#include "trap_uffd.h"
 #include "error.h"
 #include "fillers.h"
 #include "trap_file.h"
-#include "trap_uffd.h"
 
 #include <bufpool/bufpool.h>
 #include <errno.h>
@@ -108,7 +108,8 @@ static bool make_resident(const void *data, size_t length)
 /* Fills holes by copying, as far as it goes. */
 static int copy_in(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
-    int patience = space->memory->hugetlb ? 200 : 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
+    bool hugetlb = space->memory->hugetlb;
+    int patience = hugetlb ? 200 : 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
     size_t limit = length;
     bool exists = false;
     bool resident = false; /* the data of the next granule, by our doing */
@@ -125,7 +126,7 @@ static int copy_in(struct bp_space *space, uintptr_t address, size_t length, con
             limit = space->granule; /* the host split the mapping (mlock, madvise) inside the range */
             continue;
         }
-        if (space->memory->hugetlb && data != NULL && !resident && (code == -EEXIST || code == -ENOMEM)) {
+        if (hugetlb && data != NULL && !resident && (code == -EEXIST || code == -ENOMEM)) {
             resident = true;
             limit = space->granule;
             if (make_resident((const char *)data + *done, space->granule)) {
@@ -145,7 +146,7 @@ static int copy_in(struct bp_space *space, uintptr_t address, size_t length, con
             continue;
         }
         /* From hugetlbfs EEXIST is also the word for: no huge page is free. */
-        return code == -ENOSPC || (space->memory->hugetlb && code == -EEXIST && exists) ? -ENOMEM : code;
+        return code == -ENOSPC || (hugetlb && code == -EEXIST && exists) ? -ENOMEM : code;
     }
     return 0;
 }

@@ -51,13 +51,14 @@ MAYBE_UNUSED static void find_huge_directory(const char *place, const char *opti
     if (noautofill != NULL && access(noautofill, W_OK) == 0) {
         snprintf(huge_directory, sizeof huge_directory, "%s", noautofill);
     } else if (unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-        mount("none", place, "hugetlbfs", MS_NOSUID | MS_NODEV, options) == 0) {
+               mount("none", place, "hugetlbfs", MS_NOSUID | MS_NODEV, options) == 0) {
         snprintf(huge_directory, sizeof huge_directory, "%s", place);
     } else if (given != NULL && access(given, W_OK) == 0) {
         snprintf(huge_directory, sizeof huge_directory, "%s", given);
     } else {
-        printf("no hugetlbfs mount to write to: this process may not mount one (%s), and BUFPOOL_TEST_HUGETLBFS is %s\n",
-               strerror(errno), given == NULL ? "not set" : given);
+        printf(
+            "no hugetlbfs mount to write to: this process may not mount one (%s), and BUFPOOL_TEST_HUGETLBFS is %s\n",
+            strerror(errno), given == NULL ? "not set" : given);
     }
 }
 

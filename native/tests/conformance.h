@@ -16,9 +16,9 @@ static struct {
     const char *memory, *trap;
     bool trapped; /* its holes trap */
     uint64_t granule;
-    const char *backing;       /* what statistics say, */
-    bool counts_fills;         /* and whether they count each granule in huge_fills or small_fills */
-    unsigned char *pattern;    /* of the largest page; content is taken from it at different offsets */
+    const char *backing;    /* what statistics say, */
+    bool counts_fills;      /* and whether they count each granule in huge_fills or small_fills */
+    unsigned char *pattern; /* of the largest page; content is taken from it at different offsets */
 } cell;
 
 static bufpool_pool *open_cell(uint64_t granules, uint64_t pages, uint32_t flags)
@@ -66,7 +66,7 @@ static void check_trap(const bufpool_pool *pool, uint64_t page, uint64_t offset,
     CHECK_IS(fault.flags, ==, 0);
 }
 
-/* The first, the last and inner bytes of the page's granules trap (of a large page: of nine granules spread over it). */
+/* The first, the last and inner bytes of the page's granules trap (of a large page: of nine, spread over it). */
 static void check_hole(const bufpool_pool *pool, uint64_t page, uint64_t page_size, bufpool_state state)
 {
     CHECK_IS(state_of(pool, page), ==, state);
@@ -92,9 +92,22 @@ static void fill_lengths(uint64_t granules, uint32_t flags)
     bufpool_pool *pool = open_cell(granules, PAGES, flags);
     size_t granule = cell.granule;
     size_t page_size = granules * granule;
-    size_t lengths[] = {0,           1,           7,           4095,          4096,          4097,      8192,
-                        8193,        granule - 1, granule,     granule + 1,   2 * granule,   2 * granule + 1,
-                        page_size / 2, page_size - 1, page_size};
+    size_t lengths[] = {0,
+                        1,
+                        7,
+                        4095,
+                        4096,
+                        4097,
+                        8192,
+                        8193,
+                        granule - 1,
+                        granule,
+                        granule + 1,
+                        2 * granule,
+                        2 * granule + 1,
+                        page_size / 2,
+                        page_size - 1,
+                        page_size};
     for (size_t i = 0; i < COUNT(lengths); i++) {
         size_t length = lengths[i];
         if (length > page_size) {

@@ -132,13 +132,15 @@ MAYBE_UNUSED static int count_in(const char *text, const char *part)
 }
 
 /* One byte read or written as the compiler may not remove it, nor the sanitizers look at it. */
-__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined"))) MAYBE_UNUSED static char
+__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"),
+               no_sanitize("undefined"))) MAYBE_UNUSED static char
 read_byte(const void *address)
 {
     return *(const volatile char *)address;
 }
 
-__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined"))) MAYBE_UNUSED static void
+__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"),
+               no_sanitize("undefined"))) MAYBE_UNUSED static void
 write_byte(void *address, char value)
 {
     *(volatile char *)address = value;

@@ -41,7 +41,8 @@ static void configurations(void)
     REFUSED(config.page_size = 4097, BUFPOOL_EARGUMENT, "page_size is 4097 bytes", "which have 4096 bytes");
     REFUSED(config.page_size = GIB + 4096, BUFPOOL_EARGUMENT, "page_size is 1073745920", "to 1073741824");
     REFUSED(config.page_size = 2 * MIB, BUFPOOL_EARGUMENT, "capacity is 1048576", "2097152");
-    REFUSED(config.memory = "hugemem", BUFPOOL_EARGUMENT, "unknown memory \"hugemem\"", "\"anon\", \"thp\", \"shared\", \"hugetlb\", \"path\"");
+    REFUSED(config.memory = "hugemem", BUFPOOL_EARGUMENT, "unknown memory \"hugemem\"",
+            "\"anon\", \"thp\", \"shared\", \"hugetlb\", \"path\"");
     REFUSED(config.memory = "", BUFPOOL_EARGUMENT, "unknown memory \"\"", "\"anon\"");
     REFUSED(config.trap = "ufd", BUFPOOL_EARGUMENT, "unknown trap \"ufd\"",
             "\"auto\", \"noautofill\", \"uffd\", \"guard\", \"mprotect\", \"none\"");

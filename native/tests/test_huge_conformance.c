@@ -1,4 +1,4 @@
-/* The suite of conformance.h on every memory of huge granules, and on huge pages of 1 GiB where one can be set aside. */
+/* The suite of conformance.h on every memory of huge granules; and huge pages of 1 GiB, where one can be set aside. */
 #include "cells.h"
 #include "conformance.h"
 

@@ -1,5 +1,5 @@
-/* Memory thp: every way to a frame gives one whole huge page, which /proc/self/smaps proves; frames that serve again are
- * cleared; and where there are no huge pages, small ones take their place, counted, and trap as ever. */
+/* Memory thp: every way to a frame gives one whole huge page, which /proc/self/smaps proves; frames that serve again
+ * are cleared; and where there are no huge pages, small ones take their place, counted, and trap as ever. */
 #include "harness.h"
 
 #include <sys/mman.h>

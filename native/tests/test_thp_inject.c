@@ -1,6 +1,7 @@
 /*
- * Memory thp when the kernel refuses: moves that fail, or stop midway, at every place; frames that are not huge; mappings
- * that cannot be made anew. The content is right or the call fails, every hole traps, and afterwards all is as ever.
+ * Memory thp when the kernel refuses: moves that fail, or stop midway, at every place; frames that are not huge;
+ * mappings that cannot be made anew. The content is right or the call fails, every hole traps, and afterwards all is
+ * as ever.
  *
  * Linked with --wrap, so that the library's calls of bp_kernel_NAME arrive at __wrap_bp_kernel_NAME here.
  */
@@ -14,8 +15,8 @@
 enum request { MOVE, HALF_MOVE, IS_HUGE, MAP, REGISTER, PROTECT, COPY, DISCARD, REQUESTS };
 
 static enum request failing = REQUESTS;
-static int countdown; /* the request fails when this has come down to 0 */
-static int failure;   /* with this -errno */
+static int countdown;                  /* the request fails when this has come down to 0 */
+static int failure;                    /* with this -errno */
 static enum request absent = REQUESTS; /* this one fails always, as on a kernel that has it not */
 
 static bool fails(enum request request)
@@ -44,8 +45,7 @@ WRAP(IS_HUGE, is_huge, (int pagemap, uintptr_t address, size_t length), (pagemap
 WRAP(REGISTER, uffd_register, (int uffd, uintptr_t address, size_t length), (uffd, address, length))
 WRAP(PROTECT, mprotect, (void *address, size_t length, int protection), (address, length, protection))
 WRAP(DISCARD, discard, (void *address, size_t length), (address, length))
-WRAP(MAP, mmap_file,
-     (void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address),
+WRAP(MAP, mmap_file, (void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address),
      (hint, length, protection, flags, fd, offset, address))
 
 int __real_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done);

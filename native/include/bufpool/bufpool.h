@@ -88,11 +88,12 @@ typedef struct bufpool_config {
                          * with the memory (bufpool_cell()). "none": plain mmap, untrapped. */
     const char *on_fault; /* "abort", "raise" or "resume": see bufpool_handle_signal() */
     const char *name;     /* shown in reports, 1 to 63 bytes; NULL: "pool-N" */
-    const char *log; /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
-    uint32_t flags;  /* BUFPOOL_LAZY_ZERO, ... */
+    const char *log;  /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
+    uint32_t flags;   /* BUFPOOL_LAZY_ZERO, ... */
     uint64_t granule; /* bytes; 0: the memory's own. Only "hugetlb" has a choice: a huge page size of this machine. */
-    const char *numa; /* where frames come from: "interleave" over all nodes, "local" to the thread that fills, or a list
-                       * of nodes as "0,2-3"; NULL: as the thread's own policy says */
+    /* Where frames come from: "interleave" over all nodes, "local" to the thread that fills, or a list of nodes as
+     * "0,2-3"; NULL: as the thread's own policy says. */
+    const char *numa;
 } bufpool_config;
 
 #define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL}
@@ -249,9 +250,9 @@ typedef struct bufpool_statistics {
     char memory[64];
     char trap[16];
     char on_fault[16];
-    char backing[32];    /* what the frames really are: "private anonymous", "memfd", "huge pages", ... */
-    char trap_note[768]; /* for trap "auto": why the traps tried before it were not used; else empty */
-    uint64_t huge_fills; /* granules that were filled with one huge page, since open */
+    char backing[32];      /* what the frames really are: "private anonymous", "memfd", "huge pages", ... */
+    char trap_note[768];   /* for trap "auto": why the traps tried before it were not used; else empty */
+    uint64_t huge_fills;   /* granules that were filled with one huge page, since open */
     uint64_t small_fills;  /* granules of memory thp that were filled with small pages, since open */
     uint64_t reserve_lost; /* with RESERVE: huge pages that could not be reserved again after a free, since open */
     char memory_note[256]; /* where memory, numa, lock, dump came out as less than, or other than, asked; else empty */
@@ -280,7 +281,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 
 #define BUFPOOL_FAULT_RACED 1u  /* the page was allocated between the access and the report */
 #define BUFPOOL_FAULT_FORKED 2u /* made in a forked child of the process that has the pool */
-#define BUFPOOL_FAULT_LOST 4u   /* the page is allocated, but its frame is gone: somebody truncated or punched its file */
+#define BUFPOOL_FAULT_LOST 4u /* the page is allocated, but its frame is gone: somebody truncated or punched its file */
 
 typedef struct bufpool_fault {
     size_t size;       /* sizeof(bufpool_fault) */
