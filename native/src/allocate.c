@@ -43,10 +43,11 @@ static int exhausted(const bufpool_pool *pool, size_t count)
                     (unsigned long long)evicted);
 }
 
+/* A free number; those that strays have diverted are re-armed for it, as others may be diverted meanwhile. */
 static uint64_t take(bufpool_pool *pool)
 {
     uint64_t page = bp_pages_take(&pool->pages);
-    if (page == BP_NO_PAGE && atomic_load(&pool->scratched) > 0) {
+    for (int patience = 0; page == BP_NO_PAGE && patience < 16 && atomic_load(&pool->scratched) > 0; patience++) {
         bp_scratch_rearm_pool(pool, true);
         page = bp_pages_take(&pool->pages);
     }
