@@ -3,6 +3,8 @@
 A row is a pair: what bufpool does, and the same work on plain mmap. Both run in turn, round by round, in one
 process; the figure is the ratio of the medians. pytest-benchmark times and stores bufpool's side; the plain side's
 times, and the ratio, are in the row's extra_info (--benchmark-json=FILE writes them all).
+
+Rows of hugetlbfs need huge pages: as root the bench sets them aside and puts the setting back when it ends.
 """
 
 from __future__ import annotations
@@ -11,17 +13,24 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cffi
 import pytest
 
+import bufpool
+
 BENCH = Path(__file__).parent
 NATIVE = BENCH.parent / "native"
 COMPILE = ["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-fPIC", "-shared", f"-I{NATIVE}/include"]
+LINK = ["-Wl,--wrap=memcpy", "-lpthread", "-ldl"]
 ROUNDS = 20
+HUGE = 2 << 20
+HUGE_PAGES = 600  # 1 GiB for a pool, and some beside it
+NR_HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 
 class Loops:
@@ -31,12 +40,13 @@ class Loops:
         library = folder / "loops.so"
         sources = [str(path) for path in sorted((NATIVE / "src").glob("*.c"))]
         subprocess.run(
-            [*COMPILE, "-o", str(library), str(BENCH / "loops.c"), *sources, "-lpthread", "-ldl"],
+            [*COMPILE, "-o", str(library), *map(str, BENCH.glob("*.c")), *sources, *LINK],
             check=True,
             timeout=300,
         )
         self.ffi: Any = cffi.FFI()
-        self.ffi.cdef("typedef struct bufpool_pool bufpool_pool;" + (BENCH / "loops.h").read_text())
+        declarations = [(BENCH / name).read_text() for name in ("loops.h", "memories.h")]
+        self.ffi.cdef("typedef struct bufpool_pool bufpool_pool;" + "".join(declarations))
         self.c: Any = self.ffi.dlopen(str(library))
 
     def numbers(self, count: int) -> Any:
@@ -46,6 +56,83 @@ class Loops:
     def data(self, pages: int) -> Any:
         """Pages of bytes that are not zeros, resident."""
         return self.ffi.new("char[]", bytes(range(1, 129)) * 32 * pages)
+
+    def pool_on(self, memory: str, trap: str, pages: int, size: int) -> Any:
+        """A pool on any memory; skips the row, with the reason, where that or the trap cannot be had."""
+        pool = self.ffi.new("bufpool_pool **")
+        if not self.c.pool_on(memory.encode(), trap.encode(), pages, size, pool):
+            text = self.ffi.new("char[1024]")
+            self.c.error_text(text, 1024)
+            pytest.skip(self.ffi.string(text).decode())
+        return pool[0]
+
+
+class Plain:
+    """A plain mapping of the same memory; its frames come with the first touch."""
+
+    def __init__(self, loops: Loops, memory: str, pages: int, size: int) -> None:
+        self.c = loops.c
+        self.length = pages * size
+        fd = loops.ffi.new("int *")
+        self.base: Any = loops.c.plain_on(memory.encode(), self.length, fd)
+        self.fd: int = fd[0]
+
+    def close(self) -> None:
+        self.c.plain_off(self.base, self.length, self.fd)
+
+
+@pytest.fixture(scope="session")
+def plain_on() -> type[Plain]:
+    """For tests, which do not import this file."""
+    return Plain
+
+
+@contextmanager
+def _put_back(command: str) -> Iterator[None]:
+    """Runs a shell command when the block ends, also if that is because this process is killed."""
+    with subprocess.Popen(["sh", "-c", f"cat; {command}"], stdin=subprocess.PIPE, start_new_session=True):
+        yield
+
+
+def _free_huge_pages() -> int:
+    return int(NR_HUGE_PAGES.with_name("free_hugepages").read_text())
+
+
+@pytest.fixture(scope="session")
+def _huge_pages_set_aside() -> Iterator[None]:
+    if not NR_HUGE_PAGES.exists():
+        pytest.skip("this kernel has no huge pages of 2 MiB")
+    before = int(NR_HUGE_PAGES.read_text())
+    missing = HUGE_PAGES - _free_huge_pages()
+    if missing <= 0:
+        yield
+        return
+    with _put_back(f"echo {before} > {NR_HUGE_PAGES}"):
+        try:
+            NR_HUGE_PAGES.write_text(str(before + missing))
+        except OSError as error:
+            pytest.skip(f"{HUGE_PAGES} huge pages are not free, and setting them aside takes root: {error}")
+        yield
+
+
+@pytest.fixture
+def huge_pages(_huge_pages_set_aside: None) -> int:
+    """So many huge pages of 2 MiB are free in hugetlbfs; as root the bench sets them aside, and puts that back."""
+    free = _free_huge_pages()
+    if free < HUGE_PAGES:  # memory in pieces, or another process changes the setting at the same time
+        pytest.skip(f"{free} huge pages of 2 MiB are free, this row takes {HUGE_PAGES}")
+    return free
+
+
+@pytest.fixture
+def huge_directory(huge_pages: int, tmp_path: Path) -> Iterator[str]:
+    """A hugetlbfs mount of the row's own."""
+    try:
+        bufpool.mount(tmp_path, size=huge_pages * HUGE, page_size=HUGE)
+    except bufpool.UnsupportedError as error:
+        pytest.skip(str(error))
+    with _put_back(f"umount '{tmp_path}'"):
+        yield str(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +159,12 @@ class Row:
         plain_before: Callable[[], object] = lambda: None,
         rounds: int = ROUNDS,
         against: str = "plain mmap",
+        cell: tuple[str, str, str] | None = None,
     ) -> float:
-        """Measures; before and plain_before run untimed ahead of their side. per: units of work a round (pages...)."""
+        """Measures; before and plain_before run untimed ahead of their side. per: units of work a round (pages...).
+
+        cell: memory, trap and work of a row that belongs to the table of traps.
+        """
         plain_ns: list[int] = []
 
         def set_up() -> None:
@@ -88,20 +179,47 @@ class Row:
         plain_ns.clear()
         self.benchmark.pedantic(pool, setup=set_up, rounds=rounds, iterations=1)
         pool_ns = [seconds * 1e9 for seconds in self.benchmark.stats.stats.data]
-        ratio = statistics.median(pool_ns) / statistics.median(plain_ns)
-        row = {
-            "title": self.title,
-            "pool_ns": statistics.median(pool_ns) / per,
-            "plain_ns": statistics.median(plain_ns) / per,
-            "ratio": ratio,
-            "rounds": rounds,
-            "spread": statistics.quantiles([a / b for a, b in zip(pool_ns, plain_ns, strict=True)], n=4),
-            "goal": goal,
-            "against": against,
-        }
+        ratio = float(statistics.median(pool_ns) / statistics.median(plain_ns))
+        self._keep(
+            pool_ns=statistics.median(pool_ns) / per,
+            plain_ns=statistics.median(plain_ns) / per,
+            ratio=ratio,
+            rounds=rounds,
+            spread=statistics.quantiles([a / b for a, b in zip(pool_ns, plain_ns, strict=True)], n=4),
+            goal=goal,
+            against=against,
+            cell=cell,
+        )
+        return ratio
+
+    def difference(
+        self,
+        pairs: Callable[[], list[tuple[int, int]]],
+        *,
+        before: Callable[[], object],
+        goal: float,
+        rounds: int,
+        against: str,
+    ) -> None:
+        """By how many ns bufpool takes longer. pairs: measures one round and returns for each page bufpool's ns and the
+        other's."""
+        found: list[tuple[int, int]] = []
+        self.benchmark.pedantic(lambda: found.extend(pairs()), setup=before, rounds=rounds, iterations=1)
+        self._keep(
+            pool_ns=statistics.median(pool for pool, _ in found),
+            plain_ns=statistics.median(plain for _, plain in found),
+            difference=statistics.median(pool - plain for pool, plain in found),
+            rounds=rounds,
+            spread=statistics.quantiles([pool - plain for pool, plain in found], n=4),
+            goal=goal,
+            against=against,
+            cell=None,
+        )
+
+    def _keep(self, **row: Any) -> None:
+        row = {"title": self.title, **row}
         self.rows.append(row)
         self.benchmark.extra_info.update(row)
-        return ratio
 
 
 @pytest.fixture
@@ -119,6 +237,40 @@ def _huge_pages() -> str:
     return text[text.index("[") + 1 : text.index("]")]
 
 
+def _line(row: dict[str, Any]) -> str:
+    difference = "difference" in row
+    figure, pattern = (row["difference"], "{:+.0f} ns") if difference else (row["ratio"], "{:.3f}")
+    low, _, high = (pattern.format(value) for value in row["spread"])
+    goal = verdict = ""
+    if row["goal"] is not None:
+        goal = f"<= {row['goal']:+.0f} ns" if difference else f"<= {row['goal']:.2f}"
+        verdict = "met" if figure <= row["goal"] else "**missed**"
+    return (
+        f"| {row['title']} | {row['pool_ns']:.1f} | {row['plain_ns']:.1f} | {row['against']} "
+        f"| {pattern.format(figure)} | {low} to {high} | {row['rounds']} | {goal} | {verdict} |"
+    )
+
+
+def _trap_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The table of traps: a line for each memory and trap, with what allocate + fill and free take."""
+    cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        memory, trap, work = row["cell"]
+        cells.setdefault((memory, trap), {})[work] = row
+    lines = []
+    for (memory, trap), works in cells.items():
+        line = f"| {memory} | {trap} |"
+        for work in ("fill", "free"):
+            found = works.get(work)
+            line += (
+                " | | |"
+                if found is None
+                else f" {found['pool_ns']:.0f} | {found['plain_ns']:.0f} | {found['ratio']:.2f} |"
+            )
+        lines.append(line)
+    return lines
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = config.stash.get(ROWS, [])
@@ -126,16 +278,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     write = terminalreporter.write_line
     write("")
-    write(f"Linux {platform.release()}, {platform.machine()}, transparent huge pages: {_huge_pages()}; 4 KiB pages.")
-    write("Medians of interleaved rounds in one run; quartiles are of the rounds' ratios.")
+    write(f"Linux {platform.release()}, {platform.machine()}, transparent huge pages: {_huge_pages()}; 4 KiB pages,")
+    write("but 2 MiB where the row says so. Medians of interleaved rounds in one run, and the quartiles of the rounds.")
     write("")
     write("| work | bufpool, ns | other, ns | against | ratio | quartiles | rounds | goal | |")
     write("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        low, _, high = row["spread"]
-        goal = "" if row["goal"] is None else f"<= {row['goal']:.2f}"
-        verdict = "" if row["goal"] is None else "met" if row["ratio"] <= row["goal"] else "**missed**"
-        write(
-            f"| {row['title']} | {row['pool_ns']:.1f} | {row['plain_ns']:.1f} | {row['against']} "
-            f"| {row['ratio']:.3f} | {low:.3f} - {high:.3f} | {row['rounds']} | {goal} | {verdict} |"
-        )
+        if row["cell"] is None:
+            write(_line(row))
+    traps = _trap_lines([row for row in rows if row["cell"] is not None])
+    if traps:
+        write("")
+        write("Traps, one page, steady state; plain mmap of the same memory: first touch + memcpy, and giving it back.")
+        write("")
+        write("| memory | trap | allocate + fill, ns | plain, ns | ratio | free, ns | plain, ns | ratio |")
+        write("|---|---|---|---|---|---|---|---|")
+        for line in traps:
+            write(line)

@@ -3,23 +3,12 @@
  * with the same data, and does nothing else between the touches; preparing and cleaning up are functions of their own,
  * which the caller does not time. Page size 4 KiB throughout.
  */
-#include <bufpool/bufpool.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "must.h"
+
 #include <string.h>
 #include <sys/mman.h>
 
 #define PAGE 4096
-
-static void must(int code)
-{
-    if (code != 0) {
-        char text[1024];
-        bufpool_last_error(text, sizeof text);
-        fprintf(stderr, "bench: %d: %s\n", code, text);
-        abort();
-    }
-}
 
 /* ---- Set-up ---- */
 

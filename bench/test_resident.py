@@ -7,6 +7,7 @@ so both sides are mapped and filled anew for each round, their frames drawn in t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,8 +43,8 @@ class Sides:
         self.base = c.pool_base(self.pool)
         for at in range(0, PAGES, BATCH):
             fills: list[Callable[[], object]] = [
-                lambda at=at: c.pool_fill_batch(self.pool, BATCH, self.data, BATCH, self.numbers + at),
-                lambda at=at: c.plain_fill(self.plain + at * 4096, BATCH, self.data, BATCH),
+                partial(c.pool_fill_batch, self.pool, BATCH, self.data, BATCH, self.numbers + at),
+                partial(c.plain_fill, self.plain + at * 4096, BATCH, self.data, BATCH),
             ]
             for fill in fills if pool_first else reversed(fills):
                 fill()

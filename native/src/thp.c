@@ -61,19 +61,29 @@ static int fill_fresh(struct bp_space *space, uintptr_t granule, const void *dat
 
 int bp_thp_populate(struct bp_space *space, uintptr_t granule, const void *data)
 {
+    bool look = atomic_load_explicit(&space->thp.doubtful, memory_order_relaxed);
     int code = bp_stash_take(&space->stash, space->uffd, granule, data != NULL ? data : bp_fill_zeros);
     if (code == -ENOENT) {
+        look = true; /* a fresh frame costs far more than a look at it */
         code = fill_fresh(space, granule, data);
     }
     if (code == -EAGAIN) { /* half of it came over: a frame was split, or somebody had filled part of the hole */
+        atomic_store(&space->thp.doubtful, true);
         bp_thp_zap(space, granule);
         code = -ENOENT;
     }
-    if (code == 0) { /* a page table in the way, there or in the slot, splits a frame without a word */
-        atomic_fetch_add_explicit(is_huge(space, granule) ? &space->huge_fills : &space->small_fills, 1,
-                                  memory_order_relaxed);
+    if (code == 0 && look && !is_huge(space, granule)) {
+        bp_thp_count_small(space);
+    } else if (code == 0) {
+        atomic_fetch_add_explicit(&space->huge_fills, 1, memory_order_relaxed);
     }
     return code;
+}
+
+void bp_thp_count_small(struct bp_space *space)
+{
+    atomic_store(&space->thp.doubtful, true);
+    atomic_fetch_add_explicit(&space->small_fills, 1, memory_order_relaxed);
 }
 
 int bp_thp_zap(struct bp_space *space, uintptr_t granule)
@@ -82,9 +92,16 @@ int bp_thp_zap(struct bp_space *space, uintptr_t granule)
         if (bp_stash_put(&space->stash, space->uffd, granule)) {
             return 0;
         }
-    } else if (bp_space_restore(space, granule, space->granule) == 0) {
-        return 0;
+    } else {
+        if (!atomic_load(&space->thp.doubtful)) { /* it was taken for huge until now */
+            bp_thp_count_small(space);
+            atomic_fetch_sub_explicit(&space->huge_fills, 1, memory_order_relaxed);
+        }
+        if (bp_space_restore(space, granule, space->granule) == 0) {
+            return 0;
+        }
     }
+    atomic_store(&space->thp.doubtful, true);
     return bp_kernel_discard((void *)granule, space->granule);
 }
 
@@ -127,6 +144,11 @@ static void try_out(struct bp_space *space)
     char buffer[160];
     int code = fill_fresh(space, space->base, NULL);
     bool huge = code == 0 && is_huge(space, space->base);
+    if (huge && bp_stash_put(&space->stash, space->uffd, space->base)) { /* and by way of the stash? */
+        code = bp_stash_take(&space->stash, space->uffd, space->base, bp_fill_zeros);
+        atomic_store(&space->thp.doubtful, code < 0 || !is_huge(space, space->base));
+        atomic_store(&space->stash.recycled, 0);
+    }
     if ((code == 0 || code == -EAGAIN) && bp_space_restore(space, space->base, space->granule) < 0) {
         bp_kernel_discard((void *)space->base, space->granule);
     }

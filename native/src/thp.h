@@ -4,8 +4,8 @@
  * A range that is armed by userfaultfd gets no huge page by fault. So a frame is made in a slot of a nursery, a plain
  * mapping that asks for huge pages, is filled there, and UFFDIO_MOVE takes it whole to the pool (Linux 6.8). A freed one
  * goes to the stash (stash.h), whole, and serves again without being cleared. Whether a frame is one huge page is never
- * assumed: the kernel is asked (PAGEMAP_SCAN, Linux 6.7) when it is made, when it has been moved to the pool and when it
- * is freed, and what came out small is counted. A granule that had small frames is mapped anew when it is zapped, since its page table would keep it small
+ * assumed: the kernel is asked (PAGEMAP_SCAN, Linux 6.7) when it is made and when it is freed, and once a small one has
+ * been met, after each fill, too: a page table in the way splits a frame without a word. What came out small is counted. A granule that had small frames is mapped anew when it is zapped, since its page table would keep it small
  * for ever.
  *
  * Thread-safe and async-signal-safe but for open.
@@ -22,6 +22,7 @@ struct bp_thp {
     void *place;
     size_t mapped;
     int pagemap;
+    atomic_bool doubtful; /* a page table may lie in the way of a move somewhere */
     _Atomic uint64_t empty[1];
 };
 
@@ -33,6 +34,9 @@ void bp_thp_close(struct bp_space *space);
 /* Fills one granule, a hole. data NULL: zeros. 0; -ENOENT: not by a huge page, and it is a hole as before; -EFAULT: data
  * is not readable. */
 int bp_thp_populate(struct bp_space *space, uintptr_t granule, const void *data);
+
+/* A granule was filled with small pages by other means. */
+void bp_thp_count_small(struct bp_space *space);
 
 /* Takes the frames of a granule away. */
 int bp_thp_zap(struct bp_space *space, uintptr_t granule);

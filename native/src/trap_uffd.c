@@ -5,7 +5,7 @@
  * no thread reads the descriptor. UFFDIO_COPY fills a granule and makes it appear in one step, and needs neither the
  * mapping to be accessible nor the page to be touched. Frames of single pages are recycled through a stash, see
  * stash.h; transparent huge pages come from thp.h. A huge page of hugetlbfs is filled by UFFDIO_COPY, which clears
- * nothing first, or if it is to hold zeros by fallocate.
+ * nothing first; one of 1 GiB that is to hold zeros, by fallocate.
  */
 #include "trap_uffd.h"
 #include "error.h"
@@ -89,7 +89,7 @@ static int fill(struct bp_space *space, uintptr_t address, size_t length, const 
     if (data != NULL) {
         return bp_kernel_uffd_copy(space->uffd, address, data, length, filled);
     }
-    if (space->flags & BUFPOOL_LAZY_ZERO && !space->memory->thp) {
+    if (space->flags & BUFPOOL_LAZY_ZERO && space->granule == BP_GRANULE) {
         return bp_kernel_uffd_zero(space->uffd, address, length, filled);
     }
     size_t step = length < BP_FILL_SIZE ? length : BP_FILL_SIZE;
@@ -126,10 +126,10 @@ static int copy_in(struct bp_space *space, uintptr_t address, size_t length, con
             limit = space->granule; /* the host split the mapping (mlock, madvise) inside the range */
             continue;
         }
-        if (hugetlb && data != NULL && !resident && (code == -EEXIST || code == -ENOMEM)) {
+        if (hugetlb && !resident && (code == -EEXIST || code == -ENOMEM)) {
             resident = true;
             limit = space->granule;
-            if (make_resident((const char *)data + *done, space->granule)) {
+            if (make_resident(data == NULL ? bp_fill_zeros : (const char *)data + *done, space->granule)) {
                 continue;
             }
         }
@@ -159,7 +159,9 @@ static int populate_thp(struct bp_space *space, uintptr_t address, size_t length
         size_t filled = code == 0 ? space->granule : 0;
         if (code == -ENOENT) {
             code = copy_in(space, address + *done, space->granule, from, &filled);
-            atomic_fetch_add_explicit(&space->small_fills, code == 0, memory_order_relaxed);
+            if (code == 0) {
+                bp_thp_count_small(space);
+            }
         }
         *done += filled;
         if (code < 0) {
@@ -175,7 +177,7 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
         return populate_thp(space, address, length, data, done);
     }
     if (space->memory->hugetlb) {
-        if (data == NULL) { /* clearing a page is all that zeros take; it appears whole */
+        if (data == NULL && space->granule > BP_FILL_SIZE) { /* no source of so many zeros; it appears whole */
             int code = bp_file_write(space, address, length, NULL);
             *done = code == 0 ? length : 0;
             return code;
