@@ -71,7 +71,7 @@ def nodes_text(value: Any) -> str:
     """NUMA nodes as C reads them: text as it is, numbers joined by commas."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, Iterable):
+    if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
         raise TypeError(f"numa must be text or an iterable of node numbers, not {type(value).__name__}")
     return ",".join(str(integer_argument(node, "a node of numa")) for node in value)
 

@@ -178,7 +178,9 @@ def _nodes() -> Setting:
         value = Path("/sys/devices/system/node/online").read_text(encoding="utf-8").strip()
     except OSError:
         return Setting("NUMA nodes", "none", "this kernel knows no nodes")
-    return Setting("NUMA nodes", value, "one node: where frames lie makes no difference" if value == "0" else "")
+    if value == "0":
+        return Setting("NUMA nodes", "one, node 0", "where frames lie makes no difference")
+    return Setting("NUMA nodes", f"nodes {value}", "")
 
 
 def _limits() -> list[Setting]:

@@ -40,7 +40,7 @@ def _settings(settings: tuple[Setting, ...]) -> Table:
 
 def _show_traps(console: Console, capabilities: Capabilities) -> None:
     """The table of memory and trap: a row for each pair that goes together, then why some do not work here or ever."""
-    table = _folding("memory", "trap", "works here", "strays of whom it traps")
+    table = _folding("memory", "trap", "works here", "whose stray accesses trap")
     reasons: dict[str, int] = {}
     for entry in capabilities.entries:
         if entry.valid and entry.trap != "none":
@@ -59,7 +59,7 @@ def _works(capabilities: Capabilities, entry: Capability, reasons: dict[str, int
     """A reason is said once, under its number."""
     if not entry.available:
         return f"[red]no[/] ({reasons.setdefault(entry.reason, len(reasons) + 1)})"
-    return "[green]yes[/]" + (", by auto" if capabilities.auto[entry.memory] == entry.trap else "")
+    return "[green]yes[/]" + (", auto's choice" if capabilities.auto[entry.memory] == entry.trap else "")
 
 
 def _show_hugepages(console: Console, counts: tuple[HugepageCounts, ...], mounts: tuple[HugepageMount, ...]) -> None:

@@ -21,7 +21,7 @@ def lines(mounted: HugepageMount, before: Sequence[HugepageCounts], after: Seque
     yield from changes(before, after)
     file = str(PurePosixPath(mounted.path, "pool"))
     yield "use it:"
-    yield f"  bufpool.Pool({json.dumps(size_text(mounted.size))}, memory={json.dumps(file)})"
+    yield f"  bufpool.Pool({json.dumps(size_text(mounted.size))}, page_size=None, memory={json.dumps(file)})"
     yield "have it at boot, in /etc/fstab:"
     yield f"  {fstab_line(mounted)}"
     if mounted.min_size:

@@ -69,8 +69,8 @@ class Pool:
     reserve       hugetlb and paths: the kernel reserves a huge page for every page, at open and again after each free
     discard       paths: drop what an existing file holds, as after a crash; without it such a file is refused
 
-    What these have become can be read from attributes of the same names, and address, page_count and granule beside
-    them; none can be set. A pool cannot be copied or pickled. In a forked child it is the parent's still: close() and
+    capacity, page_size, memory, trap, on_fault, name and granule, as they came out, can be read from attributes, and
+    address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked child it is the parent's still: close() and
     the end of a with block do nothing there.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
@@ -127,7 +127,9 @@ class Pool:
         flags = sum(flag for flag, wanted in chosen.items() if wanted)
         values = {
             "capacity": sizes.parse(capacity, "capacity", "from one page to 16 TiB"),
-            "page_size": 0 if page_size is None else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB"),
+            "page_size": 0
+            if page_size is None
+            else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB, or None for one granule"),
             "granule": 0 if granule is None else sizes.parse(granule, "granule", "a huge page size of this machine"),
         }
         config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})

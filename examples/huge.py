@@ -1,4 +1,4 @@
-"""Huge pages for everyone: 2 MiB a page, without privilege, and every hole traps."""
+"""Huge pages without privilege: 2 MiB a page, and every hole traps."""
 
 import bufpool
 
@@ -13,6 +13,6 @@ with bufpool.Pool("1 GiB", page_size=None, memory="thp", name="buffers") as pool
 
     stats = pool.stats()
     if stats.small_fills:  # never silent: this system has no huge pages to give
-        print("small pages instead:", stats.memory_note)
+        print(stats.memory_note)
     else:
         print("huge pages filled:", stats.huge_fills)

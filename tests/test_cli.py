@@ -75,7 +75,7 @@ def test_doctor_shows_every_memory_with_every_trap() -> None:
         assert row is not None
         assert row[0].startswith("yes" if entry.available else "no")
         assert " ".join(row).endswith(entry.users[-1])
-        assert ("auto" in row) == (found.auto[entry.memory] == entry.trap)
+        assert ("auto's" in row) == (found.auto[entry.memory] == entry.trap)
 
 
 def test_doctor_says_each_reason_once() -> None:

@@ -310,7 +310,10 @@ assert result.exit_code == 0, result.output
 [mounted] = [mount for mount in hugepages.read_mounts() if mount.path == str(PLACE / "a b")]
 assert (mounted.size, mounted.min_size, mounted.uid) == (4 * SIZE, 2 * SIZE, 65534)
 assert f"in reserve: {before} before, {before + 2} now" in result.output, result.output
-assert f'memory="{PLACE}/a b/pool")' in result.output, result.output
+assert f'page_size=None, memory="{PLACE}/a b/pool")' in result.output, result.output
+[opens] = [line for line in result.output.splitlines() if "bufpool.Pool(" in line]
+with eval(opens) as pool:
+    assert (pool.capacity, pool.page_size) == (4 * SIZE, SIZE)
 assert mounting.fstab_line(mounted) in result.output, result.output
 assert "hugepages=2" in result.output, result.output
 
@@ -324,3 +327,32 @@ result = run("unmount", PLACE / "a b")
 assert result.exit_code == 1 and "nothing is mounted there" in result.output, result.output
 """)
     assert done.stderr == ""
+
+
+def test_what_the_system_cannot_give_is_not_counted_against_the_limit(reservable: Run) -> None:
+    reservable("""
+mounting.mount(PLACE / "mount", size=8 * SIZE)
+def left():
+    return os.statvfs(PLACE / "mount").f_bavail
+file = PLACE / "mount" / "pool"
+hog = bufpool.Pool(4096 * SIZE, page_size=None, memory="hugetlb")
+try:
+    while True:
+        hog.allocate()
+except bufpool.PoolExhaustedError:
+    pass
+for reserve in (False, False, True):
+    kind = bufpool.PoolExhaustedError if reserve else bufpool.UnsupportedError
+    assert "0 free" in refused(kind, bufpool.Pool, 4 * SIZE, page_size=None, memory=file, reserve=reserve)
+assert not bufpool.capabilities().of("path", "uffd").available
+assert left() == 8
+hog.free(0)
+for trap in ("auto", "mprotect"):
+    with bufpool.Pool(4 * SIZE, page_size=None, memory=file, trap=trap) as pool:
+        pool.allocate(b"x")
+        for data in (None, b"x", None):
+            refused(bufpool.PoolExhaustedError, pool.allocate, data)
+assert left() == 8
+hog.close()
+mounting.unmount(PLACE / "mount")
+""")

@@ -9,8 +9,8 @@
 #define MAX_CAPACITY (UINT64_C(16) << 40)
 #define MIN_PAGE UINT64_C(4096)
 #define MAX_PAGE (UINT64_C(1) << 30)
-#define FILE_FLAGS (BUFPOOL_RESERVE | BUFPOOL_DISCARD)
-#define ALL_FLAGS (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | FILE_FLAGS)
+#define ALL_FLAGS \
+    (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD)
 
 static const char *const policies[] = {[BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume"};
 
@@ -52,7 +52,7 @@ static int check_sizes(const struct bp_config *config)
         return bp_error(
             BUFPOOL_EARGUMENT,
             "page_size is %llu bytes: it has to be a whole number of granules, which have %llu bytes in memory "
-            "\"%s\"; the nearest are %llu and %llu",
+            "\"%s\": 0 (in Python None) gives one of them, and the nearest are %llu and %llu",
             page_size, granule, config->path != NULL ? config->path : config->memory->name,
             below == 0 ? granule : below, (below == 0 ? granule : below) + granule);
     }
@@ -158,12 +158,17 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only those up to BUFPOOL_DISCARD (0x%x in all) are known",
                         config->flags, ALL_FLAGS);
     }
-    if (config->flags & FILE_FLAGS && !config->memory->hugetlb) {
+    if (config->flags & BUFPOOL_RESERVE && !config->memory->hugetlb) {
         return bp_error(
             BUFPOOL_EARGUMENT,
-            "flags has BUFPOOL_RESERVE or BUFPOOL_DISCARD (0x%x), which go with memory \"hugetlb\" or a path, "
-            "and memory is \"%s\"",
-            config->flags & FILE_FLAGS, memory);
+            "flags has BUFPOOL_RESERVE (in Python reserve), which goes with memory \"hugetlb\" or a path, and "
+            "memory is \"%s\"",
+            memory);
+    }
+    if (config->flags & BUFPOOL_DISCARD && !config->memory->path) {
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "flags has BUFPOOL_DISCARD (in Python discard), which goes with a path, and memory is \"%s\"",
+                        memory);
     }
     if (known.name != NULL) {
         code = check_name(known.name);

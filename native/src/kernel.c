@@ -295,6 +295,12 @@ ssize_t bp_kernel_read(int fd, void *buffer, size_t size)
     return got < 0 ? -errno : got;
 }
 
+ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size)
+{
+    ssize_t got = pread(fd, buffer, size, 0);
+    return got < 0 ? -errno : got;
+}
+
 int bp_kernel_write(int fd, const void *data, size_t size, int once)
 {
     const char *from = data;

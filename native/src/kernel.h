@@ -70,6 +70,10 @@ int bp_kernel_file_size(int fd, uint64_t *length, uint64_t *frames);
 /* The page size of the hugetlbfs that path (or, path NULL, fd) lies on; -EXDEV if it lies on something else. */
 int bp_kernel_hugetlbfs(const char *path, int fd, uint64_t *page_size);
 
+/* The limit of the hugetlbfs mount (size=) that an open file lies on, and what is left of it: huge pages. A limit of 0:
+ * there is none. */
+int bp_kernel_mount_room(int fd, uint64_t *limit, uint64_t *left);
+
 /* Opens the file behind a pool: creates it (mode 0600, *created set), or opens one that exists, never through a symbolic
  * link as the last component; a directory gives an unnamed file. */
 int bp_kernel_open_pool_file(const char *path, int *created);
@@ -106,6 +110,9 @@ int bp_kernel_open_read(const char *path);
 /* Device and inode of an open file. */
 int bp_kernel_identify(int fd, uint64_t id[2]);
 ssize_t bp_kernel_read(int fd, void *buffer, size_t size);
+
+/* From the start of a file, whatever was read of it before. */
+ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size);
 
 /* Writes all of it; with once set, by a single write(2), so that a line never tears. */
 int bp_kernel_write(int fd, const void *data, size_t size, int once);

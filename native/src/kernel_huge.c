@@ -82,6 +82,17 @@ int bp_kernel_hugetlbfs(const char *path, int fd, uint64_t *page_size)
     return code;
 }
 
+int bp_kernel_mount_room(int fd, uint64_t *limit, uint64_t *left)
+{
+    struct statfs mount;
+    int code = result(fstatfs(fd, &mount));
+    if (code == 0) {
+        *limit = mount.f_blocks;
+        *left = mount.f_bavail;
+    }
+    return code;
+}
+
 int bp_kernel_open_pool_file(const char *path, int *created)
 {
     const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;

@@ -79,7 +79,7 @@ const char *bp_cell(const struct bp_memory *memory, const struct bp_trap *trap, 
         return "noautofill is an option of a hugetlbfs mount: it goes with a path on one";
     }
     if (trap == &bp_trap_guard && memory->hugetlb) {
-        return "guard regions are marks on small pages, which huge pages of hugetlbfs have not";
+        return "guard regions mark small pages, and hugetlbfs has none";
     }
     if (trap->needs_file && memory->thp) {
         return "huge frames are moved into the pool by userfaultfd: thp goes with uffd";
@@ -154,7 +154,8 @@ int bp_memory_granule(const struct bp_memory *memory, const char *path, uint64_t
         code = hugetlb_granule(asked, granule);
     }
     if (code == 0 && asked != 0 && asked != *granule) {
-        return bp_error(BUFPOOL_EARGUMENT, "granule is %llu bytes: memory \"%s\" has granules of %llu",
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "granule is %llu bytes: memory \"%s\" has granules of %llu bytes, so leave granule out",
                         (unsigned long long)asked, memory->path ? path : memory->name, (unsigned long long)*granule);
     }
     return code;

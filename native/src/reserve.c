@@ -89,20 +89,57 @@ void bp_reserve_sizes(char *buffer, size_t size)
     }
 }
 
-void bp_reserve_explain(uint64_t page_size, uint64_t needed, char *buffer, size_t size)
+int bp_reserve_gauge(uint64_t page_size)
 {
     struct bp_reserve reserve;
+    char path[128];
+    if (bp_reserve_read(page_size, &reserve) < 0 || reserve.more > 0) {
+        return -1;
+    }
+    snprintf(path, sizeof path, FOLDER "free_hugepages", (unsigned long long)(page_size / 1024));
+    int fd = bp_kernel_keep_clear(bp_kernel_open_read(path));
+    return fd < 0 ? -1 : fd;
+}
+
+uint64_t bp_reserve_free(int gauge)
+{
+    char text[32];
+    ssize_t got = bp_kernel_read_again(gauge, text, sizeof text);
+    uint64_t count = 0;
+    for (ssize_t i = 0; i < got && text[i] >= '0' && text[i] <= '9'; i++) {
+        count = count * 10 + (uint64_t)(text[i] - '0');
+    }
+    return got > 0 ? count : UINT64_MAX;
+}
+
+void bp_reserve_explain(uint64_t page_size, uint64_t needed, int fd, char *buffer, size_t size)
+{
+    struct bp_reserve reserve;
+    uint64_t limit = 0;
+    uint64_t left = 0;
     char name[32];
+    unsigned long long need = needed;
     bp_reserve_unit(page_size, name, sizeof name);
     if (bp_reserve_read(page_size, &reserve) < 0) {
-        snprintf(buffer, size, "%llu huge pages of %s are needed for the whole pool", (unsigned long long)needed, name);
+        snprintf(buffer, size, "%llu huge pages of %s are needed for the whole pool", need, name);
         return;
     }
-    snprintf(
-        buffer, size,
-        "huge pages of %s: %llu there, %llu free, %llu of those reserved, %llu needed for the whole pool; to get them, "
-        "as root: echo %llu > " FOLDER "nr_hugepages, or see bufpool mount",
+    if (fd >= 0 && bp_kernel_mount_room(fd, &limit, &left) == 0 && limit > 0 && left < needed &&
+        (left == 0 || reserve.free > 0)) {
+        snprintf(buffer, size,
+                 "the mount has %llu of its %llu huge pages of %s left, and the whole pool needs %llu: free "
+                 "some, or mount it with a larger size (bufpool mount)",
+                 (unsigned long long)left, (unsigned long long)limit, name, need);
+        return;
+    }
+    uint64_t at_hand = reserve.free - (reserve.reserved < reserve.free ? reserve.reserved : reserve.free);
+    int length = snprintf(
+        buffer, size, "huge pages of %s: %llu there, %llu free, %llu of those reserved, %llu needed for the whole pool",
         name, (unsigned long long)reserve.total, (unsigned long long)reserve.free, (unsigned long long)reserve.reserved,
-        (unsigned long long)needed, (unsigned long long)(reserve.total - (reserve.free - reserve.reserved) + needed),
-        (unsigned long long)(page_size / 1024));
+        need);
+    if (needed > at_hand && length >= 0 && (size_t)length < size) {
+        snprintf(buffer + length, size - (size_t)length,
+                 "; to get them, as root: echo %llu > " FOLDER "nr_hugepages, or see bufpool mount",
+                 (unsigned long long)(reserve.total + needed - at_hand), (unsigned long long)(page_size / 1024));
+    }
 }

@@ -25,7 +25,14 @@ void bp_reserve_sizes(char *buffer, size_t size);
 /* "2 MiB": a power of two in words. */
 void bp_reserve_unit(uint64_t bytes, char *buffer, size_t size);
 
-/* A sentence about what is free, what is needed and how to get it. */
-void bp_reserve_explain(uint64_t page_size, uint64_t needed, char *buffer, size_t size);
+/* A sentence about what is free, what is needed and how to get it. fd: a file on the mount that is to hold them, or -1. */
+void bp_reserve_explain(uint64_t page_size, uint64_t needed, int fd, char *buffer, size_t size);
+
+/* A descriptor by which bp_reserve_free() reads how many pages are free; -1 where more may be made on demand, or where it
+ * cannot be had. */
+int bp_reserve_gauge(uint64_t page_size);
+
+/* How many are free; UINT64_MAX if that cannot be read. Async-signal-safe. */
+uint64_t bp_reserve_free(int gauge);
 
 #endif

@@ -9,15 +9,20 @@
 #include <string.h>
 #include <sys/mman.h>
 
+bool bp_source_lacks(const struct bp_space *space, uint64_t length)
+{
+    return space->gauge >= 0 && bp_reserve_free(space->gauge) < length / space->granule;
+}
+
 /* One huge page there and away again: it says what neither counters nor limits of a mount or cgroup do. */
 static int try_one(struct bp_space *space, const struct bp_wish *wish)
 {
-    int code = bp_kernel_fallocate(space->fd, 0, space->granule);
+    int code = bp_source_lacks(space, space->granule) ? -ENOSPC : bp_kernel_fallocate(space->fd, 0, space->granule);
     if (code < 0) {
         char text[400];
-        bp_reserve_explain(space->granule, space->capacity / space->granule, text, sizeof text);
-        return bp_error(BUFPOOL_EUNSUPPORTED, "pool \"%s\" finds no huge page (%s); %s", wish->name, strerror(-code),
-                        text);
+        bp_reserve_explain(space->granule, space->capacity / space->granule, space->fd, text, sizeof text);
+        return bp_error(space->flags & BUFPOOL_RESERVE ? BUFPOOL_EEXHAUSTED : BUFPOOL_EUNSUPPORTED,
+                        "pool \"%s\" finds no huge page (%s); %s", wish->name, strerror(-code), text);
     }
     return bp_kernel_punch(space->fd, 0, space->granule);
 }
@@ -90,7 +95,7 @@ static int check_existing(struct bp_space *space, const struct bp_wish *wish)
             BUFPOOL_EARGUMENT,
             "memory \"%s\" holds %llu bytes of data, of a process that ended without closing its pool, or of "
             "something else: remove the file, or open it with BUFPOOL_DISCARD (Python: discard=True), which "
-            "drops them",
+            "drops it",
             wish->path, (unsigned long long)frames);
     }
     return 0;
@@ -118,6 +123,11 @@ static int open_path(struct bp_space *space, const struct bp_wish *wish)
     int code = bp_kernel_hugetlbfs(NULL, space->fd, &page_size);
     if (code < 0 || page_size != space->granule) { /* it changed between the look at it and the open */
         return path_error(code < 0 ? code : -ESTALE, wish->path);
+    }
+    uint64_t limit = 0;
+    uint64_t left;
+    if (bp_kernel_mount_room(space->fd, &limit, &left) == 0 && limit > 0) {
+        space->gauge = bp_reserve_gauge(space->granule);
     }
     code = bp_kernel_flock(space->fd);
     if (code == -EWOULDBLOCK) {
@@ -161,7 +171,7 @@ int bp_source_reserve(struct bp_space *space)
     int code = bp_source_reserve_range(space, 0, space->capacity);
     if (code < 0) {
         char text[400];
-        bp_reserve_explain(space->granule, space->capacity / space->granule, text, sizeof text);
+        bp_reserve_explain(space->granule, space->capacity / space->granule, space->fd, text, sizeof text);
         return bp_error(code == -ENOMEM ? BUFPOOL_EEXHAUSTED : code, "the whole pool cannot be reserved (%s); %s",
                         strerror(-code), text);
     }

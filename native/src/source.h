@@ -12,6 +12,11 @@
 /* Opens it into space->fd. Errors with a sentence: EUNSUPPORTED, EARGUMENT (a file that does not fit), -errno. */
 int bp_source_open(struct bp_space *space, const struct bp_wish *wish);
 
+/* Is it sure that so many bytes of frames cannot be had? Looked at before the kernel is asked where the mount has a limit:
+ * there each huge page that is refused for want of one in the system is counted against the limit until the mount goes
+ * (seen on Linux 6.18). Async-signal-safe. */
+bool bp_source_lacks(const struct bp_space *space, uint64_t length);
+
 /* With BUFPOOL_RESERVE: promises every granule a huge page. Errors: EEXHAUSTED, with a sentence. */
 int bp_source_reserve(struct bp_space *space);
 int bp_source_reserve_range(struct bp_space *space, uint64_t offset, uint64_t length);

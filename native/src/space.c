@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Large enough that a pool has few mappings, small enough that guarding one takes well below a millisecond. */
@@ -75,6 +76,12 @@ int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintp
     return map(space, address, length, place, &step);
 }
 
+static unsigned long long lock_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
 static int map_error(const struct bp_space *space, int code, enum step step, const char *name)
 {
     unsigned long long capacity = space->capacity;
@@ -84,9 +91,9 @@ static int map_error(const struct bp_space *space, int code, enum step step, con
     case TO_LOCK:
         return bp_error(
             BUFPOOL_EUNSUPPORTED,
-            "cannot lock %llu bytes in memory: %s; the whole capacity counts against RLIMIT_MEMLOCK: raise it "
-            "(ulimit -l), or give the process CAP_IPC_LOCK",
-            capacity, strerror(-code));
+            "cannot lock %llu bytes in memory: %s; RLIMIT_MEMLOCK is %llu bytes, and a pool's whole capacity "
+            "counts against it: raise it (ulimit -l), or give the process CAP_IPC_LOCK",
+            capacity, strerror(-code), lock_limit());
     case TO_BIND:
         return bp_numa_error(code);
     default:
@@ -142,6 +149,7 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
                                .trap = trap,
                                .fd = -1,
                                .uffd = -1,
+                               .gauge = -1,
                                .numa = wish->numa,
                                .thp = {.pagemap = -1},
                                .chunk = wish->granule > CHUNK ? wish->granule : CHUNK};
@@ -283,6 +291,10 @@ void bp_space_close(struct bp_space *space)
         bp_kernel_close(space->fd);
         space->fd = -1;
     }
+    if (space->gauge >= 0) {
+        bp_kernel_close(space->gauge);
+        space->gauge = -1;
+    }
     if (space->chunks != NULL) {
         bp_kernel_munmap((void *)space->chunks, space->chunk_count);
         space->chunks = NULL;
@@ -312,6 +324,9 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     *done = 0;
     if (is_truncated(space)) {
         return -ESTALE;
+    }
+    if (bp_source_lacks(space, length)) {
+        return -ENOMEM;
     }
     int code = space->stepwise ? open_chunks(space, address, length) : 0;
     if (code == 0 && atomic_load_explicit(&space->torn, memory_order_relaxed)) {
@@ -390,7 +405,10 @@ const char *bp_space_backing(const struct bp_space *space)
 const char *bp_space_hint(const struct bp_space *space, int code)
 {
     if (code == -ENOMEM && space->memory->hugetlb) {
-        return ": no huge page is free, or (trap mprotect, noautofill) no mapping is left (vm.max_map_count)";
+        bool splits = space->uffd < 0 && space->trap->traps;
+        return !splits               ? ": no huge page is free for it, in the system or within the mount's limit"
+               : space->memory->path ? ": no huge page is free for it, or no mapping is left (vm.max_map_count)"
+                                     : ": no huge page is free, or no mapping is left (vm.max_map_count)";
     }
     return space->trap == &bp_trap_mprotect && code == -ENOMEM ? ", or no mapping left (vm.max_map_count)" : "";
 }

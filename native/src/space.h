@@ -38,6 +38,7 @@ struct bp_space {
     const struct bp_trap *trap;
     int fd;       /* the file, or -1 */
     int uffd;     /* or -1 */
+    int gauge;    /* on a mount with a limit: tells the free huge pages, see bp_source_lacks(); or -1 */
     bool created; /* this space created the file */
     bool ours;    /* what the file holds is this pool's, to be dropped at close */
     struct bp_numa numa;

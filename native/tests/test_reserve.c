@@ -34,7 +34,7 @@ static void absent_sizes(void)
         CHECK_IS(bp_reserve_read(sizes[i], &reserve), ==, -ENOENT);
     }
     char text[400];
-    bp_reserve_explain(3 * MIB, 7, text, sizeof text);
+    bp_reserve_explain(3 * MIB, 7, -1, text, sizeof text);
     CHECK_STRING(text, "7 huge pages of 3 MiB are needed for the whole pool");
     char small[3];
     bp_reserve_sizes(small, sizeof small);
@@ -61,17 +61,19 @@ static void counts(void)
 
     char text[400];
     char expected[128];
-    bp_reserve_explain(size, 5, text, sizeof text);
-    snprintf(expected, sizeof expected, "huge pages of %s: %llu there, %llu free, %llu of those reserved, 5 needed",
-             unit, (unsigned long long)reserve.total, (unsigned long long)reserve.free,
-             (unsigned long long)reserve.reserved);
+    bp_reserve_explain(size, 500000, -1, text, sizeof text);
+    snprintf(expected, sizeof expected,
+             "huge pages of %s: %llu there, %llu free, %llu of those reserved, 500000 needed", unit,
+             (unsigned long long)reserve.total, (unsigned long long)reserve.free, (unsigned long long)reserve.reserved);
     CHECK_HAS(text, expected);
     unsigned long long used = reserve.total - (reserve.free - reserve.reserved);
-    snprintf(expected, sizeof expected, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages", used + 5,
-             (unsigned long long)size / 1024);
+    snprintf(expected, sizeof expected, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
+             used + 500000, (unsigned long long)size / 1024);
     CHECK_HAS(text, expected);
+    bp_reserve_explain(size, reserve.free - reserve.reserved, -1, text, sizeof text);
+    CHECK(strstr(text, "echo") == NULL); /* what is there already needs no command */
     char cut[16];
-    bp_reserve_explain(size, 5, cut, sizeof cut);
+    bp_reserve_explain(size, 5, -1, cut, sizeof cut);
     CHECK_IS(strlen(cut), ==, sizeof cut - 1);
 }
 
