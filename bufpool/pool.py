@@ -70,8 +70,8 @@ class Pool:
     discard       paths: drop what an existing file holds, as after a crash; without it such a file is refused
 
     capacity, page_size, memory, trap, on_fault, name and granule, as they came out, can be read from attributes, and
-    address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked child it is the parent's still: close() and
-    the end of a with block do nothing there.
+    address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked child it is the
+    parent's still: close() and the end of a with block do nothing there.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
     SystemCallError.
