@@ -137,11 +137,14 @@ static bool is_accessible(uintptr_t address, bufpool_access access)
 {
     volatile unsigned char *byte = (volatile unsigned char *)address;
     sigjmp_buf *outer = bp_thread.probe;
+    const size_t outer_size = bp_thread.probe_size;
     sigjmp_buf place;
     if (access == BUFPOOL_EXECUTE || sigsetjmp(place, 0) != 0) {
         bp_thread.probe = outer;
+        bp_thread.probe_size = outer_size;
         return false;
     }
+    bp_thread.probe_size = 0;
     bp_thread.probe = &place;
     if (access == BUFPOOL_WRITE) {
         __atomic_fetch_or(byte, 0, __ATOMIC_RELAXED); /* changes nothing */
@@ -149,6 +152,7 @@ static bool is_accessible(uintptr_t address, bufpool_access access)
         (void)*byte;
     }
     bp_thread.probe = outer;
+    bp_thread.probe_size = outer_size;
     return true;
 }
 

@@ -343,13 +343,23 @@ static bool is_raised_again(const struct event *event)
 }
 
 /* An allocated page has raised SIGBUS. Was it not accessible before, or has it lost its frame past us, by somebody who
- * truncated or punched the file? The kernel itself tries to read it. */
+ * truncated or punched the file? The kernel itself tries to read it: eight bytes, which are not to reach into the next
+ * page. */
 static void tell_lost(const struct event *event, struct bp_finding *finding)
 {
     if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
-        !bp_kernel_readable(event->info->si_addr) && is_allocated(event->pool, finding->page)) {
+        !bp_kernel_readable((const void *)((uintptr_t)event->info->si_addr & ~(uintptr_t)7)) &&
+        is_allocated(event->pool, finding->page)) {
         finding->flags ^= BUFPOOL_FAULT_RACED | BUFPOOL_FAULT_LOST;
     }
+}
+
+/* Is it the fault of a careful read, not of a host's handler that has interrupted one? */
+static bool is_probe(const siginfo_t *info)
+{
+    uintptr_t address = (uintptr_t)info->si_addr;
+    return bp_thread.probe_size == 0 || info->si_code == SI_KERNEL ||
+           address - bp_thread.probe_from < bp_thread.probe_size || address - bp_thread.probe_to < bp_thread.probe_size;
 }
 
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
@@ -363,7 +373,7 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
         return is_raised_again(&event);
     }
     bp_thread.let_go = false;
-    if (bp_thread.probe != NULL) {
+    if (bp_thread.probe != NULL && is_probe(info)) {
         restore_mask(context);
         siglongjmp(*bp_thread.probe, 1);
     }

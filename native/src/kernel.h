@@ -80,6 +80,9 @@ int bp_kernel_open_pool_file(const char *path, int *created);
 int bp_kernel_truncate(int fd, uint64_t length);
 int bp_kernel_unlink(const char *path);
 
+/* Is the open file still what path names, or an unnamed one? 1, or 0. */
+int bp_kernel_is_at(const char *path, int fd);
+
 /* flock, exclusive; -EWOULDBLOCK if another description has it. */
 int bp_kernel_flock(int fd);
 int bp_kernel_unlock(int fd);

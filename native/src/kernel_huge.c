@@ -117,6 +117,16 @@ int bp_kernel_truncate(int fd, uint64_t length)
     return result(ftruncate(fd, (off_t)length));
 }
 
+int bp_kernel_is_at(const char *path, int fd)
+{
+    struct stat file;
+    struct stat named;
+    if (fstat(fd, &file) != 0 || lstat(path, &named) != 0) {
+        return 0;
+    }
+    return S_ISDIR(named.st_mode) || (file.st_dev == named.st_dev && file.st_ino == named.st_ino);
+}
+
 int bp_kernel_unlink(const char *path)
 {
     return result(unlink(path));

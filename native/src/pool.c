@@ -257,6 +257,9 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     if (pool->space.trap->traps && !(config->flags & BUFPOOL_HOST_HANDLER)) {
         code = bp_signal_install();
         if (code < 0) {
+            if (pool->space.created) {
+                bp_kernel_unlink(config->path);
+            }
             bp_space_destroy(&pool->space);
             goto no_space;
         }

@@ -15,15 +15,27 @@ static inline bool bp_probe_copy(void *to, const void *from, size_t size)
 {
     sigjmp_buf place;
     sigjmp_buf *outer = bp_thread.probe;
+    const uintptr_t outer_from = bp_thread.probe_from;
+    const uintptr_t outer_to = bp_thread.probe_to;
+    const size_t outer_size = bp_thread.probe_size;
     if (sigsetjmp(place, 0) != 0) {
         bp_thread.probe = outer;
+        bp_thread.probe_from = outer_from;
+        bp_thread.probe_to = outer_to;
+        bp_thread.probe_size = outer_size;
         return false;
     }
+    bp_thread.probe_from = (uintptr_t)from;
+    bp_thread.probe_to = (uintptr_t)to;
+    bp_thread.probe_size = size;
     bp_thread.probe = &place;
     __asm__ volatile("" : : : "memory"); /* the copy stays between the two stores */
     memcpy(to, from, size);
     __asm__ volatile("" : : : "memory");
     bp_thread.probe = outer;
+    bp_thread.probe_from = outer_from;
+    bp_thread.probe_to = outer_to;
+    bp_thread.probe_size = outer_size;
     return true;
 }
 

@@ -30,7 +30,9 @@ static bool unpaste(const bufpool_pool *pool, uint64_t granule)
         return bp_kernel_munmap(address, BP_GRANULE) == 0;
     }
     void *same;
-    return bp_kernel_mmap(address, BP_GRANULE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+    size_t size = pool->space.granule; /* whole, as divert_pasted() may have had to take it whole */
+    address = (void *)((uintptr_t)address & ~(uintptr_t)(size - 1));
+    return bp_kernel_mmap(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                           &same) == 0;
 }
 
@@ -184,7 +186,10 @@ static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
     for (int patience = 0; patience < 1000; patience++) {
         struct bp_scratch_slot *slot = claim_slot(pool);
         if (slot != NULL) {
-            if (!paste(granule)) {
+            /* Until close has replaced it, a mapping of hugetlbfs cannot be cut within a huge page. */
+            if (!paste(granule) &&
+                (!is_ours(pool) || pool->space.granule == BP_GRANULE ||
+                 bp_space_divert(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1)) < 0)) {
                 atomic_store(&slot->page, 0);
                 return false;
             }

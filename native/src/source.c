@@ -83,6 +83,9 @@ static int check_existing(struct bp_space *space, const struct bp_wish *wish)
     if (code < 0) {
         return path_error(code, wish->path);
     }
+    if (length == 0 && frames == 0) {
+        return 0; /* made and left by a process that got no further */
+    }
     if (length != space->capacity) {
         return bp_error(
             BUFPOOL_EARGUMENT,
@@ -130,6 +133,11 @@ static int open_path(struct bp_space *space, const struct bp_wish *wish)
         space->gauge = bp_reserve_gauge(space->granule);
     }
     code = bp_kernel_flock(space->fd);
+    if (code == 0 && !bp_kernel_is_at(wish->path, space->fd)) { /* removed between the open and the lock */
+        space->created = false;
+        return bp_error(-EWOULDBLOCK, "memory \"%s\" is in use: another pool is just opening or closing it",
+                        wish->path);
+    }
     if (code == -EWOULDBLOCK) {
         return bp_error(code, "memory \"%s\" is in use: another pool has it open", wish->path);
     }
@@ -193,7 +201,7 @@ void bp_source_empty(struct bp_space *space)
 
 void bp_source_discard(struct bp_space *space, const struct bp_wish *wish)
 {
-    if (space->created && space->fd >= 0) {
+    if (space->created && space->fd >= 0 && bp_kernel_is_at(wish->path, space->fd)) {
         bp_kernel_unlink(wish->path); /* of an unnamed file the path is a directory, and this does nothing */
     }
 }

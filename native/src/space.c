@@ -319,6 +319,15 @@ static bool is_truncated(const struct bp_space *space)
     return space->memory->path && bp_kernel_file_size(space->fd, &length, &frames) == 0 && length < space->capacity;
 }
 
+/* A frame that is taken away takes its reservation with it. */
+static void reserve_again(struct bp_space *space, uintptr_t address, size_t length)
+{
+    if (space->flags & BUFPOOL_RESERVE && length > 0 &&
+        bp_source_reserve_range(space, address - space->base, length) < 0) {
+        atomic_fetch_add(&space->reserve_lost, length / space->granule);
+    }
+}
+
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     *done = 0;
@@ -332,18 +341,20 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     if (code == 0 && atomic_load_explicit(&space->torn, memory_order_relaxed)) {
         code = bp_space_restore(space, address, length);
     }
-    return code < 0 ? code : space->trap->populate(space, address, length, data, done);
+    if (code == 0) {
+        code = space->trap->populate(space, address, length, data, done);
+    }
+    if (code < 0) { /* what was filled and taken back again; *done is zapped by the caller */
+        reserve_again(space, address + *done, length - *done);
+    }
+    return code;
 }
 
 int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
     int code = space->trap->zap(space, ranges, count, done);
-    if (space->flags & BUFPOOL_RESERVE) {
-        for (size_t i = 0; i < *done; i++) {
-            if (bp_source_reserve_range(space, ranges[i].address - space->base, ranges[i].length) < 0) {
-                atomic_fetch_add(&space->reserve_lost, ranges[i].length / space->granule);
-            }
-        }
+    for (size_t i = 0; i < *done; i++) {
+        reserve_again(space, ranges[i].address, ranges[i].length);
     }
     return code;
 }

@@ -90,12 +90,15 @@ static uint64_t jumped_from(const struct bp_machine *machine)
 static void visit_frames(_Unwind_Trace_Fn visit, void *argument)
 {
     sigjmp_buf *outer = bp_thread.probe;
+    const size_t outer_size = bp_thread.probe_size;
     sigjmp_buf place;
     if (sigsetjmp(place, 0) == 0) {
+        bp_thread.probe_size = 0;
         bp_thread.probe = &place;
         _Unwind_Backtrace(visit, argument);
     }
     bp_thread.probe = outer;
+    bp_thread.probe_size = outer_size;
 }
 
 uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint32_t size)

@@ -44,6 +44,11 @@ static bool renew_slot(struct bp_space *space, uintptr_t slot)
 static int fill_fresh(struct bp_space *space, uintptr_t granule, const void *data)
 {
     int index = space->thp.nursery == 0 ? -1 : bp_slot_claim(space->thp.empty, 1);
+    /* More threads than slots: a slot is held for as long as one copy takes. Bounded, as its thread may be stopped. */
+    for (int patience = 0; space->thp.nursery != 0 && index < 0 && patience < 10000; patience++) {
+        bp_kernel_sleep_ns(100000);
+        index = bp_slot_claim(space->thp.empty, 1);
+    }
     if (index < 0) {
         return -ENOENT;
     }
@@ -111,11 +116,13 @@ static const char *why_not_huge(char *buffer, size_t size)
 {
     char text[64] = "";
     int fd = bp_kernel_open_read("/sys/kernel/mm/transparent_hugepage/enabled");
-    if (fd < 0) {
+    if (fd == -ENOENT) {
         return "this kernel has none (CONFIG_TRANSPARENT_HUGEPAGE)";
     }
-    ssize_t got = bp_kernel_read(fd, text, sizeof text - 1);
-    bp_kernel_close(fd);
+    ssize_t got = fd < 0 ? fd : bp_kernel_read(fd, text, sizeof text - 1);
+    if (fd >= 0) {
+        bp_kernel_close(fd);
+    }
     text[got > 0 ? strcspn(text, "\n") : 0] = 0;
     if (strstr(text, "[never]") != NULL) {
         snprintf(buffer, size, "/sys/kernel/mm/transparent_hugepage/enabled is \"%s\": it has to be madvise or always",
@@ -163,6 +170,11 @@ void bp_thp_open(struct bp_space *space)
     size_t length = BP_NURSERY_SLOTS * space->granule;
     uintptr_t base;
     thp->pagemap = bp_kernel_open_pagemap();
+    if (thp->pagemap < 0) {
+        note(space, "no huge pages: /proc/self/pagemap cannot be opened: %s", strerror(-thp->pagemap));
+        thp->pagemap = -1;
+        return;
+    }
     if (bp_stash_map(space, length, space->granule, &thp->place, &thp->mapped, &base) < 0) {
         bp_thp_close(space);
         note(space, "no huge pages: no addresses for a nursery of %zu bytes", length);

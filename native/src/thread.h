@@ -1,7 +1,7 @@
 /*
  * thread.h: what the library knows about the running thread.
  *
- * One block of about 130 bytes of thread-local storage with the initial-exec model, so that a signal handler may read
+ * One block of less than 200 bytes of thread-local storage with the initial-exec model, so that a signal handler may read
  * it without the loader allocating anything. glibc keeps 512 bytes for all libraries that are loaded late (glibc.rtld.
  * optional_static_tls), so this is the only thread-local storage of the library; notes.h has the rest.
  */
@@ -17,8 +17,11 @@ struct bp_guard;
 struct bp_owed;
 
 struct bp_thread {
-    struct bp_guard *guards;   /* innermost guarded call, or NULL */
-    sigjmp_buf *probe;         /* where a fault of our own handler's careful reads goes, or NULL */
+    struct bp_guard *guards; /* innermost guarded call, or NULL */
+    sigjmp_buf *probe;       /* where a fault of our own handler's careful reads goes, or NULL */
+    uintptr_t probe_from;    /* what such a read copies: */
+    uintptr_t probe_to;
+    size_t probe_size;         /* 0: any address */
     struct bp_owed *owed;      /* the faults owed to this thread, or NULL */
     uint64_t epoch;            /* counts this thread's calls into the library */
     uint64_t last_epoch;       /* the last diverted stray access: in which epoch, */
