@@ -139,6 +139,7 @@ static int open_path(struct bp_space *space, const struct bp_wish *wish)
                         wish->path);
     }
     if (code == -EWOULDBLOCK) {
+        space->created = false; /* whoever has the lock has taken it over */
         return bp_error(code, "memory \"%s\" is in use: another pool has it open", wish->path);
     }
     if (code == 0) {
