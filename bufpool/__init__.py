@@ -30,6 +30,7 @@ from bufpool.errors import (  # noqa: E402
     UnsupportedError,
 )
 from bufpool.faults import catch_faults, check  # noqa: E402
+from bufpool.handlers import install_handlers  # noqa: E402
 from bufpool.hugepages import HugepageMount  # noqa: E402
 from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
@@ -67,6 +68,7 @@ __all__ = [
     "capabilities",
     "catch_faults",
     "check",
+    "install_handlers",
     "locate",
     "mount",
     "sqlite",

@@ -137,6 +137,8 @@ class Pool:
         code = lib.bufpool_open(config, handle)
         if code:
             raise failure(code)
+        if not host_handler and trap != "none":
+            lib.bufpool_py_outlive()
         self._adopt(handle[0], os.fspath(memory))
 
     def _refuse_second(self) -> None:

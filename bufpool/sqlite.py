@@ -95,6 +95,7 @@ def install(
         "bufpool_sqlite_config *", {"size": ffi.sizeof("bufpool_sqlite_config"), "capacity": size, **texts}
     )
     _check(lib.bufpool_sqlite_install(config))
+    lib.bufpool_py_outlive()
 
 
 def uninstall() -> None:

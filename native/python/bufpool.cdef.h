@@ -189,6 +189,8 @@ int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callba
 
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontext);
 
+int bufpool_install_handlers(void);
+
 #define BUFPOOL_POISON 0xDB
 
 int bufpool_check(bufpool_fault *fault);
@@ -278,6 +280,8 @@ int bufpool_sqlite_last_error(char *buffer, size_t size);
 /* ---- prelude.h ---- */
 
 #define BUFPOOL_PY_OWED ...
+
+void bufpool_py_outlive(void);
 
 int bufpool_py_check(bufpool_fault *fault);
 int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool);

@@ -6,6 +6,7 @@
  * BUFPOOL_PY_OWED and BUFPOOL_ESTRAY *fault is filled in; its size is set by the caller.
  */
 #include <bufpool/bufpool.h>
+#include <stdlib.h>
 
 #include "bufpool_sqlite.h"
 
@@ -34,6 +35,35 @@ static int bufpool_py_check(bufpool_fault *fault)
 static int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool)
 {
     return bufpool_check_ended(pool, fault) == BUFPOOL_ESTRAY ? BUFPOOL_PY_OWED : 0;
+}
+
+/* ---- The end of Python ------------------------------------------------------------------------------------------ */
+
+static bool py_outlives;
+
+static void py_install_handlers(void)
+{
+    py_outlives = false; /* an interpreter that is initialised again asks again */
+    bufpool_install_handlers();
+}
+
+static void py_flush(void)
+{
+    bufpool_flush(NULL);
+}
+
+/* Called when a pool has been opened. Where faulthandler was enabled before that, the end of the interpreter puts back
+ * the handlers that were there before faulthandler: after that it is our turn again. What strays then has nobody to ask
+ * for it any more, and is written when the process ends. */
+static void bufpool_py_outlive(void)
+{
+    static bool flushes;
+    PyGILState_STATE state = PyGILState_Ensure();
+    if (!py_outlives) {
+        py_outlives = Py_AtExit(py_install_handlers) == 0;
+        flushes = flushes || atexit(py_flush) == 0;
+    }
+    PyGILState_Release(state);
 }
 
 /* ---- Calls on a pool ------------------------------------------------------------------------------------------- */

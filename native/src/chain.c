@@ -8,6 +8,10 @@
  * the end of the default action. An older handler may also leave by longjmp and never return; the frame address tells
  * that.
  *
+ * While our handler runs, signals are blocked whose handlers could leave it by longjmp, with a report half written, or
+ * pile up on a small alternate stack. The host's own code (older handlers, callbacks) is called with the signal mask that
+ * it would have without us.
+ *
  * The default action is taken by queueing the very siginfo to this thread with the signal blocked: it is delivered when
  * the handler returns, at the instruction that was interrupted, so that the core dump shows that frame and that
  * address.
@@ -26,6 +30,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define OLDER 8
@@ -43,6 +48,31 @@ static int index_of(int signo)
     return signo == SIGBUS ? 0 : 1;
 }
 
+/* Not the faults: our handler's careful reads may raise them, and the kernel kills a thread that blocks its own fault.
+ * Nor what ends a process from the terminal: a report may wait for a reader of stderr. */
+static void fill_mask(sigset_t *mask)
+{
+    static const int open[] = {SIGBUS, SIGSEGV, SIGILL,  SIGFPE, SIGTRAP, SIGSYS, SIGABRT,
+                               SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP};
+    sigfillset(mask);
+    for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
+        sigdelset(mask, open[i]);
+    }
+}
+
+void bp_signal_open_mask(const void *context, sigset_t *before)
+{
+    sigset_t ours;
+    fill_mask(&ours);
+    pthread_sigmask(SIG_BLOCK, NULL, before);
+    for (int signo = 1; signo < NSIG; signo++) {
+        if (sigismember(&ours, signo) == 1 && !sigismember(before, signo)) {
+            return; /* it is the handler of somebody else that has called us, and the mask is his */
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
+}
+
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
     int keep = errno;
@@ -55,6 +85,11 @@ static void on_signal(int signo, siginfo_t *info, void *context)
 static bool same(const struct sigaction *a, const struct sigaction *b)
 {
     return a->sa_handler == b->sa_handler && (a->sa_flags & SA_SIGINFO) == (b->sa_flags & SA_SIGINFO);
+}
+
+static bool is_ours(const struct sigaction *action)
+{
+    return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_signal;
 }
 
 /* Remembers a handler that we displace. An earlier entry of the same handler stays: it has its turn after those that
@@ -76,16 +111,23 @@ static int install(int signo)
 {
     struct sigaction current;
     struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    sigemptyset(&ours.sa_mask);
+    fill_mask(&ours.sa_mask);
     if (sigaction(signo, NULL, &current) != 0) {
         return bp_error(-errno, "cannot read the handler of signal %d: %s", signo, strerror(errno));
     }
-    if (current.sa_flags & SA_SIGINFO && current.sa_sigaction == on_signal) {
+    if (is_ours(&current)) {
         return 0;
     }
     remember(&chains[index_of(signo)], &current);
-    if (sigaction(signo, &ours, NULL) != 0) {
+    if (sigaction(signo, &ours, NULL) != 0 || sigaction(signo, NULL, &current) != 0) {
         return bp_error(-errno, "cannot install the handler of signal %d: %s", signo, strerror(errno));
+    }
+    if (!is_ours(&current)) {
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "something in this process keeps the handler of signal %d to itself, without an error "
+                        "(AddressSanitizer does so with handle_segv=2 and handle_sigbus=2: set them to 1); or let the "
+                        "host's own handler call bufpool_handle_signal() and open the pool with BUFPOOL_HOST_HANDLER",
+                        signo);
     }
     return 0;
 }
@@ -115,7 +157,6 @@ void bp_signal_default(int signo, const siginfo_t *info)
 static void call(struct chain *chain, int turn, int signo, siginfo_t *info, void *context)
 {
     struct sigaction action = chain->older[turn];
-    sigset_t before;
     sigset_t blocked = action.sa_mask;
     if (!(action.sa_flags & SA_NODEFER)) {
         sigaddset(&blocked, signo);
@@ -124,11 +165,18 @@ static void call(struct chain *chain, int turn, int signo, siginfo_t *info, void
         chain->older[turn].sa_handler = SIG_DFL;
         chain->older[turn].sa_flags = 0;
     }
-    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    sigset_t before;
+    bp_signal_open_mask(context, &before);
+    pthread_sigmask(SIG_BLOCK, &blocked, NULL);
     if (action.sa_flags & SA_SIGINFO) {
         action.sa_sigaction(signo, info, context);
     } else {
         action.sa_handler(signo);
+    }
+    /* What it has queued, as bp_signal_default() does, is meant for the interrupted instruction, not for here. */
+    sigset_t pending;
+    if (sigpending(&pending) == 0 && sigismember(&pending, signo)) {
+        sigaddset(&before, signo);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

@@ -6,12 +6,16 @@
 #include <stdbool.h>
 
 /* Makes our handler the one that the kernel calls for SIGBUS and SIGSEGV, and remembers whom it displaced. Called at
- * each open, under the registry's lock, so that a handler installed meanwhile is found and put behind ours. Errors:
- * -errno. */
+ * each open and by bufpool_install_handlers(), under the registry's lock, so that a handler installed meanwhile is found
+ * and put behind ours. Errors: EUNSUPPORTED (somebody keeps the signal to itself), -errno. */
 int bp_signal_install(void);
 
 /* For a signal that is none of ours: does what would have happened without this library. Async-signal-safe. */
 void bp_signal_pass_on(int signo, siginfo_t *info, void *context);
+
+/* Our handler runs with most signals blocked. Before it calls code of the host: sets the mask that this code would have
+ * without us, and gives in before what to set afterwards. Async-signal-safe. */
+void bp_signal_open_mask(const void *context, sigset_t *before);
 
 /* On return from the handler the signal's default action takes place at the interrupted instruction. Async-signal-safe.
  */

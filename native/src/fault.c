@@ -220,7 +220,10 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
     leave(event); /* the callback may close the pool, or never come back */
     uintptr_t outer = bp_thread.callback_frame;
     bp_thread.callback_frame = (uintptr_t)__builtin_frame_address(0);
+    sigset_t before;
+    bp_signal_open_mask(event->context, &before);
     bufpool_verdict verdict = host_caller(callback, &event->fault, context);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     bp_thread.callback_frame = outer;
     if (!bp_pool_visit(pool)) {
         return true; /* gone: the instruction will fault again, as somebody else's */

@@ -275,13 +275,21 @@ no_pages:
     return code;
 }
 
-static int open_locked(const struct bp_config *config, bufpool_pool **opened)
+static int prepare_process(void)
 {
     int code = bp_process_prepare();
+    if (code == 0) {
+        bp_stack_prepare();
+    }
+    return code;
+}
+
+static int open_locked(const struct bp_config *config, bufpool_pool **opened)
+{
+    int code = prepare_process();
     if (code < 0) {
         return code;
     }
-    bp_stack_prepare();
     bufpool_pool *pool = NULL;
     code = take_descriptor(&pool);
     if (code < 0) {
@@ -329,6 +337,15 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
     pthread_once(&fork_once, watch_forks);
     registry_lock();
     code = open_locked(&config, pool);
+    registry_unlock();
+    return code;
+}
+
+int bufpool_install_handlers(void)
+{
+    registry_lock();
+    int code = prepare_process();
+    code = code < 0 ? code : bp_signal_install();
     registry_unlock();
     return code;
 }

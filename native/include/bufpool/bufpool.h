@@ -341,8 +341,9 @@ typedef bufpool_verdict (*bufpool_fault_callback)(const bufpool_fault *fault, vo
 /* NULL removes it. Errors: ECLOSED. */
 BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callback, void *context);
 
-/* For a host with its own handler of SIGBUS and SIGSEGV (install it with SA_SIGINFO | SA_NODEFER): was it a stray
- * access to one of our pools? false: nothing was done, and the signal is the host's. true: it was dealt with by the
+/* For a host with its own handler of SIGBUS and SIGSEGV: was it a stray access to one of our pools? Install it with
+ * SA_SIGINFO | SA_NODEFER, SA_ONSTACK where threads have alternate stacks, and a mask with the signals whose handlers may
+ * leave by longjmp. false: nothing was done, and the signal is the host's. true: it was dealt with by the
  * pool's on_fault, and the handler has to return.
  *
  *   abort   writes the report to stderr and the log; on return from the handler the signal's default action takes place
@@ -361,6 +362,12 @@ BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_cal
 #ifdef SA_ONSTACK /* with plain -std=c11 <signal.h> has no siginfo_t: define _POSIX_C_SOURCE 200809L or _GNU_SOURCE */
 BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontext);
 #endif
+
+/* Puts our handlers of SIGBUS and SIGSEGV in front again, as bufpool_open() does, for a program in which something else
+ * has installed a handler since, or has put back what was there before us: that something may have taken our place
+ * without calling us. It is remembered, and gets what is not ours. Nothing happens where they are in front. Any thread;
+ * not async-signal-safe. Errors: EUNSUPPORTED (something keeps the signals to itself), -errno. */
+BUFPOOL_API int bufpool_install_handlers(void);
 
 #define BUFPOOL_POISON 0xDB
 
