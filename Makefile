@@ -12,7 +12,7 @@ JOBS ?= 2
 # The environment's tools come first; CMake and ninja are there only where the system has none.
 WITH_VENV = PATH="$(abspath $(VENV))/bin:$$PATH"
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
-SOURCES = $(shell find bufpool native/include native/src native/python native/sqlite native/cmake native/CMakeLists.txt \
+SOURCES = $(shell find bufpool native/include native/src native/python native/sqlite native/cmake native/gdb native/CMakeLists.txt \
 	-not -path '*/__pycache__*' -not -type d) pyproject.toml README.md LICENSE
 
 demo: $(VENV)/.package
@@ -56,6 +56,7 @@ lint: $(VENV)/.lint $(VENV)/.cmake
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy native/gdb/bufpool_gdb.py
 	$(VENV)/bin/clang-format --dry-run --Werror $(C_FILES)
 	for compiler in $(notdir $(COMPILERS)); do \
 		$(WITH_VENV) cmake -S native -B $(BUILD)/lint-$$compiler -G Ninja -DCMAKE_C_COMPILER=$$compiler -DBUFPOOL_WERROR=ON && \

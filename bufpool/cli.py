@@ -1,9 +1,10 @@
-"""The command line: bufpool demo, doctor, mount, unmount."""
+"""The command line: bufpool demo, doctor, mount, unmount, gdb-script."""
 
 from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -93,6 +94,15 @@ def unmount_command(path: str) -> None:
     click.echo(f"unmounted {click.format_filename(path)}")
     for line in mount_view.changes(before, hugepages.read_counts()):
         click.echo(line)
+
+
+@main.command("gdb-script", short_help="Print where the gdb commands are.")
+def gdb_script_command() -> None:
+    """Print the path of the script that gives gdb the commands bufpool pools, bufpool page and bufpool faults.
+
+    They read a process or a core dump: gdb -x "$(bufpool gdb-script)" PROGRAM CORE
+    """
+    click.echo(Path(bufpool.__file__).with_name("bufpool_gdb.py"))
 
 
 def _sentence(error: BufpoolError) -> str:

@@ -16,8 +16,10 @@ install(FILES
     ${CMAKE_CURRENT_BINARY_DIR}/bufpool-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/bufpool-config-version.cmake
     DESTINATION ${package_dir} COMPONENT development)
 
+install(FILES gdb/bufpool_gdb.py DESTINATION ${CMAKE_INSTALL_DATADIR}/bufpool COMPONENT development)
+
 # pkg-config counts from the .pc file, so that the installed tree can be moved.
-foreach(name LIBDIR INCLUDEDIR)
+foreach(name LIBDIR INCLUDEDIR DATADIR)
     if(IS_ABSOLUTE "${CMAKE_INSTALL_${name}}")
         set(pc_${name} "${CMAKE_INSTALL_${name}}")
     else()

@@ -19,6 +19,7 @@
 #include "error.h"
 #include "guard.h"
 #include "owed.h"
+#include "postmortem.h"
 #include "report.h"
 #include "scratch.h"
 #include "stack.h"
@@ -165,6 +166,7 @@ static bool divert(struct event *event)
 
 static void report_and_die(struct event *event)
 {
+    bp_postmortem_dump(event->pool, event->fault.page);
     leave(event);
     bp_report_stderr(&event->fault);
     bp_report_wait();

@@ -5,6 +5,7 @@
 #include "config.h"
 #include "error.h"
 #include "owed.h"
+#include "postmortem.h"
 #include "scratch.h"
 #include "stack.h"
 #include "thread.h"
@@ -21,7 +22,6 @@
 
 /* Guards the list of descriptors and what becomes of closed ranges; never taken by a handler. */
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic(bufpool_pool *) descriptors;
 static uint64_t closings;
 static uint64_t openings;
 
@@ -37,7 +37,7 @@ static void registry_unlock(void)
 
 bufpool_pool *bp_pool_first(void)
 {
-    return atomic_load_explicit(&descriptors, memory_order_acquire);
+    return atomic_load_explicit(&bp_postmortem.pools, memory_order_acquire);
 }
 
 bufpool_pool *bp_pool_at(uintptr_t address)
@@ -176,7 +176,7 @@ static int take_descriptor(bufpool_pool **taken)
     }
     *taken = place;
     (*taken)->next = bp_pool_first();
-    atomic_store_explicit(&descriptors, *taken, memory_order_release);
+    atomic_store_explicit(&bp_postmortem.pools, *taken, memory_order_release);
     return 0;
 }
 

@@ -1,0 +1,521 @@
+"""gdb commands that show the pools of a process, or of the core dump of a dead one: source this file in gdb.
+
+bufpool pools                   every pool of every copy of the library
+bufpool page [ADDRESS]          the page at an address (default: the one that the process faulted on): state and history
+bufpool page POOL NUMBER        the same by the pool's name or address, and the page's number
+bufpool faults [POOL]           the fault reports that the pools remember
+
+Debug information is not needed: the library says itself where its fields are (native/src/postmortem.h). The process is
+read, never changed or continued. What is damaged, or missing from a core dump, is said in a sentence.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import gdb
+
+MAGIC = b"bufpool layout\0\0"
+VERSION = 1
+HEAD = struct.Struct("=16sII16sQ")  # struct bp_postmortem up to its fields
+FIELD = struct.Struct("=24sII")
+FIELDS_MOST = 1024
+POOLS_MOST = 65536
+RING_MOST = 1 << 24  # bytes
+SEGMENT_MOST = 1 << 28  # bytes of a core dump to search at once
+SHOWN_FAULTS = 8  # of one page, the latest
+
+
+class TroubleError(Exception):
+    """What cannot be shown, as a sentence."""
+
+
+# ---- The library -----------------------------------------------------------------------------------------------------
+
+
+def read(address: int, size: int, what: str) -> bytes:
+    """Memory of the process or the dump."""
+    try:
+        return bytes(gdb.selected_inferior().read_memory(address, size))
+    except (gdb.error, OverflowError, ValueError):
+        raise TroubleError(
+            f"cannot read {what} ({size} bytes at {address:#x}): it is not in this core dump, or what points to it is "
+            "damaged"
+        ) from None
+
+
+def text_of(raw: bytes) -> str:
+    """A C string."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+class Library:
+    """One copy of the library: where the fields of its structures are."""
+
+    def __init__(self, address: int, module: str) -> None:
+        self.address = address
+        _, version, size, library, self.first_pool = HEAD.unpack(read(address, HEAD.size, "bufpool's layout"))
+        self.title = f"bufpool {text_of(library)} in {module}"
+        if version != VERSION:
+            raise TroubleError(
+                f"{self.title} has layout {version}, and this script knows {VERSION}: take that library's script"
+            )
+        count = (size - HEAD.size) // FIELD.size
+        if not 0 < count <= FIELDS_MOST:
+            raise TroubleError(f"{self.title} says that its layout has {size} bytes: it is damaged")
+        raw = read(address + HEAD.size, count * FIELD.size, "bufpool's layout")
+        named = ((text_of(name), (offset, length)) for name, offset, length in FIELD.iter_unpack(raw))
+        self.fields = {name: place for name, place in named if name}
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Offset and size of a field."""
+        if name not in self.fields:
+            raise TroubleError(f"{self.title} does not say where {name} is: take that library's script")
+        return self.fields[name]
+
+    def constant(self, name: str) -> int:
+        """The value that the library gave a name."""
+        return self.place(name)[0]
+
+    def word(self, group: str, value: int) -> str:
+        """The name of a constant: word("state", 2) is "freed"."""
+        for name, (constant, size) in self.fields.items():
+            if size == 0 and constant == value and name.startswith(f"{group}."):
+                return name.partition(".")[2]
+        return f"{group} {value}"
+
+
+class Struct:
+    """A structure of the library, at an address or, with raw, as bytes."""
+
+    def __init__(self, library: Library, kind: str, at: int, raw: bytes | None = None) -> None:
+        self.library = library
+        self.kind = kind
+        self.at = at
+        self.copy = raw
+
+    def raw(self, field: str) -> bytes:
+        """The bytes of a field."""
+        offset, size = self.library.place(f"{self.kind}.{field}")
+        if self.copy is None:
+            return read(self.at + offset, size, f"{self.kind}.{field}")
+        return self.copy[offset : offset + size]
+
+    def number(self, field: str) -> int:
+        """An integer."""
+        return int.from_bytes(self.raw(field), "little", signed=False)
+
+    def text(self, field: str) -> str:
+        """A text that lies in the structure itself."""
+        return text_of(self.raw(field))
+
+    def word(self, field: str) -> str:
+        """The name of an enumeration's value."""
+        return self.library.word(field, self.number(field))
+
+
+SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) \S+ (\.bufpool|load\w+)(?: \S+ (.*))?$", re.MULTILINE)
+
+
+def layouts(start: int, end: int) -> Iterator[int]:
+    """Where the layouts in a range of memory begin."""
+    at: int | None = start
+    while at is not None and end - at >= HEAD.size:
+        try:
+            at = gdb.selected_inferior().search_memory(at, end - at, MAGIC)
+        except gdb.error as error:
+            raise TroubleError(f"cannot read [{start:#x}, {end:#x}): {error}") from None
+        if at is not None:
+            yield at
+            at += len(MAGIC)
+
+
+def libraries(trouble: list[str]) -> Iterator[Library]:
+    """Every copy of the library: its layout is in an ELF section of its own, which was written to, and so is dumped."""
+    space = gdb.current_progspace()
+    if gdb.selected_thread() is None or space is None:
+        raise TroubleError("there is no process: attach to one, run one, or open a core dump")
+    ranges = [
+        (int(first, 16), int(last, 16), section, module)
+        for first, last, section, module in SECTION.findall(gdb.execute("info files", to_string=True))
+    ]
+    sections = [each for each in ranges if each[2] == ".bufpool"]
+    # A core dump whose program or libraries are not at hand: search it all.
+    segments = [each for each in ranges if each[1] - each[0] <= SEGMENT_MOST]
+    modules = modules_of()
+    found = False
+    for start, end, _, module in sections or segments:
+        try:
+            for place in layouts(start, end):
+                found = True
+                mapped = mapping_at(place, modules)
+                yield Library(place, module or (mapped.path if mapped else space.filename) or "the program")
+        except TroubleError as error:
+            trouble.append(str(error))
+    if not found:
+        trouble.append(
+            "no copy of bufpool was found; open a core dump together with its program, and see that gdb finds its "
+            "libraries (info sharedlibrary, set sysroot)"
+        )
+
+
+# ---- Pools and faults ------------------------------------------------------------------------------------------------
+
+
+class Pool(Struct):
+    """A descriptor that is in use."""
+
+    def __init__(self, library: Library, at: int) -> None:
+        super().__init__(library, "pool", at)
+        self.first = self.number("first")
+        self.end = self.number("end")
+        self.page_size = self.number("page_size")
+        self.name = self.text("name")
+        self.closed = self.number("closed") != 0
+        capacity = self.number("capacity")
+        if self.end - self.first != capacity or self.page_size == 0 or capacity % self.page_size:
+            raise TroubleError(
+                f"the pool at {at:#x} is damaged: its addresses, capacity and page size do not fit together"
+            )
+        self.count = capacity // self.page_size
+
+    def trap(self) -> str:
+        """The name of its trap."""
+        try:
+            name = Struct(self.library, "trap", self.number("trap")).number("name")
+            return text_of(read(name, 12, "the trap's name"))
+        except TroubleError:  # it is in the library's file, which gdb may not have found
+            return "(name not in this dump)"
+
+    def lines(self) -> Iterator[str]:
+        """What it is, as the fault reports have it, and how many pages are in which state."""
+        yield (
+            f'pool "{self.name}" is [{self.first:#x}, {self.end:#x}): {self.count} pages of {unit(self.page_size)}, '
+            f"memory {self.text('memory')}, trap {self.trap()}, on_fault {self.word('policy')}, "
+            f"process {self.number('process')}{', closed' if self.closed else ''}"
+        )
+        faults = f"faults: {self.number('faults')}"
+        if self.closed:
+            yield f"  {faults}"
+            return
+        evicted = self.number("evicted")
+        allocated = max(self.number("allocations") - self.number("frees") - evicted, 0)
+        yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {self.number('high_water')}; {faults}"
+
+    def state_byte(self, page: int) -> int:
+        """Of an open pool."""
+        return read(self.number("states") + page, 1, f"the state of page {page}")[0]
+
+    def state(self, byte: int) -> str:
+        """The word for a state byte; a page on its way counts as what it becomes while it is being taken away."""
+        constant = self.library.constant
+        if byte & constant("byte.freeing"):
+            return "freed"
+        if byte & constant("byte.evicting"):
+            return "evicted"
+        return self.library.word("state", byte & constant("byte.mask"))
+
+    def flags(self, byte: int) -> str:
+        """What else a state byte says."""
+        said = {
+            "byte.busy": "being changed at this moment",
+            "byte.scratch": "shows the scratch pattern after a stray access",
+        }
+        return "".join(f"; {text}" for name, text in said.items() if byte & self.library.constant(name))
+
+    def faults(self) -> list[Fault]:
+        """The faults that it remembers, oldest first; without those that were being written."""
+        entries, size = self.library.constant("ring.entries"), self.library.constant("entry.bytes")
+        used = min(self.number("faults"), entries)
+        if entries * size > RING_MOST:
+            raise TroubleError(
+                f"{self.library.title} says that a pool remembers {entries} faults of {size} bytes: damaged"
+            )
+        raw = read(self.number("ring"), used * size, "the remembered faults") if used else b""
+        found = []
+        for at in range(0, len(raw), size):
+            entry = Struct(self.library, "entry", 0, raw[at : at + size])
+            serial = entry.number("serial")
+            if serial and serial % 2 == 0:
+                found.append(Fault(self.library, entry.raw("fault")))
+        return sorted(found, key=lambda fault: fault.number("sequence"))
+
+
+class Fault(Struct):
+    """One remembered fault."""
+
+    def __init__(self, library: Library, raw: bytes) -> None:
+        super().__init__(library, "fault", 0, raw)
+
+    def lines(self) -> Iterator[str]:
+        """The report."""
+        bits = self.number("flags")
+        places = self.library.fields.items()
+        flags = [name.partition(".")[2] for name, (bit, _) in places if name.startswith("flag.") and bit & bits]
+        yield (
+            f"report {self.number('sequence')}: stray {self.word('access')} at {self.number('address'):#x}, page "
+            f"{self.number('page')} ({', '.join([self.word('state'), *flags])}), offset {self.number('offset')}"
+        )
+        yield (
+            f'  by thread {self.number("thread_id")} "{self.text("thread_name")}" of process {self.number("pid")}, '
+            f"{moment(self.number('time_ns'))}"
+        )
+        yield from stack_lines(self.raw("stack"), self.number("stack_depth"))
+
+
+def survey() -> tuple[list[Pool], list[str]]:
+    """All pools that can be read, and what could not be, as sentences."""
+    pools: list[Pool] = []
+    trouble: list[str] = []
+    for library in libraries(trouble):
+        at = library.first_pool
+        seen: set[int] = set()
+        try:
+            while at != 0:
+                if at in seen or len(seen) == POOLS_MOST:
+                    raise TroubleError(f"it does not end: after {len(seen)} pools it goes on at {at:#x}")
+                seen.add(at)
+                descriptor = Struct(library, "pool", at)
+                if descriptor.number("first") != 0:
+                    try:
+                        pools.append(Pool(library, at))
+                    except TroubleError as error:
+                        trouble.append(str(error))
+                at = descriptor.number("next")
+        except TroubleError as error:
+            trouble.append(f"the list of pools of {library.title} is damaged: {error}")
+    return pools, trouble
+
+
+def pool_at(address: int) -> Pool:
+    """The pool that an address lies in; an open one before a closed one."""
+    pools, trouble = survey()
+    found = [pool for pool in pools if pool.first <= address < pool.end]
+    if not found:
+        raise TroubleError("\n".join([f"{address:#x} is in no pool: see bufpool pools", *trouble]))
+    return min(found, key=lambda pool: pool.closed)
+
+
+def pool_of(wanted: str) -> Pool:
+    """By name or by an address in it; an open one before a closed one, then the one opened last."""
+    pools, trouble = survey()
+    found = [pool for pool in pools if pool.name == wanted]
+    if found:
+        return min(found, key=lambda pool: pool.closed)
+    try:
+        address = number_of(wanted)
+    except TroubleError:
+        raise TroubleError("\n".join([f'there is no pool "{wanted}": see bufpool pools', *trouble])) from None
+    return pool_at(address)
+
+
+def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str]:
+    """All that is known of a page."""
+    first = pool.first + page * pool.page_size
+    byte = None if pool.closed else pool.state_byte(page)
+    state = "closed" if byte is None else pool.state(byte)
+    yield f'page {page} of pool "{pool.name}" is {state}{"" if byte is None else pool.flags(byte)}'
+    where = f"[{first:#x}, {first + pool.page_size:#x})"
+    yield f"  {where}" if offset is None else f"  offset {offset} of {pool.page_size} bytes; the page is {where}"
+    yield from (f"  {line}" for line in pool.lines())
+    if state == "allocated" and is_missing(first):
+        yield "  its content is not in this dump: pools are left out, unless opened with BUFPOOL_DUMP (dump=True)"
+    faults = [fault for fault in pool.faults() if fault.number("page") == page]
+    if not faults:
+        yield "  no remembered fault is of this page"
+        return
+    cut = f", the latest {SHOWN_FAULTS}" if len(faults) > SHOWN_FAULTS else ""
+    yield f"  remembered faults of this page: {len(faults)}{cut}"
+    for fault in faults[-SHOWN_FAULTS:]:
+        yield from (f"    {line}" for line in fault.lines())
+
+
+# ---- Words -----------------------------------------------------------------------------------------------------------
+
+
+def unit(size: int) -> str:
+    """A size in bytes, as the fault reports have it."""
+    for name, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >> shift and size % (1 << shift) == 0:
+            return f"{size >> shift} {name}"
+    return f"{size} bytes"
+
+
+def moment(time_ns: int) -> str:
+    """A time since the epoch."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    try:
+        when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ns} ns after the epoch"
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def stack_lines(raw: bytes, depth: int) -> Iterator[str]:
+    """A stack, innermost first, with what gdb knows of each address."""
+    addresses = [address for (address,) in struct.iter_unpack("=Q", raw)][:depth]
+    modules = modules_of()
+    for i, address in enumerate(addresses):
+        yield f"    #{i} {address:#x} {place_of(address, i > 0, modules)}".rstrip()
+
+
+def place_of(address: int, returns: bool, modules: list[Mapping]) -> str:
+    """Function, file and line; of a return address, those of the call before it; else module and offset."""
+    code = address - 1 if returns else address
+    symbol = gdb.execute(f"info symbol {code:#x}", to_string=True)
+    function = "" if symbol.startswith("No symbol") else re.sub(r" in section \S+( of .*)?$", "", symbol.strip())
+    line = gdb.find_pc_line(code)
+    if line.symtab is not None and line.line:
+        return f"{function} at {line.symtab.filename}:{line.line}"
+    mapped = mapping_at(code, modules)
+    return f"{function} ({mapped.path}+{address - mapped.base:#x})".lstrip() if mapped else function
+
+
+class Mapping(NamedTuple):
+    """A part of a mapped file; base is where the file's first part is."""
+
+    first: int
+    last: int
+    base: int
+    path: str
+
+
+MAPPING = re.compile(r"^\s*(0x\w+)\s+(0x\w+)\s+0x\w+\s+0x\w+\s+(?:[-rwxsp]{4}\s+)?(/.*\S)\s*$", re.MULTILINE)
+
+
+def modules_of() -> list[Mapping]:
+    """The mapped files of the process."""
+    try:
+        lines = MAPPING.findall(gdb.execute("info proc mappings", to_string=True))
+    except gdb.error:  # a dump without them
+        return []
+    bases: dict[str, int] = {}
+    parts = ((int(first, 16), int(last, 16), path) for first, last, path in lines)
+    return [Mapping(first, last, bases.setdefault(path, first), path) for first, last, path in parts]
+
+
+def mapping_at(address: int, modules: list[Mapping]) -> Mapping | None:
+    """The mapped file at an address."""
+    return next((each for each in modules if each.first <= address < each.last), None)
+
+
+DUMPED = re.compile(r"(0x\w+)->(0x\w+) at 0x\w+: load\w+ .*\bHAS_CONTENTS\b")
+
+
+def is_missing(address: int) -> bool:
+    """Is this a core dump that was made without the memory at an address? gdb itself shows zeros there."""
+    if "core" not in str(getattr(gdb.selected_inferior().connection, "type", "")):
+        return False
+    dumped = DUMPED.findall(gdb.execute("maintenance info sections", to_string=True))
+    return not any(int(first, 16) <= address < int(last, 16) for first, last in dumped)
+
+
+def number_of(text: str) -> int:
+    """The value of an expression of gdb's."""
+    try:
+        return int(gdb.parse_and_eval(text)) & (1 << 64) - 1
+    except gdb.error as error:
+        raise TroubleError(f'"{text}" is not a number: {error}') from None
+
+
+def fault_address() -> int:
+    """The address that the process faulted on, from the signal that stopped it."""
+    try:
+        if int(gdb.parse_and_eval("$_siginfo.si_signo")) in (7, 11):  # SIGBUS, SIGSEGV
+            return number_of("(unsigned long) $_siginfo._sifields._sigfault.si_addr")
+    except gdb.error:
+        pass
+    raise TroubleError("the process was not stopped by a SIGBUS or SIGSEGV: say which page, by ADDRESS or POOL NUMBER")
+
+
+# ---- Commands --------------------------------------------------------------------------------------------------------
+
+
+class Command(gdb.Command):
+    """What the commands share: a sentence in place of a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(f"bufpool {type(self).__name__.lower()}", gdb.COMMAND_DATA)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Called by gdb."""
+        del from_tty
+        try:
+            for line in self.show(gdb.string_to_argv(argument)):
+                print(line)
+        except TroubleError as error:
+            raise gdb.GdbError(f"bufpool: {error}") from None
+
+    def show(self, words: list[str]) -> Iterable[str]:
+        """The lines to print."""
+        raise NotImplementedError
+
+
+class Pools(Command):
+    """Show every pool of every copy of the library, closed ones too."""
+
+    def show(self, words: list[str]) -> Iterable[str]:
+        """The lines to print."""
+        if words:
+            raise TroubleError("usage: bufpool pools")
+        pools, trouble = survey()
+        title = ""
+        for pool in pools:
+            if pool.library.title != title:
+                title = pool.library.title
+                yield title
+            yield from pool.lines()
+        if not pools and not trouble:
+            yield "no pool is open, and none was closed"
+        if trouble:
+            raise TroubleError("\n".join(trouble))
+
+
+class Page(Command):
+    """Show the page at an ADDRESS, or of a POOL with a NUMBER; by default the page that the process faulted on."""
+
+    def show(self, words: list[str]) -> Iterable[str]:
+        """The lines to print."""
+        if len(words) > 2:
+            raise TroubleError("usage: bufpool page [ADDRESS], or bufpool page POOL NUMBER")
+        if len(words) == 2:
+            pool, page = pool_of(words[0]), number_of(words[1])
+            if page >= pool.count:
+                raise TroubleError(f'pool "{pool.name}" has no page {page}: its pages are 0 to {pool.count - 1}')
+            return page_lines(pool, page)
+        address = number_of(words[0]) if words else fault_address()
+        pool = pool_at(address)
+        return page_lines(pool, *divmod(address - pool.first, pool.page_size))
+
+
+class Faults(Command):
+    """Show the fault reports that all pools, or a POOL by name or address, remember, oldest first."""
+
+    def show(self, words: list[str]) -> Iterable[str]:
+        """The lines to print."""
+        if len(words) > 1:
+            raise TroubleError("usage: bufpool faults [POOL]")
+        pools, trouble = ([pool_of(words[0])], []) if words else survey()
+        for pool in pools:
+            faults = pool.faults()
+            if faults or words:
+                yield f'pool "{pool.name}": faults: {pool.number("faults")}, remembered: {len(faults)}'
+            for fault in faults:
+                yield from (f"  {line}" for line in fault.lines())
+        if trouble:
+            raise TroubleError("\n".join(trouble))
+
+
+class Prefix(gdb.Command):
+    """Show the pools of the process or core dump: bufpool pools, bufpool page, bufpool faults."""
+
+    def __init__(self) -> None:
+        super().__init__("bufpool", gdb.COMMAND_DATA, prefix=True)
+
+
+for command in (Prefix, Pools, Page, Faults):
+    command()

@@ -1,0 +1,396 @@
+"""The gdb commands, on a live process and on a core dump, with symbols and without, whole and damaged."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bufpool
+
+NATIVE = Path(__file__).parent.parent / "native"
+PAGE = 4096
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern").read_text(encoding="utf-8").strip()
+
+
+def gdb_lacks() -> str | None:
+    if shutil.which("gdb") is None:
+        return "no gdb on this machine"
+    command = ["gdb", "-nx", "-batch", "-ex", "python print('has Python')"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return None if "has Python" in done.stdout else "the gdb of this machine has no Python"
+
+
+LACKING = gdb_lacks()
+pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
+
+
+def script() -> str:
+    command = [str(Path(sys.executable).with_name("bufpool")), "gdb-script"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+def test_the_package_brings_the_script() -> None:
+    assert Path(script()).read_text(encoding="utf-8") == (NATIVE / "gdb/bufpool_gdb.py").read_text(encoding="utf-8")
+
+
+# ---- Programs that gdb looks at --------------------------------------------------------------------------------------
+
+# Page 2 of "second" is freed and then written to; pages 1 and 3 beside it are allocated.
+PROGRAM = r"""
+#include <bufpool/bufpool.h>
+#include <stdlib.h>
+
+bufpool_pool *open_one(const char *name, const char *trap)
+{
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_pool *pool;
+    config.capacity = 64 * 8192;
+    config.page_size = 8192;
+    config.name = name;
+    config.trap = trap;
+    if (bufpool_open(&config, &pool) < 0) {
+        exit(3);
+    }
+    return pool;
+}
+
+__attribute__((noinline)) void stray(volatile char *at)
+{
+    *at = 1;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    uint64_t page;
+    bufpool_pool *closed = open_one("first", argv[1]);
+    bufpool_pool *pool = open_one("second", argv[1]);
+    bufpool_close(closed);
+    bufpool_allocate_at(pool, 1, "neighbour", 10);
+    bufpool_allocate(pool, "zero", 5, &page);
+    bufpool_allocate_at(pool, 2, NULL, 0);
+    bufpool_allocate_at(pool, 20, "far away", 9);
+    bufpool_allocate_at(pool, 21, NULL, 0);
+    bufpool_evict(pool, 21);
+    bufpool_free(pool, 2);
+    stray((char *)bufpool_address(pool, 2) + 5000);
+    return 0;
+}
+"""
+
+
+def compile_all(folder: Path) -> None:
+    """The program with the shared library, with the static one, that one stripped; and as a library."""
+    (folder / "program.c").write_text(PROGRAM, encoding="utf-8")
+    sources = " ".join(str(path) for path in sorted((NATIVE / "src").glob("*.c")))
+    flags = f"-std=c11 -O1 -g -D_GNU_SOURCE -fPIC -I{NATIVE}/include"
+    for command in (
+        f"cc {flags} -fvisibility=hidden -c {sources}",
+        "ar rcs libbufpool.a *.o",
+        "cc -shared *.o -o libbufpool.so -lpthread -ldl",
+        f"cc {flags} program.c -o shared -L. -Wl,-rpath,{folder} -l:libbufpool.so",
+        f"cc {flags} program.c -o static -ffunction-sections -Wl,--gc-sections ./libbufpool.a -lpthread -ldl",
+        "strip -s -o stripped static",
+        f"cc {flags} -shared program.c -o libprogram.so -L. -Wl,-rpath,{folder} -l:libbufpool.so",
+    ):
+        subprocess.run(command, cwd=folder, shell=True, check=True, timeout=100)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("programs")
+    compile_all(folder)
+    return folder
+
+
+def gdb(*arguments: str, commands: list[str], folder: Path) -> str:
+    """What gdb prints; no Python traceback may be in it."""
+    words = ["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set style enabled off"]
+    for command in (f"source {script()}", *commands):
+        words += ["-ex", command]
+    done = subprocess.run(
+        [*words, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    printed = done.stdout + done.stderr
+    assert "Traceback" not in printed, printed
+    return printed
+
+
+def gdb_run(program: Path, *commands: str, trap: str = "auto") -> str:
+    """Runs the program in gdb to its stray access, before the library's handler has seen it."""
+    before = ["set startup-with-shell off", "set confirm off", "run"]
+    return gdb("--args", str(program), trap, commands=[*before, *commands], folder=program.parent)
+
+
+def has(text: str, *patterns: str) -> None:
+    for pattern in patterns:
+        assert re.search(pattern, text), f"{pattern!r} is missing in:\n{text}"
+
+
+POOLS = (
+    r'pool "first" is \[0x\w+, 0x\w+\): 64 pages of 8 KiB, memory anon, trap \w+, on_fault abort, process \d+, closed',
+    r'pool "second" is \[0x\w+, 0x\w+\): 64 pages of 8 KiB, memory anon, trap \w+, on_fault abort, process \d+\n'
+    r"  pages allocated: 3, evicted: 1, ever used: 22; faults:",
+)
+
+
+# ---- A live process --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["shared", "static", "stripped"])
+def test_live(programs: Path, name: str) -> None:
+    shown = gdb_run(programs / name, "bufpool pools", "bufpool page", "bufpool page second 1", "bufpool page second 21")
+    module = "libbufpool.so" if name == "shared" else name
+    has(
+        shown,
+        rf"bufpool {re.escape(bufpool.__version__)} in \S*{module}\n",
+        *POOLS,
+        r'page 2 of pool "second" is freed\n  offset 5000 of 8192 bytes; the page is \[0x\w+, 0x\w+\)',
+        r'page 1 of pool "second" is allocated',
+        r'page 21 of pool "second" is evicted',
+        r"no remembered fault is of this page",
+    )
+
+
+def test_attached(tmp_path: Path) -> None:
+    """To a Python process, with the release build of the extension module; and a second copy of the library."""
+    program = (
+        "import ctypes, sys, bufpool\n"
+        "ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)\n"  # PR_SET_PTRACER_ANY
+        "pool = bufpool.Pool('1 MiB', name='of Python')\n"
+        "page = pool.allocate(b'x'); other = pool.allocate(); page.free()\n"
+        "for i in range(12):\n"
+        "    try: page[i]\n"
+        "    except bufpool.StrayAccessError: pass\n"
+        "print(page.address, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as child:
+        assert child.stdout is not None
+        address = int(child.stdout.readline())
+        commands = ["bufpool pools", f"bufpool page {address + 77}", 'bufpool faults "of Python"']
+        shown = gdb("-p", str(child.pid), commands=commands, folder=tmp_path)
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait(timeout=60) == 0
+    if "ptrace: Operation not permitted" in shown:
+        pytest.skip("this process may not attach to its own child")
+    has(
+        shown,
+        r"bufpool \S+ in \S*_native\.abi3\.so\n",
+        rf'pool "of Python" is \[0x\w+, 0x\w+\): 256 pages of 4 KiB, .* on_fault raise, process {child.pid}\n',
+        r'page 0 of pool "of Python" is freed\n  offset 77 of 4096',
+        r"remembered faults of this page: 12, the latest 8\n",
+        rf"report 12: stray read at {address + 11:#x}, page 0 \(freed\), offset 11\n"
+        rf'\s+by thread {child.pid} "python\S*" of process {child.pid}, \d+-\d+-\d+T\S+Z\n\s+#0 0x\w+ \S+',
+    )
+    assert shown.count("report 1: ") == 1  # by bufpool faults, which shows them all
+    assert shown.count("report 12: ") == 2
+
+
+TWO = """
+import ctypes, os, signal
+import bufpool
+pool = bufpool.Pool("1 MiB", name="of Python")
+ctypes.CDLL("LIBRARY").open_one(b"of C", b"auto")
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_two_copies_in_one_process(programs: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO.replace("LIBRARY", str(programs / "libprogram.so")), encoding="utf-8")
+    commands = ["set startup-with-shell off", "run", "bufpool pools", "bufpool page 'of C' 3"]
+    shown = gdb("--args", sys.executable, "two.py", commands=commands, folder=tmp_path)
+    has(
+        shown,
+        r'bufpool \S+ in \S*_native\.abi3\.so\npool "of Python"',
+        r'bufpool \S+ in \S*libbufpool\.so\npool "of C"',
+        r'page 3 of pool "of C" is unallocated',
+    )
+
+
+# ---- A core dump -----------------------------------------------------------------------------------------------------
+
+
+def kernel_core(programs: Path, program: str, folder: Path, trap: str) -> Path:
+    """Of the program, which dies of its stray access, by the kernel."""
+    if CORE_PATTERN.startswith("|") or "/" in CORE_PATTERN:
+        pytest.skip(f"core dumps of this machine go elsewhere: kernel.core_pattern is {CORE_PATTERN}")
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
+        pytest.skip("the hard limit RLIMIT_CORE of this process does not allow a core dump")
+    done = subprocess.run(
+        [str(programs / program), trap],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2),
+    )
+    assert done.returncode < 0, done
+    assert "stray write of a freed page" in done.stderr
+    (core,) = folder.iterdir()
+    return core
+
+
+def gdb_core(programs: Path, program: str, folder: Path, trap: str) -> Path:
+    """By gdb, when the signal comes back after the report."""
+    core = folder / "core"
+    gdb_run(programs / program, "continue", f"generate-core-file {core}", "kill", trap=trap)
+    return core
+
+
+MakeCore = Callable[[Path, str, Path, str], Path]
+TRAPS = [entry for entry in bufpool.capabilities().entries if entry.memory == "anon" and entry.users]
+
+
+@pytest.mark.parametrize("make", [kernel_core, gdb_core], ids=["kernel", "gdb"])
+@pytest.mark.parametrize("entry", TRAPS, ids=lambda entry: entry.trap)
+def test_core(programs: Path, tmp_path: Path, make: MakeCore, entry: bufpool.Capability) -> None:
+    if not entry.available:
+        pytest.skip(f"{entry.memory}-{entry.trap}: {entry.reason}")
+    core = make(programs, "static", tmp_path, entry.trap)
+    commands = ["bufpool pools", "bufpool page", "bufpool page second 20", "bufpool faults", "bufpool page first 7"]
+    shown = gdb(str(programs / "static"), str(core), commands=commands, folder=tmp_path)
+    report = r"report 1: stray write at 0x\w+, page 2 \(freed\), offset 5000\n"
+    has(
+        shown,
+        *POOLS,
+        rf"trap {entry.trap},",
+        rf'page 2 of pool "second" is freed\n  offset 5000 .*(?:\n.*)*remembered faults of this page: 1\n\s+{report}',
+        r'by thread (\d+) "static" of process \1, ',
+        r"#0 0x\w+ stray.* at \S*program\.c:\d+\n\s+#1 0x\w+ main \+ \d+ at \S*program\.c:\d+\n",
+        r'page 20 of pool "second" is allocated(?:\n.*)*its content is not in this dump: ',
+        rf'pool "second": faults: 1, remembered: 1\n  {report}',
+        r'page 7 of pool "first" is closed',
+    )
+
+
+def test_core_holds_the_pages_beside_the_fault(programs: Path, tmp_path: Path) -> None:
+    core = kernel_core(programs, "static", tmp_path, "auto")
+    look = "python print('page %d:', is_missing(pool_of('second').first + %d * 8192))"
+    text = "python print(text_of(read(pool_of('second').first + %d * 8192, 20, '')))"
+    commands = [look % (page, page) for page in (0, 1, 2, 3, 20, 21)] + [text % 0, text % 1, "bufpool page second 1"]
+    shown = gdb(str(programs / "static"), str(core), commands=commands, folder=tmp_path)
+    has(shown, "page 0: False\npage 1: False\npage 2: True\npage 3: True\npage 20: True\npage 21: True\n")
+    has(shown, r"\nzero\nneighbour\npage 1 of pool \"second\" is allocated")
+    assert "its content is not in this dump" not in shown
+
+
+def test_core_without_its_program(programs: Path, tmp_path: Path) -> None:
+    core = gdb_core(programs, "stripped", tmp_path, "auto")
+    commands = ["bufpool pools", "bufpool page second 2"]
+    shown = gdb("-c", str(core), commands=commands, folder=tmp_path)
+    has(shown, *POOLS, r'page 2 of pool "second" is freed', r"#0 0x\w+ \(\S+/stripped\+0x\w+\)")
+
+
+# ---- What is missing or damaged --------------------------------------------------------------------------------------
+
+
+def test_no_process(programs: Path) -> None:
+    shown = gdb(str(programs / "static"), commands=["bufpool pools"], folder=programs)
+    has(shown, r"bufpool: there is no process: attach to one")
+
+
+def test_no_library() -> None:
+    shown = gdb(
+        "--args", "/bin/true", commands=["set startup-with-shell off", "starti", "bufpool pools"], folder=Path("/")
+    )
+    has(shown, r"bufpool: no copy of bufpool was found")
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("bufpool page nothere 1", r'there is no pool "nothere": see bufpool pools'),
+        ("bufpool page second 64", r'pool "second" has no page 64: its pages are 0 to 63'),
+        ("bufpool page second -1", r'pool "second" has no page \d+: its pages are 0 to 63'),
+        ("bufpool page second nosuch", r'"nosuch" is not a number: '),
+        ("bufpool page 0x1234", r"0x1234 is in no pool: see bufpool pools"),
+        ("bufpool page 1 2 3", r"usage: bufpool page"),
+        ("bufpool pools 1", r"usage: bufpool pools"),
+        ("bufpool faults 1 2", r"usage: bufpool faults"),
+        ("bufpool faults 'no such'", r'there is no pool "no such"'),
+    ],
+)
+def test_bad_input(programs: Path, command: str, sentence: str) -> None:
+    has(gdb_run(programs / "static", command), sentence)
+
+
+def test_not_stopped_by_a_stray_access(programs: Path) -> None:
+    commands = ["set startup-with-shell off", "break bufpool_evict", "run", "bufpool page", "bufpool pools"]
+    shown = gdb("--args", str(programs / "static"), "auto", commands=commands, folder=programs)
+    has(shown, r"bufpool: the process was not stopped by a SIGBUS or SIGSEGV", r'pool "second" is')
+
+
+POKE = (
+    "python import struct",
+    "python pools = {pool.name: pool.at for pool in survey()[0]}",
+    "python first, second, library = pools['first'], pools['second'], survey()[0][0].library",
+    "python place = lambda name: library.constant('pool.' + name)",
+    "python link = place('next')",
+    "python poke = lambda at, *words: gdb.selected_inferior().write_memory(at, struct.pack(f'={len(words)}Q', *words))",
+)
+
+
+@pytest.mark.parametrize(
+    ("damage", "command", "sentences"),
+    [
+        # The list begins with "second".
+        ("poke(first + link, second)", "pools", (*POOLS, r"damaged: it does not end: after 2 pools")),
+        ("poke(second + link, second)", "pools", (POOLS[1], r"does not end: after 1 pools")),
+        ("poke(second + link, 0x10)", "pools", (POOLS[1], r"is damaged: cannot read pool.\w+ \(\d bytes at 0x")),
+        ("poke(second + link, 2**64 - 8)", "pools", (POOLS[1], r"is damaged: cannot read pool\.")),
+        ("poke(second + place('page_size'), 0)", "pools", (POOLS[0], r"the pool at 0x\w+ is damaged: its addresses")),
+        (
+            "poke(second + place('end'), 5)",
+            "page",
+            (r"is in no pool: see bufpool pools\nthe pool at 0x\w+ is damaged",),
+        ),
+        ("poke(second + place('states'), 8)", "page", (r"cannot read the state of page 2 \(1 bytes at 0xa\)",)),
+        ("poke(second + place('faults'), 2**63)", "faults second", (r"faults: 9223372036854775808, remembered: 0",)),
+        (
+            "poke(second + place('faults'), 1), poke(second + place('ring'), 8)",
+            "page",
+            (r"remembered faults .* 0x8\)",),
+        ),
+        ("poke(second + place('trap'), 8)", "pools", (POOLS[0], r"trap \(name not in this dump\)")),
+        ("poke(library.address + 16, 99)", "pools", (r"has layout 99, and this script knows \d+",)),
+        ("poke(library.address + 20, 7)", "pools", (r"says that its layout has 7 bytes: it is damaged",)),
+        ("poke(library.address, 0)", "pools", (r"no copy of bufpool was found",)),
+        ("poke(library.address + 40, 0)", "pools", (r"no pool is open, and none was closed",)),
+    ],
+)
+def test_damaged(programs: Path, damage: str, command: str, sentences: tuple[str, ...]) -> None:
+    shown = gdb_run(programs / "static", *POKE, f"python {damage}", f"bufpool {command}")
+    has(shown, *sentences)
+
+
+def test_a_newer_library_may_have_more_fields(programs: Path) -> None:
+    """And one without a field that the script asks for is told from a damaged one."""
+    rename = "python gdb.selected_inferior().write_memory(library.address + 48, b'pool.later')"
+    shown = gdb_run(programs / "static", *POKE, rename, "bufpool pools")
+    has(shown, r"bufpool \S+ in \S+ does not say where pool\.next is: take that library's script")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DEBUGINFOD_URLS", raising=False)
+    assert os.environ["HOME"] == str(tmp_path)
