@@ -285,7 +285,7 @@ static bufpool_fault_callback callback_of(bufpool_pool *pool, void **context)
 
 static bool answer(struct event *event)
 {
-    if (bp_thread.guards != NULL) {
+    if (bp_thread.guards != NULL && !bp_guard_interrupted()) {
         jump_to_guard(event);
     }
     if (is_repeat(event)) {

@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "notes.h"
+#include "stack.h"
 #include "thread.h"
 
 #include <string.h>
@@ -52,13 +53,21 @@ static int call(void (*function)(void *), void *argument, bufpool_fault *fault)
     return 0;
 }
 
+/* Through a pointer, so that it can be found on the stack. */
+static int (*const volatile guarded)(void (*)(void *), void *, bufpool_fault *) = call;
+
+bool bp_guard_interrupted(void)
+{
+    return bp_stack_handlers_above((uintptr_t)guarded) > 1;
+}
+
 int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault)
 {
     if (function == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "function is NULL: pass the function to call");
     }
     bufpool_fault local;
-    int code = call(function, argument, &local);
+    int code = guarded(function, argument, &local);
     if (code == BUFPOOL_ESTRAY) {
         bp_guard_error(&local);
         if (fault != NULL) {
@@ -84,7 +93,7 @@ int bp_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *faul
 {
     bufpool_fault local;
     struct copy request = {to, from, size};
-    return call(copy, &request, fault == NULL ? &local : fault);
+    return guarded(copy, &request, fault == NULL ? &local : fault);
 }
 
 int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault)

@@ -7,6 +7,8 @@
 #include "scratch.h"
 #include "thread.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -126,12 +128,9 @@ bool bp_owed_push(const bufpool_fault *fault)
     return kept;
 }
 
-/* The oldest fault of the queue, of one pool if base is not 0. */
-static bool take(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
+/* The oldest fault of a queue that is held, of one pool if base is not 0. */
+static bool take_held(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
 {
-    if (atomic_load(&queue->count) == 0 || !hold(queue)) {
-        return false;
-    }
     bool found = false;
     for (struct chunk *chunk = queue->first; chunk != NULL && !found; chunk = chunk->next) {
         for (uint32_t i = chunk->gone; i < chunk->used && !found; i++) {
@@ -155,7 +154,24 @@ static bool take(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
         }
         bp_kernel_munmap(empty, sizeof *empty);
     }
-    drop(queue);
+    return found;
+}
+
+/* With signals blocked: a handler of the host's that strays would wait in vain for the queue that it has interrupted. */
+static bool take(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
+{
+    if (atomic_load(&queue->count) == 0) {
+        return false;
+    }
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool held = hold(queue);
+    bool found = held && take_held(queue, base, fault);
+    if (held) {
+        drop(queue);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return found;
 }
 

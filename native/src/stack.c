@@ -116,31 +116,50 @@ uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint3
 }
 
 struct search {
-    uintptr_t function; /* 0: what was interrupted by a signal */
-    int found;
+    uintptr_t function; /* 0: none */
+    int calls;          /* of it */
+    int handlers;       /* on top of its innermost call */
     int frames;
+    bool only_above;
 };
 
-static _Unwind_Reason_Code compare(struct _Unwind_Context *context, void *argument)
+static _Unwind_Reason_Code look(struct _Unwind_Context *context, void *argument)
 {
     struct search *search = argument;
     int interrupted = 0;
     _Unwind_GetIPInfo(context, &interrupted);
-    search->found += search->function != 0 ? _Unwind_GetRegionStart(context) == search->function : interrupted != 0;
-    return ++search->frames < 100000 ? _URC_NO_REASON : _URC_END_OF_STACK;
+    search->handlers += search->calls == 0 && interrupted != 0;
+    search->calls += search->function != 0 && _Unwind_GetRegionStart(context) == search->function;
+    bool enough = search->only_above && search->calls > 0;
+    return !enough && ++search->frames < 100000 ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
 int bp_stack_count(uintptr_t function)
 {
-    struct search search = {function, 0, 0};
+    struct search search = {.function = function};
     if (!unwinder_is_safe) {
         return -1;
     }
-    visit_frames(compare, &search);
-    return search.found;
+    visit_frames(look, &search);
+    return search.calls;
 }
 
 int bp_stack_handlers(void)
 {
-    return bp_stack_count(0);
+    struct search search = {.function = 0};
+    if (!unwinder_is_safe) {
+        return -1;
+    }
+    visit_frames(look, &search);
+    return search.handlers;
+}
+
+int bp_stack_handlers_above(uintptr_t function)
+{
+    struct search search = {.function = function, .only_above = true};
+    if (!unwinder_is_safe) {
+        return -1;
+    }
+    visit_frames(look, &search);
+    return search.calls > 0 ? search.handlers : -1;
 }

@@ -21,4 +21,8 @@ int bp_stack_count(uintptr_t function);
 /* How many signal handlers are running on top of each other in this thread; -1 and async-signal-safe as above. */
 int bp_stack_handlers(void);
 
+/* The same, of those that run on top of the innermost call of the function that begins at this address; -1 also where
+ * there is no such call. */
+int bp_stack_handlers_above(uintptr_t function);
+
 #endif
