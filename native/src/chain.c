@@ -48,22 +48,43 @@ static int index_of(int signo)
     return signo == SIGBUS ? 0 : 1;
 }
 
-/* Not the faults: our handler's careful reads may raise them, and the kernel kills a thread that blocks its own fault.
- * Nor what ends a process from the terminal: a report may wait for a reader of stderr. */
+/* All signals but faults: the kernel kills a thread that blocks its own. */
 static void fill_mask(sigset_t *mask)
 {
-    static const int open[] = {SIGBUS, SIGSEGV, SIGILL,  SIGFPE, SIGTRAP, SIGSYS, SIGABRT,
-                               SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP};
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGABRT, SIGKILL, SIGSTOP};
     sigfillset(mask);
-    for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
-        sigdelset(mask, open[i]);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        sigdelset(mask, faults[i]);
     }
+}
+
+/* While our handler runs. What ends a process from its terminal goes through: a report may wait for a reader of stderr.
+ */
+static void fill_handler_mask(sigset_t *mask)
+{
+    fill_mask(mask);
+    sigdelset(mask, SIGINT);
+    sigdelset(mask, SIGQUIT);
+    sigdelset(mask, SIGTERM);
+    sigdelset(mask, SIGHUP);
+}
+
+void bp_signal_block(sigset_t *before)
+{
+    sigset_t mask;
+    fill_mask(&mask);
+    pthread_sigmask(SIG_BLOCK, &mask, before);
+}
+
+void bp_signal_restore(const sigset_t *before)
+{
+    pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 void bp_signal_open_mask(const void *context, sigset_t *before)
 {
     sigset_t ours;
-    fill_mask(&ours);
+    fill_handler_mask(&ours);
     pthread_sigmask(SIG_BLOCK, NULL, before);
     for (int signo = 1; signo < NSIG; signo++) {
         if (sigismember(&ours, signo) == 1 && !sigismember(before, signo)) {
@@ -111,7 +132,7 @@ static int install(int signo)
 {
     struct sigaction current;
     struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    fill_mask(&ours.sa_mask);
+    fill_handler_mask(&ours.sa_mask);
     if (sigaction(signo, NULL, &current) != 0) {
         return bp_error(-errno, "cannot read the handler of signal %d: %s", signo, strerror(errno));
     }

@@ -13,6 +13,11 @@ int bp_signal_install(void);
 /* For a signal that is none of ours: does what would have happened without this library. Async-signal-safe. */
 void bp_signal_pass_on(int signo, siginfo_t *info, void *context);
 
+/* Around the few steps of a library call that a handler of the host's must not interrupt, lest it strays and waits in
+ * vain for what this very thread holds. Async-signal-safe. */
+void bp_signal_block(sigset_t *before);
+void bp_signal_restore(const sigset_t *before);
+
 /* Our handler runs with most signals blocked. Before it calls code of the host: sets the mask that this code would have
  * without us, and gives in before what to set afterwards. Async-signal-safe. */
 void bp_signal_open_mask(const void *context, sigset_t *before);

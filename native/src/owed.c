@@ -1,14 +1,13 @@
 /* owed.c: queues of faults owed to threads, see owed.h. */
 #include "owed.h"
 
+#include "chain.h"
 #include "error.h"
 #include "guard.h"
 #include "report.h"
 #include "scratch.h"
 #include "thread.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -163,15 +162,14 @@ static bool take(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
     if (atomic_load(&queue->count) == 0) {
         return false;
     }
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t before;
+    bp_signal_block(&before);
     bool held = hold(queue);
     bool found = held && take_held(queue, base, fault);
     if (held) {
         drop(queue);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    bp_signal_restore(&before);
     return found;
 }
 

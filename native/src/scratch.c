@@ -1,6 +1,7 @@
 /* scratch.c: diverting stray accesses and re-arming, see scratch.h. */
 #include "scratch.h"
 
+#include "chain.h"
 #include "fillers.h"
 #include "thread.h"
 
@@ -46,7 +47,7 @@ static void clear_slot(bufpool_pool *pool, struct bp_scratch_slot *slot)
 }
 
 /* Takes the pattern away and clears the slot, which the caller has set to CHANGING. */
-static bool rearm(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page)
+static bool rearm_changing(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page)
 {
     bool done = false;
     if (atomic_load(&slot->pasted)) {
@@ -76,8 +77,12 @@ static bool rearm(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t pag
 
 static bool rearm_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t seen)
 {
-    return seen > CHANGING && atomic_compare_exchange_strong(&slot->page, &seen, CHANGING) &&
-           rearm(pool, slot, seen - SLOT(0));
+    sigset_t before;
+    bp_signal_block(&before);
+    bool done = seen > CHANGING && atomic_compare_exchange_strong(&slot->page, &seen, CHANGING) &&
+                rearm_changing(pool, slot, seen - SLOT(0));
+    bp_signal_restore(&before);
+    return done;
 }
 
 void bp_scratch_rearm_pool(bufpool_pool *pool, bool all)
