@@ -35,7 +35,7 @@ from bufpool.hugepages import HugepageMount  # noqa: E402
 from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
 from bufpool.pool import Pool, locate  # noqa: E402
-from bufpool.report import FaultReport  # noqa: E402
+from bufpool.report import FaultReport, PageEvent, PageHistory  # noqa: E402
 from bufpool.stats import PoolStats  # noqa: E402
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ __all__ = [
     "HugepageMount",
     "Location",
     "Page",
+    "PageEvent",
+    "PageHistory",
     "PageStateError",
     "Pool",
     "PoolClosedError",

@@ -84,6 +84,16 @@ def count_argument(value: Any) -> int:
     return count
 
 
+def depth_argument(value: Any) -> int:
+    """A number of frames; None is 0, the default of C, where the limit is checked."""
+    if value is None:
+        return 0
+    depth = integer_argument(value, "provenance_depth")
+    if not 1 <= depth < 2**32:
+        raise ArgumentError(f"provenance_depth {depth} must be from 1 to 16, or None for 8")
+    return depth
+
+
 def page_number(pool: Pool, page: Any) -> int:
     """The number of a page of this pool, given as Page or number. Raises PageStateError, TypeError."""
     if isinstance(page, int) and not isinstance(page, bool):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from bufpool.pool import Pool
+    from bufpool.report import PageHistory
 
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -57,6 +58,11 @@ class Page:
     def state(self) -> str:
         """At this moment: "unallocated", "allocated", "freed", "evicted" or "closed"."""
         return self.pool.state(self.number)
+
+    @property
+    def history(self) -> PageHistory:
+        """Who allocated and who freed the page last: see Pool.history()."""
+        return self.pool.history(self)
 
     def free(self) -> None:
         """Takes the frame away and gives the number back: see Pool.free()."""

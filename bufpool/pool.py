@@ -19,6 +19,7 @@ from bufpool.arguments import (
     c_path,
     c_text,
     count_argument,
+    depth_argument,
     integer_argument,
     nodes_text,
     page_number,
@@ -27,7 +28,7 @@ from bufpool.arguments import (
 from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
 from bufpool.faults import attach, call, call_with_data, check, deliver, owed, owed_to_ended
 from bufpool.page import Location, Page
-from bufpool.report import FAULT_SIZE, FaultReport, from_native
+from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, event_from_native, from_native
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,7 +40,19 @@ _KEPT_FAULTS = 256
 _STATES = {ffi.string(lib.bufpool_state_name(state)).decode(): state for state in range(lib.BUFPOOL_STATE_CLOSED + 1)}
 _STATE_NAMES = {state: name for name, state in _STATES.items()}
 _FIXED = frozenset(
-    ("handle", "address", "capacity", "page_size", "page_count", "granule", "memory", "trap", "on_fault", "name")
+    (
+        "handle",
+        "address",
+        "capacity",
+        "page_size",
+        "page_count",
+        "granule",
+        "memory",
+        "trap",
+        "on_fault",
+        "name",
+        "provenance",
+    )
 )
 
 
@@ -68,10 +81,14 @@ class Pool:
     dump          pages go into core dumps, as far as /proc/PID/coredump_filter lets them
     reserve       hugetlb and paths: the kernel reserves a huge page for every page, at open and again after each free
     discard       paths: drop what an existing file holds, as after a crash; without it such a file is refused
+    provenance    what is kept of each page's last allocate (or populate) and last free (or evict), for reports and for
+                  Page.history. "off": nothing. "last": when and by which thread; 24 bytes a page that was ever touched.
+                  "stacks": the native and the Python stack too
+    provenance_depth  with "stacks": native frames kept of each call, 1 to 16; None: 8
 
-    capacity, page_size, memory, trap, on_fault, name and granule, as they came out, can be read from attributes, and
-    address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked child it is the
-    parent's still: close() and the end of a with block do nothing there.
+    capacity, page_size, memory, trap, on_fault, name, granule and provenance, as they came out, can be read from
+    attributes, and address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked
+    child it is the parent's still: close() and the end of a with block do nothing there.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
     SystemCallError.
@@ -87,6 +104,7 @@ class Pool:
     trap: str
     on_fault: str
     name: str
+    provenance: str
 
     def __init__(
         self,
@@ -106,6 +124,8 @@ class Pool:
         dump: bool = False,
         reserve: bool = False,
         discard: bool = False,
+        provenance: str = "off",
+        provenance_depth: int | None = None,
     ) -> None:
         self._refuse_second()
         texts = {
@@ -115,6 +135,7 @@ class Pool:
             "name": ffi.NULL if name is None else c_text(name, "name"),
             "log": ffi.NULL if log is None else c_path(log, "log"),
             "numa": ffi.NULL if numa is None else c_text(nodes_text(numa), "numa"),
+            "provenance": c_text(provenance, "provenance"),
         }
         chosen = {
             lib.BUFPOOL_LAZY_ZERO: lazy_zero,
@@ -131,6 +152,7 @@ class Pool:
             if page_size is None
             else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB, or None for one granule"),
             "granule": 0 if granule is None else sizes.parse(granule, "granule", "a huge page size of this machine"),
+            "provenance_depth": depth_argument(provenance_depth),
         }
         config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})
         handle = ffi.new("bufpool_pool **")
@@ -160,6 +182,7 @@ class Pool:
         self.capacity, self.page_size = facts.capacity, facts.page_size
         self.memory = facts.memory if memory is None else memory
         self.trap, self.on_fault, self.name = facts.trap, facts.on_fault, facts.name
+        self.provenance = facts.provenance
         _pools[_key(handle)] = self
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -295,6 +318,14 @@ class Pool:
             if found[0] < len(numbers):
                 return np.concatenate(chunks)
             start = int(numbers[-1]) + 1
+
+    def history(self, page: PageLike) -> PageHistory:
+        """Who allocated and who freed the page last, as far as provenance keeps it. Works on a closed pool."""
+        allocated, freed = ffi.new("bufpool_origin *"), ffi.new("bufpool_origin *")
+        code = lib.bufpool_page_history(self.handle, page_number(self, page), allocated, freed)
+        if code:
+            raise failure(code)
+        return PageHistory(allocated=event_from_native(allocated[0]), freed=event_from_native(freed[0]))
 
     def locate(self, address: int) -> Location | None:
         """The page of this pool in which an address lies, or None."""

@@ -19,6 +19,42 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @attrs.frozen(kw_only=True)
+class PageEvent:
+    """What somebody did to a page. str() is one line, and a line for each frame of the Python stack."""
+
+    event: str  # "allocate", "populate", "free", "evict", or "close", of the whole pool
+    sequence: int  # counts the calls that changed the pool's pages, from 1; a batch is one call
+    time: datetime  # UTC, exact to 66 microseconds
+    thread_id: int  # 0: a thread that is not known any more
+    thread_name: str
+    pid: int
+    python_stack: tuple[str, ...] = ()  # innermost last; in C what bufpool_set_caller() said; with "stacks"
+    _raw: bytes = attrs.field(repr=False, eq=False)
+
+    @property
+    def native_stack(self) -> tuple[str, ...]:
+        """The machine's stack, innermost first, as module+offset, from the library's caller on; with "stacks"."""
+        carrier = ffi.new("bufpool_fault *")
+        ffi.memmove(ffi.addressof(carrier, "freed"), self._raw, len(self._raw))
+        text = _formatted(lib.bufpool_format_json, bytes(ffi.buffer(carrier)))
+        return tuple(json.loads(text)["freed"]["native_stack"])
+
+    def __str__(self) -> str:
+        known = f'thread {self.thread_id} "{self.thread_name}"'
+        who = known if self.thread_id else "a thread that is not known any more"
+        line = f"{self.event} by {who}, {self.time.isoformat()} (event {self.sequence})"
+        return "\n".join([line, *(f"    {frame}" for frame in self.python_stack)])
+
+
+@attrs.frozen(kw_only=True)
+class PageHistory:
+    """A page's last events, as far as provenance keeps them; None: not recorded."""
+
+    allocated: PageEvent | None  # or populated
+    freed: PageEvent | None  # or evicted; or the pool was closed, if that came later
+
+
+@attrs.frozen(kw_only=True)
 class FaultReport:
     """One stray access. str() is the text report, to_json() one line of JSON."""
 
@@ -36,8 +72,10 @@ class FaultReport:
     time: datetime  # UTC
     pc: int  # the instruction that made the access
     python_stack: tuple[str, ...] = attrs.field(default=(), eq=False)  # innermost last; of guarded access only
-    allocated: str | None = None  # who allocated the page last; None: not recorded
-    freed: str | None = None  # who freed the page last; None: not recorded
+    allocated: PageEvent | None = None  # who allocated (or populated) the page last; None: not recorded
+    freed: PageEvent | None = None  # who freed or evicted the page last, or closed the pool; None: not recorded
+    below: int | None = None  # the nearest allocated page below, within 4096 pages
+    above: int | None = None  # the same above
     in_syscall: str | None = None  # the system call that made the access; None: made by the program
     raced: bool = False  # the page was allocated between the access and the report
     forked: bool = False  # made in a forked child of the process that has the pool
@@ -75,14 +113,42 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         thread_id=fault.thread_id,
         thread_name=_text(fault.thread_name),
         pid=fault.pid,
-        time=_EPOCH + timedelta(microseconds=fault.time_ns // 1000),
+        time=_time(fault.time_ns),
         pc=fault.pc,
         python_stack=python_stack,
+        allocated=event_from_native(fault.allocated),
+        freed=event_from_native(fault.freed),
+        below=_page(fault.below),
+        above=_page(fault.above),
         raced=bool(fault.flags & lib.BUFPOOL_FAULT_RACED),
         forked=bool(fault.flags & lib.BUFPOOL_FAULT_FORKED),
         lost=bool(fault.flags & lib.BUFPOOL_FAULT_LOST),
         raw=bytes(ffi.buffer(ffi.addressof(fault), FAULT_SIZE)),
     )
+
+
+def event_from_native(origin: CData) -> PageEvent | None:
+    """A bufpool_origin; None when nothing is recorded."""
+    if origin.sequence == 0:
+        return None
+    return PageEvent(
+        event=_text(lib.bufpool_event_name(origin.event)),
+        sequence=origin.sequence,
+        time=_time(origin.time_ns),
+        thread_id=origin.thread_id,
+        thread_name=_text(origin.thread_name),
+        pid=origin.pid,
+        python_stack=tuple(_text(origin.caller).splitlines()),
+        raw=bytes(ffi.buffer(ffi.addressof(origin), ffi.sizeof("bufpool_origin"))),
+    )
+
+
+def _page(number: int) -> int | None:
+    return None if number == lib.BUFPOOL_NO_PAGE else number
+
+
+def _time(ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
 def _formatted(function: Callable[..., int], raw: bytes) -> str:

@@ -41,6 +41,7 @@ class PoolStats:
     recycled: int  # times a granule was filled by such a frame, since open
     huge_fills: int  # granules that were filled with one huge page, since open
     small_fills: int  # granules of memory thp that were filled with small pages, since open
+    provenance_lost: int  # calls of which the thread or the stack could not be kept: the tables were full
     reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
     name: str
     memory: str
@@ -48,6 +49,7 @@ class PoolStats:
     on_fault: str
     backing: str  # what the frames really are
     trap_note: str  # for trap "auto": why the traps tried before it were not used; else empty
+    provenance: str  # "off", "last" or "stacks"
     memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
 
 

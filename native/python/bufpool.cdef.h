@@ -40,6 +40,8 @@ typedef struct bufpool_config {
     uint32_t flags;
     uint64_t granule;
     const char *numa;
+    const char *provenance;
+    uint32_t provenance_depth;
 } bufpool_config;
 
 int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
@@ -135,6 +137,8 @@ typedef struct bufpool_statistics {
     uint64_t small_fills;
     uint64_t reserve_lost;
     char memory_note[256];
+    char provenance[8];
+    uint64_t provenance_lost;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
@@ -146,6 +150,33 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_RACED 1
 #define BUFPOOL_FAULT_FORKED 2
 #define BUFPOOL_FAULT_LOST 4
+
+typedef enum bufpool_event {
+    BUFPOOL_EVENT_NONE = 0,
+    BUFPOOL_EVENT_ALLOCATE = 1,
+    BUFPOOL_EVENT_POPULATE = 2,
+    BUFPOOL_EVENT_FREE = 3,
+    BUFPOOL_EVENT_EVICT = 4,
+    BUFPOOL_EVENT_CLOSE = 5
+} bufpool_event;
+
+const char *bufpool_event_name(bufpool_event event);
+
+#define BUFPOOL_ORIGIN_DEPTH 16
+
+typedef struct bufpool_origin {
+    uint64_t sequence;
+    int64_t time_ns;
+    uint32_t event;
+    int32_t thread_id;
+    int32_t pid;
+    uint32_t stack_depth;
+    char thread_name[16];
+    uint64_t stack[BUFPOOL_ORIGIN_DEPTH];
+    char caller[512];
+} bufpool_origin;
+
+#define BUFPOOL_NO_PAGE 0xffffffffffffffff
 
 typedef struct bufpool_fault {
     size_t size;
@@ -170,6 +201,10 @@ typedef struct bufpool_fault {
     char memory[64];
     char trap[16];
     uint64_t stack[BUFPOOL_STACK_DEPTH];
+    uint64_t below;
+    uint64_t above;
+    bufpool_origin allocated;
+    bufpool_origin freed;
 } bufpool_fault;
 
 size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);
@@ -200,6 +235,10 @@ int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault);
 int bufpool_flush(bufpool_pool *pool);
 
 int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found);
+
+int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated, bufpool_origin *freed);
+
+int bufpool_set_caller(const char *text);
 
 int bufpool_last_fault(bufpool_fault *fault);
 

@@ -94,8 +94,9 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
 }
 
 /* Begins a call that fills one page with data. */
-static int enter(bufpool_pool *pool, struct bp_source *source, const void *data, size_t size)
+static int enter(bufpool_pool *pool, struct bp_source *source, const void *data, size_t size, const void *caller)
 {
+    source->caller = caller;
     int code = pool == NULL ? 0 : check_data(pool, data, size);
     if (code == 0 && pool != NULL) {
         code = bp_fill_source(pool, source, data, size); /* may stray, so it comes before anything is held */
@@ -109,7 +110,7 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
         return bp_error(BUFPOOL_EARGUMENT, "page is NULL: pass where the number is to be stored");
     }
     struct bp_source source;
-    int code = enter(pool, &source, data, size);
+    int code = enter(pool, &source, data, size, BP_CALLER());
     if (code < 0) {
         return code;
     }
@@ -132,10 +133,11 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
 }
 
 /* allocate_at and populate: one given page. */
-static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_t size, bool evicted)
+static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_t size, bool evicted,
+                      const void *caller)
 {
     struct bp_source source;
-    int code = enter(pool, &source, data, size);
+    int code = enter(pool, &source, data, size, caller);
     if (code < 0) {
         return code;
     }
@@ -160,12 +162,12 @@ static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_
 
 int bufpool_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size)
 {
-    return fill_given(pool, page, data, size, false);
+    return fill_given(pool, page, data, size, false, BP_CALLER());
 }
 
 int bufpool_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size)
 {
-    return fill_given(pool, page, data, size, true);
+    return fill_given(pool, page, data, size, true, BP_CALLER());
 }
 
 static int allocate_batch(bufpool_pool *pool, size_t count, const struct bp_source *source, uint64_t *numbers)
@@ -184,7 +186,7 @@ static int allocate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
     return code;
 }
 
-static int allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages)
+static int allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages, const void *caller)
 {
     if (count > 0 && pages == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "pages is NULL: pass room for %zu numbers", count);
@@ -202,6 +204,7 @@ static int allocate_filled(bufpool_pool *pool, size_t count, const void *data, u
     struct bp_source source;
     source.data = data;
     source.size = count * pool->page_size;
+    source.caller = caller;
     code = allocate_batch(pool, count, &source, numbers.at);
     bp_pool_leave(pool);
     if (code == 0 && count > 0) {
@@ -213,7 +216,7 @@ static int allocate_filled(bufpool_pool *pool, size_t count, const void *data, u
 
 int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages)
 {
-    return allocate_filled(pool, count, NULL, pages);
+    return allocate_filled(pool, count, NULL, pages, BP_CALLER());
 }
 
 int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages)
@@ -222,7 +225,7 @@ int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, 
         return bp_error(BUFPOOL_EARGUMENT,
                         "data is NULL: pass %zu whole pages, or use bufpool_allocate_many() for zeros", count);
     }
-    return allocate_filled(pool, count, data, pages);
+    return allocate_filled(pool, count, data, pages, BP_CALLER());
 }
 
 static int populate_batch(bufpool_pool *pool, size_t count, const struct bp_source *source, const uint64_t *numbers)
@@ -265,6 +268,7 @@ int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *page
     struct bp_source source;
     source.data = data;
     source.size = count * pool->page_size;
+    source.caller = BP_CALLER();
     code = populate_batch(pool, count, &source, numbers.at);
     bp_pool_leave(pool);
     bp_numbers_close(&numbers); /* first: naming the error may end in a guarded call's jump */

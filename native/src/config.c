@@ -9,6 +9,7 @@
 #define MAX_CAPACITY (UINT64_C(16) << 40)
 #define MIN_PAGE UINT64_C(4096)
 #define MAX_PAGE (UINT64_C(1) << 30)
+#define DEFAULT_DEPTH 8
 #define ALL_FLAGS \
     (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD)
 
@@ -36,6 +37,36 @@ static int unknown(const char *kind, const char *given, const char *(*name_at)(s
 static const char *policy_at(size_t n)
 {
     return n < sizeof policies / sizeof *policies ? policies[n] : NULL;
+}
+
+static const char *provenance_at(size_t n)
+{
+    return bp_provenance_name((enum bp_provenance_mode)n);
+}
+
+static int check_provenance(const bufpool_config *known, struct bp_config *config)
+{
+    const char *wanted = known->provenance == NULL ? "off" : known->provenance;
+    size_t mode = 0;
+    while (provenance_at(mode) != NULL && strcmp(provenance_at(mode), wanted) != 0) {
+        mode++;
+    }
+    if (provenance_at(mode) == NULL) {
+        return unknown("provenance", wanted, provenance_at, NULL);
+    }
+    uint32_t depth = known->provenance_depth;
+    if (depth > BUFPOOL_ORIGIN_DEPTH) {
+        return bp_error(BUFPOOL_EARGUMENT, "provenance_depth is %u: it has to be from 1 to %d, or 0 for %d", depth,
+                        BUFPOOL_ORIGIN_DEPTH, DEFAULT_DEPTH);
+    }
+    if (depth > 0 && mode != BP_PROVENANCE_STACKS) {
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "provenance_depth is %u, which goes with provenance \"stacks\", and provenance is \"%s\"",
+                        depth, wanted);
+    }
+    config->provenance = (enum bp_provenance_mode)mode;
+    config->provenance_depth = depth == 0 ? DEFAULT_DEPTH : depth;
+    return 0;
 }
 
 static int check_sizes(const struct bp_config *config)
@@ -172,6 +203,9 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     }
     if (known.name != NULL) {
         code = check_name(known.name);
+    }
+    if (code == 0) {
+        code = check_provenance(&known, config);
     }
     if (code == 0) {
         code = bp_numa_parse(known.numa, &config->numa);

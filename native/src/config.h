@@ -17,6 +17,8 @@ struct bp_config {
     uint32_t flags;
     struct bp_numa numa;
     const char *numa_text; /* NULL: none */
+    enum bp_provenance_mode provenance;
+    uint32_t provenance_depth;
 };
 
 /* Checks every field and resolves the names. Errors: EARGUMENT, and those of bp_memory_granule(), with a sentence that

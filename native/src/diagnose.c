@@ -28,6 +28,21 @@ static bool fault_of_trap(const bufpool_pool *pool, int signo)
     return trap == &bp_trap_guard || trap == &bp_trap_mprotect || (trap == &bp_trap_noautofill && pool->space.uffd < 0);
 }
 
+void bp_neighbours(const bufpool_pool *pool, uint64_t page, uint64_t *below, uint64_t *above)
+{
+    *below = *above = BP_NO_PAGE;
+    for (uint64_t n = 1; n <= BP_NEAR && n <= page && *below == BP_NO_PAGE; n++) {
+        if (bp_state_seen(bp_pages_load(&pool->pages, page - n)) == BUFPOOL_STATE_ALLOCATED) {
+            *below = page - n;
+        }
+    }
+    for (uint64_t n = 1; n <= BP_NEAR && page + n < pool->pages.count && *above == BP_NO_PAGE; n++) {
+        if (bp_state_seen(bp_pages_load(&pool->pages, page + n)) == BUFPOOL_STATE_ALLOCATED) {
+            *above = page + n;
+        }
+    }
+}
+
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
                  struct bp_finding *finding)
 {

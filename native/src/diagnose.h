@@ -21,6 +21,11 @@ struct bp_finding {
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
                  struct bp_finding *finding);
 
+/* The nearest allocated pages below and above, BP_NO_PAGE where there is none within BP_NEAR pages; what is seen while
+ * others allocate and free. The pool is open. Async-signal-safe. */
+#define BP_NEAR 4096
+void bp_neighbours(const bufpool_pool *pool, uint64_t page, uint64_t *below, uint64_t *above);
+
 /* The state that a report names, for a state byte: a page on its way to a state counts as what it was while it is being
  * filled, and as what it becomes while it is being taken away. */
 bufpool_state bp_state_seen(uint8_t state);

@@ -42,11 +42,34 @@ struct event {
     void *context;
     struct bp_machine machine;
     bufpool_pool *pool; /* visited until leave() */
+    uint64_t known;     /* provenance's last sequence number when the handler began */
     int before;         /* errno of the interrupted code */
     bufpool_fault fault;
 };
 
 static _Atomic uint64_t sequence;
+
+/* What is numbered later than the handler's beginning came after the access, and is not what led to it. */
+static void forget_later(bufpool_origin *origin, uint64_t known)
+{
+    if (bp_provenance_is_later(origin->sequence, known)) {
+        memset(origin, 0, sizeof *origin);
+    }
+}
+
+/* Who gave and took the page, and what lies beside it. */
+static void fill_history(struct event *event, const struct bp_finding *finding)
+{
+    const bufpool_pool *pool = event->pool;
+    bufpool_fault *fault = &event->fault;
+    fault->below = fault->above = BUFPOOL_NO_PAGE;
+    if (finding->state != BUFPOOL_STATE_CLOSED) {
+        bp_neighbours(pool, finding->page, &fault->below, &fault->above);
+    }
+    bp_provenance_read(&pool->provenance, finding->page, &fault->allocated, &fault->freed);
+    forget_later(&fault->allocated, event->known);
+    forget_later(&fault->freed, event->known);
+}
 
 static void fill_fault(struct event *event, const struct bp_finding *finding)
 {
@@ -74,6 +97,7 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
     memcpy(fault->memory, pool->memory, sizeof fault->memory);
     strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
+    fill_history(event, finding);
 }
 
 static void walk_stack(struct event *event)
@@ -389,6 +413,7 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     if (event.pool == NULL) {
         return false;
     }
+    event.known = atomic_load(&event.pool->provenance.sequence);
     struct bp_finding finding;
     bp_diagnose(event.pool, (uintptr_t)info->si_addr, event.machine.access, signo, info->si_code, &finding);
     if (!finding.ours) {

@@ -99,13 +99,14 @@ int bp_fill_source(const bufpool_pool *pool, struct bp_source *source, const voi
 
 /* Takes back what was filled of one run, after an error. Where even that fails (mprotect without a mapping left to
  * split), the pages stay accessible, so they are allocated from here on, not free: the owner may list and free them. */
-static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length)
+static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length, const void *caller)
 {
     struct bp_range range = {bp_page_address(pool, pages[0]), length};
     size_t zapped;
     if (length == 0 || bp_space_zap(&pool->space, &range, 1, &zapped) == 0) {
         return;
     }
+    bp_record(&pool->provenance, pages, count, BUFPOOL_EVENT_ALLOCATE, caller);
     for (size_t i = 0; i < count; i++) {
         bool evicted = (bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
         atomic_fetch_add(evicted ? &pool->populates : &pool->allocations, 1);
@@ -124,10 +125,10 @@ static int fill_runs(bufpool_pool *pool, const uint64_t *pages, size_t count, co
         size_t done;
         int code = fill(pool, pages[i], end - i, source, i * pool->page_size, &done);
         if (code < 0) {
-            undo(pool, pages + i, end - i, done);
+            undo(pool, pages + i, end - i, done, source->caller);
             for (size_t from = 0; from < i; from = end) {
                 end = bp_numbers_run(pages, i, from);
-                undo(pool, pages + from, end - from, (end - from) * pool->page_size);
+                undo(pool, pages + from, end - from, (end - from) * pool->page_size, source->caller);
             }
             return code;
         }
@@ -139,6 +140,11 @@ static int fill_runs(bufpool_pool *pool, const uint64_t *pages, size_t count, co
 int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struct bp_source *source)
 {
     int code = fill_runs(pool, pages, count, source);
+    if (code == 0 && count > 0) {
+        bool evicted = (bp_pages_load(&pool->pages, pages[0]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
+        bp_record(&pool->provenance, pages, count, evicted ? BUFPOOL_EVENT_POPULATE : BUFPOOL_EVENT_ALLOCATE,
+                  source->caller);
+    }
     for (size_t i = 0; i < count; i++) {
         uint8_t state = bp_pages_load(&pool->pages, pages[i]);
         if (code == 0) {

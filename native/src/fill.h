@@ -14,6 +14,7 @@
 struct bp_source {
     const char *data;      /* NULL: zeros */
     size_t size;           /* bytes at data; less than the pages for a short single page only */
+    const void *caller;    /* who called the library, for provenance */
     char tail[BP_GRANULE]; /* the last granule of a short page, where granules are small */
 };
 

@@ -1,5 +1,6 @@
 /* format.c: a fault as text and as JSON. Async-signal-safe: fixed buffers, plain system calls. */
-#include "modules.h"
+#include "format.h"
+
 #include "text.h"
 
 #include <bufpool/bufpool.h>
@@ -18,18 +19,27 @@ const char *bufpool_access_name(bufpool_access access)
     return (unsigned)access < sizeof names / sizeof *names ? names[access] : "unknown";
 }
 
-#define NAMES_SIZE 1536
+enum { STRAYED, ALLOCATED, FREED, STACKS };
 
-struct frames {
-    uint32_t count;
-    struct bp_module modules[BUFPOOL_STACK_DEPTH];
-    char names[NAMES_SIZE];
-};
-
-static void find_frames(const bufpool_fault *fault, struct frames *frames)
+static void take_stack(struct bp_frames *frames, int which, const uint64_t *stack, uint32_t depth, uint32_t limit)
 {
-    frames->count = fault->stack_depth < BUFPOOL_STACK_DEPTH ? fault->stack_depth : BUFPOOL_STACK_DEPTH;
-    bp_modules_find(fault->stack, frames->count, frames->modules, frames->names, sizeof frames->names);
+    frames->starts[which] = frames->count;
+    depth = depth < limit ? depth : limit;
+    memcpy(frames->addresses + frames->count, stack, depth * sizeof *stack);
+    frames->count += depth;
+    frames->starts[which + 1] = frames->count;
+}
+
+/* Of all the report's stacks with one look at the modules. */
+static void find_frames(const bufpool_fault *fault, struct bp_frames *frames)
+{
+    const bufpool_origin *allocated = &fault->allocated;
+    const bufpool_origin *freed = &fault->freed;
+    frames->count = 0;
+    take_stack(frames, STRAYED, fault->stack, fault->stack_depth, BUFPOOL_STACK_DEPTH);
+    take_stack(frames, ALLOCATED, allocated->stack, allocated->stack_depth, BUFPOOL_ORIGIN_DEPTH);
+    take_stack(frames, FREED, freed->stack, freed->stack_depth, BUFPOOL_ORIGIN_DEPTH);
+    bp_modules_find(frames->addresses, frames->count, frames->modules, frames->names, sizeof frames->names);
 }
 
 /* "/usr/lib/libx.so+0x123", or the bare address where no file is mapped. */
@@ -145,10 +155,112 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
     }
 }
 
-size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size)
+static void put_stack(struct bp_text *text, const struct bp_frames *frames, int which)
+{
+    for (uint32_t i = frames->starts[which]; i < frames->starts[which + 1]; i++) {
+        bp_text_put(text, "    #");
+        bp_text_decimal(text, i - frames->starts[which]);
+        bp_text_put(text, " ");
+        bp_text_hex(text, frames->addresses[i]);
+        if (frames->modules[i].path != NULL) {
+            bp_text_put(text, " (");
+            put_place(text, frames->addresses[i], &frames->modules[i]);
+            bp_text_put(text, ")");
+        }
+        bp_text_put(text, "\n");
+    }
+}
+
+/* A line of the caller's text from `at` on: its length; -1 at the end. */
+static int line_at(const bufpool_origin *origin, size_t at)
+{
+    size_t rest = at < sizeof origin->caller ? strnlen(origin->caller + at, sizeof origin->caller - at) : 0;
+    const char *end = rest == 0 ? NULL : memchr(origin->caller + at, '\n', rest);
+    return rest == 0 ? -1 : (int)(end == NULL ? rest : (size_t)(end - (origin->caller + at)));
+}
+
+static void put_caller(struct bp_text *text, const bufpool_origin *origin)
+{
+    int length;
+    for (size_t at = 0; (length = line_at(origin, at)) >= 0; at += (size_t)length + 1) {
+        bp_text_put(text, at == 0 ? "    on behalf of, innermost last:\n      " : "      ");
+        bp_text_escaped(text, origin->caller + at, (size_t)length);
+        bp_text_put(text, "\n");
+    }
+}
+
+/* "1.234 s before" */
+static void put_ago(struct bp_text *text, int64_t ns)
+{
+    uint64_t ms = (uint64_t)(ns < 0 ? -ns : ns) / 1000000;
+    bp_text_decimal(text, ms / 1000);
+    bp_text_put(text, ms % 1000 < 10 ? ".00" : ms % 1000 < 100 ? ".0" : ".");
+    bp_text_decimal(text, ms % 1000);
+    bp_text_put(text, ns < 0 ? " s after" : " s before");
+}
+
+static void put_origin(struct bp_text *text, const bufpool_fault *fault, const bufpool_origin *origin,
+                       const struct bp_frames *frames, int which)
+{
+    static const char *const verbs[] = {"unknown", "allocated", "populated", "freed", "evicted", "closed"};
+    if (origin->sequence == 0) {
+        return;
+    }
+    bp_text_put(text, "  ");
+    bp_text_put(text, verbs[origin->event < sizeof verbs / sizeof *verbs ? origin->event : 0]);
+    if (origin->thread_id == 0) {
+        bp_text_put(text, " by a thread that is not known any more");
+    } else {
+        bp_text_put(text, " by thread ");
+        bp_text_decimal(text, (uint64_t)origin->thread_id);
+        size_t length = strnlen(origin->thread_name, sizeof origin->thread_name);
+        bp_text_put(text, length > 0 ? " " : "");
+        if (length > 0) {
+            bp_text_json_bytes(text, origin->thread_name, length);
+        }
+    }
+    if (origin->pid != fault->pid && origin->pid != 0) {
+        bp_text_put(text, " of process ");
+        bp_text_decimal(text, (uint64_t)origin->pid);
+    }
+    bp_text_put(text, ", ");
+    bp_text_time(text, origin->time_ns);
+    bp_text_put(text, ", ");
+    put_ago(text, fault->time_ns - origin->time_ns);
+    bp_text_put(text, " (event ");
+    bp_text_decimal(text, origin->sequence);
+    bp_text_put(text, ")\n");
+    put_stack(text, frames, which);
+    put_caller(text, origin);
+}
+
+/* For strays that miss a page by a little: what an overrun of the page before comes to, and an underrun of the next. */
+static void put_neighbours(struct bp_text *text, const bufpool_fault *fault)
+{
+    uint64_t at = fault->address - fault->pool_address;
+    bool below = fault->below < fault->page;
+    bool above = fault->above > fault->page && fault->above != BUFPOOL_NO_PAGE;
+    if (!below && !above) {
+        return;
+    }
+    bp_text_put(text, "  neighbours: ");
+    if (below) {
+        bp_text_decimal(text, at - (fault->below + 1) * fault->page_size);
+        bp_text_put(text, " bytes past the end of page ");
+        bp_text_decimal(text, fault->below);
+    }
+    if (above) {
+        bp_text_put(text, below ? "; " : "");
+        bp_text_decimal(text, fault->above * fault->page_size - at);
+        bp_text_put(text, " bytes before page ");
+        bp_text_decimal(text, fault->above);
+    }
+    bp_text_put(text, below && above ? ", which are allocated\n" : ", which is allocated\n");
+}
+
+size_t bp_format_text(const bufpool_fault *fault, struct bp_frames *frames, char *buffer, size_t size)
 {
     struct bp_text text = {buffer, size, 0};
-    struct frames frames;
     put_headline(&text, fault);
     bp_text_put(&text, fault->access == BUFPOOL_READ ? "READ" : fault->access == BUFPOOL_WRITE ? "WRITE" : "EXECUTE");
     bp_text_put(&text, " at address ");
@@ -157,20 +269,12 @@ size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size
     bp_text_hex(&text, fault->pc);
     bp_text_put(&text, "\n");
     put_thread(&text, fault);
-    find_frames(fault, &frames);
-    for (uint32_t i = 0; i < frames.count; i++) {
-        bp_text_put(&text, "    #");
-        bp_text_decimal(&text, i);
-        bp_text_put(&text, " ");
-        bp_text_hex(&text, fault->stack[i]);
-        if (frames.modules[i].path != NULL) {
-            bp_text_put(&text, " (");
-            put_place(&text, fault->stack[i], &frames.modules[i]);
-            bp_text_put(&text, ")");
-        }
-        bp_text_put(&text, "\n");
-    }
+    find_frames(fault, frames);
+    put_stack(&text, frames, STRAYED);
     put_pool(&text, fault);
+    put_neighbours(&text, fault);
+    put_origin(&text, fault, &fault->freed, frames, FREED);
+    put_origin(&text, fault, &fault->allocated, frames, ALLOCATED);
     put_notes(&text, fault);
     bp_text_put(&text, "==");
     bp_text_decimal(&text, (uint64_t)fault->pid);
@@ -178,6 +282,12 @@ size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size
     bp_text_decimal(&text, fault->sequence);
     bp_text_put(&text, "\n");
     return bp_text_end(&text);
+}
+
+size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size)
+{
+    struct bp_frames frames;
+    return bp_format_text(fault, &frames, buffer, size);
 }
 
 static void put_key(struct bp_text *text, const char *key)
@@ -199,6 +309,14 @@ static void put_count(struct bp_text *text, const char *key, uint64_t value)
     bp_text_decimal(text, value);
 }
 
+static void put_time(struct bp_text *text, int64_t ns)
+{
+    put_key(text, "time");
+    bp_text_put(text, "\"");
+    bp_text_time(text, ns);
+    bp_text_put(text, "\"");
+}
+
 /* Addresses are strings: JSON numbers lose bits above 2^53 in many readers. */
 static void put_address(struct bp_text *text, const char *key, uint64_t value)
 {
@@ -208,16 +326,65 @@ static void put_address(struct bp_text *text, const char *key, uint64_t value)
     bp_text_put(text, "\"");
 }
 
-size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size)
+static void put_stack_member(struct bp_text *text, const struct bp_frames *frames, int which)
+{
+    put_key(text, "native_stack");
+    bp_text_put(text, "[");
+    for (uint32_t i = frames->starts[which]; i < frames->starts[which + 1]; i++) {
+        char place[320];
+        struct bp_text one = {place, sizeof place, 0};
+        put_place(&one, frames->addresses[i], &frames->modules[i]);
+        bp_text_end(&one);
+        bp_text_put(text, i > frames->starts[which] ? "," : "");
+        bp_text_json(text, place);
+    }
+    bp_text_put(text, "]");
+}
+
+static void put_page(struct bp_text *text, const char *key, uint64_t page)
+{
+    put_key(text, key);
+    if (page == BUFPOOL_NO_PAGE) {
+        bp_text_put(text, "null");
+    } else {
+        bp_text_decimal(text, page);
+    }
+}
+
+static void put_origin_member(struct bp_text *text, const char *key, const bufpool_origin *origin,
+                              const struct bp_frames *frames, int which)
+{
+    put_key(text, key);
+    if (origin->sequence == 0) {
+        bp_text_put(text, "null");
+        return;
+    }
+    bp_text_put(text, "{\"event\":");
+    bp_text_json(text, bufpool_event_name((bufpool_event)origin->event));
+    put_count(text, "sequence", origin->sequence);
+    put_time(text, origin->time_ns);
+    put_count(text, "thread_id", (uint64_t)origin->thread_id);
+    put_key(text, "thread_name");
+    bp_text_json_bytes(text, origin->thread_name, strnlen(origin->thread_name, sizeof origin->thread_name));
+    put_count(text, "pid", (uint64_t)origin->pid);
+    put_stack_member(text, frames, which);
+    put_key(text, "caller");
+    bp_text_put(text, "[");
+    int length;
+    for (size_t at = 0; (length = line_at(origin, at)) >= 0; at += (size_t)length + 1) {
+        bp_text_put(text, at > 0 ? "," : "");
+        bp_text_json_bytes(text, origin->caller + at, (size_t)length);
+    }
+    bp_text_put(text, "]}");
+}
+
+size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char *buffer, size_t size)
 {
     struct bp_text text = {buffer, size, 0};
-    struct frames frames;
+    find_frames(fault, frames);
     bp_text_put(&text, "{");
     put_count(&text, "sequence", fault->sequence);
-    put_key(&text, "time");
-    bp_text_put(&text, "\"");
-    bp_text_time(&text, fault->time_ns);
-    bp_text_put(&text, "\"");
+    put_time(&text, fault->time_ns);
     put_count(&text, "pid", (uint64_t)fault->pid);
     put_count(&text, "thread_id", (uint64_t)fault->thread_id);
     put_member(&text, "thread_name", fault->thread_name);
@@ -240,17 +407,17 @@ size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_FORKED ? "true" : "false");
     put_key(&text, "lost");
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_LOST ? "true" : "false");
-    put_key(&text, "native_stack");
-    bp_text_put(&text, "[");
-    find_frames(fault, &frames);
-    for (uint32_t i = 0; i < frames.count; i++) {
-        char place[320];
-        struct bp_text one = {place, sizeof place, 0};
-        put_place(&one, fault->stack[i], &frames.modules[i]);
-        bp_text_end(&one);
-        bp_text_put(&text, i > 0 ? "," : "");
-        bp_text_json(&text, place);
-    }
-    bp_text_put(&text, "]}");
+    put_page(&text, "below", fault->below);
+    put_page(&text, "above", fault->above);
+    put_origin_member(&text, "allocated", &fault->allocated, frames, ALLOCATED);
+    put_origin_member(&text, "freed", &fault->freed, frames, FREED);
+    put_stack_member(&text, frames, STRAYED);
+    bp_text_put(&text, "}");
     return bp_text_end(&text);
+}
+
+size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size)
+{
+    struct bp_frames frames;
+    return bp_format_json(fault, &frames, buffer, size);
 }

@@ -125,7 +125,7 @@ static size_t zap(bufpool_pool *pool, const uint64_t *pages, size_t count, int *
     return count;
 }
 
-static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bool evict)
+static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bool evict, const void *caller)
 {
     for (size_t i = 0; i < count; i++) {
         int code = claim(pool, pages[i], evict);
@@ -134,9 +134,11 @@ static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
             return code;
         }
     }
+    bp_record(&pool->provenance, pages, count, evict ? BUFPOOL_EVENT_EVICT : BUFPOOL_EVENT_FREE, caller);
     int code;
     size_t done = zap(pool, pages, count, &code);
     settle(pool, pages, done, evict);
+    bp_record_failed(&pool->provenance, pages + done, count - done);
     unclaim(pool, pages + done, count - done);
     if (code < 0) {
         bp_error(code, "cannot %s page %llu of pool \"%s\" by trap %s: %s%s; %zu of %zu pages of this call are done",
@@ -147,17 +149,17 @@ static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
     return code;
 }
 
-static int take_one(bufpool_pool *pool, uint64_t page, bool evict)
+static int take_one(bufpool_pool *pool, uint64_t page, bool evict, const void *caller)
 {
     int code = bp_pool_enter(pool);
     if (code == 0) {
-        code = take_away(pool, 1, &page, evict);
+        code = take_away(pool, 1, &page, evict, caller);
         bp_pool_leave(pool);
     }
     return code;
 }
 
-static int take_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool evict)
+static int take_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool evict, const void *caller)
 {
     struct bp_numbers numbers;
     int code = bp_numbers_copy(&numbers, count, pages);
@@ -166,7 +168,7 @@ static int take_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
     }
     code = bp_pool_enter(pool);
     if (code == 0) {
-        code = take_away(pool, count, numbers.at, evict);
+        code = take_away(pool, count, numbers.at, evict, caller);
         bp_pool_leave(pool);
     }
     bp_numbers_close(&numbers);
@@ -175,20 +177,20 @@ static int take_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
 
 int bufpool_free(bufpool_pool *pool, uint64_t page)
 {
-    return take_one(pool, page, false);
+    return take_one(pool, page, false, BP_CALLER());
 }
 
 int bufpool_evict(bufpool_pool *pool, uint64_t page)
 {
-    return take_one(pool, page, true);
+    return take_one(pool, page, true, BP_CALLER());
 }
 
 int bufpool_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
-    return take_many(pool, count, pages, false);
+    return take_many(pool, count, pages, false, BP_CALLER());
 }
 
 int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
-    return take_many(pool, count, pages, true);
+    return take_many(pool, count, pages, true, BP_CALLER());
 }

@@ -2,8 +2,7 @@
 #include "pages.h"
 
 #include "kernel.h"
-
-#include <sys/mman.h>
+#include "lazy.h"
 
 #define FULL UINT64_MAX
 #define MAX_PASSES 100
@@ -23,18 +22,10 @@ int bp_pages_open(struct bp_pages *pages, uint64_t count)
         pages->depth++;
     } while (bits > 1);
     void *place;
-    /* Unlocked while inaccessible: under mlockall(MCL_FUTURE) a writable mapping would be filled whole. */
-    int code = bp_kernel_mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &place);
+    int code = bp_lazy_map(total, &place);
     if (code < 0) {
         return code;
     }
-    munlock(place, total);
-    code = bp_kernel_mprotect(place, total, PROT_READ | PROT_WRITE);
-    if (code < 0) {
-        bp_kernel_munmap(place, total);
-        return code;
-    }
-    bp_kernel_madvise(place, total, MADV_NOHUGEPAGE); /* "only where touched" means 4 KiB, not 2 MiB */
     pages->states = place;
     pages->mapped = total;
     char *next = (char *)place + states;

@@ -113,6 +113,7 @@ static void retire(bufpool_pool *pool)
     }
     bp_kernel_munmap((void *)first, pool->capacity);
     bp_kernel_munmap(pool->ring, BP_FAULT_RING * sizeof *pool->ring);
+    bp_provenance_close(&pool->provenance);
     if (pool->log >= 0) {
         bp_kernel_close(pool->log);
     }
@@ -250,6 +251,12 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
                         (unsigned long long)(config->capacity / config->page_size), strerror(-code));
         goto no_pages;
     }
+    code = bp_provenance_open(&pool->provenance, config->provenance, config->provenance_depth, pool->pages.count);
+    if (code < 0) {
+        code = bp_error(code, "cannot reserve the provenance of pool \"%s\" (%llu pages): %s", pool->name,
+                        (unsigned long long)pool->pages.count, strerror(-code));
+        goto no_provenance;
+    }
     code = open_space(pool, config);
     if (code < 0) {
         goto no_space;
@@ -266,6 +273,8 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     }
     return 0;
 no_space:
+    bp_provenance_close(&pool->provenance);
+no_provenance:
     bp_pages_close(&pool->pages);
 no_pages:
     if (pool->log >= 0) {
@@ -360,6 +369,9 @@ int bufpool_close(bufpool_pool *pool)
     }
     bool open = false;
     bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
+    if (first) {
+        bp_record_close(&pool->provenance, BP_CALLER());
+    }
     bp_pool_leave(pool);
     if (!first) {
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);

@@ -9,6 +9,7 @@
 #define BP_POOL_H
 
 #include "pages.h"
+#include "provenance.h"
 #include "space.h"
 
 enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME };
@@ -50,6 +51,7 @@ struct bufpool_pool {
     char trap_note[768];
     struct bp_space space;
     struct bp_pages pages;
+    struct bp_provenance provenance; /* stays, with its tables, while the descriptor is in use */
 
     atomic_bool closed; /* set first at close; what `users` protects is gone after it */
     atomic_int kept;

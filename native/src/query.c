@@ -124,6 +124,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .huge_fills = atomic_load(&pool->space.huge_fills),
         .small_fills = atomic_load(&pool->space.small_fills),
         .reserve_lost = atomic_load(&pool->space.reserve_lost),
+        .provenance_lost = atomic_load(&pool->provenance.lost),
     };
     memcpy(full.name, pool->name, sizeof full.name);
     memcpy(full.memory, pool->memory, sizeof full.memory);
@@ -131,11 +132,36 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
     snprintf(full.on_fault, sizeof full.on_fault, "%s", bp_policy_name(pool->policy));
     snprintf(full.backing, sizeof full.backing, "%s", bp_space_backing(&pool->space));
     memcpy(full.trap_note, pool->trap_note, sizeof full.trap_note);
+    snprintf(full.provenance, sizeof full.provenance, "%s",
+             bp_provenance_name((enum bp_provenance_mode)pool->provenance.mode));
     memcpy(full.memory_note, pool->space.note, sizeof full.memory_note);
     bp_pool_leave(visited);
     size_t size = statistics->size < sizeof full ? statistics->size : sizeof full;
     memcpy(statistics, &full, size);
     statistics->size = size;
+    return 0;
+}
+
+int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated, bufpool_origin *freed)
+{
+    if (pool == NULL || pool->page_size == 0 || page >= pool->capacity / pool->page_size) {
+        return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
+    }
+    bufpool_origin first;
+    bufpool_origin last;
+    bufpool_pool *visited = (bufpool_pool *)pool;
+    if (!bp_pool_visit(visited)) {
+        return BUFPOOL_ECLOSED;
+    }
+    bp_provenance_read(&pool->provenance, page, &first, &last);
+    bp_pool_leave(visited);
+    /* Not inside the pool: a stray access to the caller's memory may leave by longjmp. */
+    if (allocated != NULL) {
+        *allocated = first;
+    }
+    if (freed != NULL) {
+        *freed = last;
+    }
     return 0;
 }
 

@@ -7,14 +7,16 @@
  */
 #include "report.h"
 
+#include "format.h"
 #include "text.h"
 
 #include <unistd.h>
 
 #define BUFFERS 4
-#define BUFFER_SIZE 12288
+#define BUFFER_SIZE 32768
 
 static char buffers[BUFFERS][BUFFER_SIZE];
+static struct bp_frames frames[BUFFERS];
 static atomic_flag claimed[BUFFERS];
 static atomic_int writing;
 static atomic_flag turn; /* one report at a time on stderr */
@@ -54,7 +56,7 @@ void bp_report_stderr(const bufpool_fault *fault)
         atomic_fetch_sub(&writing, 1);
         return;
     }
-    size_t length = bufpool_format_text(fault, buffers[buffer], BUFFER_SIZE);
+    size_t length = bp_format_text(fault, &frames[buffer], buffers[buffer], BUFFER_SIZE);
     bool mine = false;
     for (int patience = 0; patience < 20000 && !mine; patience++) {
         mine = !atomic_flag_test_and_set(&turn);
@@ -90,7 +92,7 @@ void bp_report_log(bufpool_pool *pool, const bufpool_fault *fault)
     int buffer = claim();
     int code = -1;
     if (buffer >= 0) {
-        size_t length = bufpool_format_json(fault, buffers[buffer], BUFFER_SIZE - 1);
+        size_t length = bp_format_json(fault, &frames[buffer], buffers[buffer], BUFFER_SIZE - 1);
         length = length < BUFFER_SIZE - 2 ? length : BUFFER_SIZE - 2;
         buffers[buffer][length] = '\n';
         code = bp_kernel_write(pool->log, buffers[buffer], length + 1, 1);

@@ -86,7 +86,8 @@ static uint64_t jumped_from(const struct bp_machine *machine)
     return caller;
 }
 
-/* Visits the running thread's frames; a fault on the way (a broken stack) ends the walk. Only where unwinder_is_safe. */
+/* Visits the running thread's frames; a fault on the way (a broken stack) ends the walk. In a handler only where
+ * unwinder_is_safe. */
 static void visit_frames(_Unwind_Trace_Fn visit, void *argument)
 {
     sigjmp_buf *outer = bp_thread.probe;
@@ -113,6 +114,16 @@ uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint3
         visit_frames(step, &walk);
     }
     return walk.count > 1 ? walk.count : follow_frame_pointers(machine, frames, size);
+}
+
+uint32_t bp_stack_capture(uint64_t *frames, uint32_t size, uint64_t caller)
+{
+    struct walk walk = {frames, size, 0, caller, false};
+    visit_frames(step, &walk);
+    if (walk.count == 0) {
+        frames[walk.count++] = caller;
+    }
+    return walk.count;
 }
 
 struct search {

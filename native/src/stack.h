@@ -13,6 +13,10 @@ void bp_stack_prepare(void);
  * faults: what cannot be read ends the stack. Async-signal-safe (see stack.c for the unwinder's terms). */
 uint32_t bp_stack_walk(const struct bp_machine *machine, uint64_t *frames, uint32_t size);
 
+/* The running thread's own stack, beginning with the frame whose return address is `caller`. Where the unwinder does not
+ * find that, the caller alone. Not for handlers. */
+uint32_t bp_stack_capture(uint64_t *frames, uint32_t size, uint64_t caller);
+
 /* How many calls of the function that begins at this address are on the running thread's stack, signal frames included;
  * -1 where the unwinder may not be used. The function must be called through a volatile pointer, so that it is not
  * inlined. Async-signal-safe on the same terms. */

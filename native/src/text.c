@@ -82,8 +82,8 @@ void bp_text_time(struct bp_text *text, int64_t ns)
     bp_text_put(text, "Z");
 }
 
-/* Length of the UTF-8 sequence at s, 0 if it is none. */
-static size_t utf8(const unsigned char *s)
+/* Length of the UTF-8 sequence at s, which has room bytes; 0 if it is none. */
+static size_t utf8(const unsigned char *s, size_t room)
 {
     size_t length = s[0] < 0x80                             ? 1
                     : (s[0] & 0xE0) == 0xC0 && s[0] >= 0xC2 ? 2
@@ -91,7 +91,7 @@ static size_t utf8(const unsigned char *s)
                     : (s[0] & 0xF8) == 0xF0 && s[0] <= 0xF4 ? 4
                                                             : 0;
     for (size_t i = 1; i < length; i++) {
-        if ((s[i] & 0xC0) != 0x80) {
+        if (i == room || (s[i] & 0xC0) != 0x80) {
             return 0;
         }
     }
@@ -104,24 +104,38 @@ static size_t utf8(const unsigned char *s)
     return length;
 }
 
-void bp_text_json(struct bp_text *text, const char *string)
+static void put_escaped(struct bp_text *text, const char *bytes, size_t count, const char *also)
 {
-    const unsigned char *s = (const unsigned char *)string;
-    bp_text_put(text, "\"");
-    while (*s != 0) {
-        size_t length = utf8(s);
-        if (*s == '"' || *s == '\\') {
-            bp_text_put(text, "\\");
-            bp_text_put_bytes(text, (const char *)s, 1);
-        } else if (length == 0 || *s < 0x20 || *s == 0x7F) {
+    const unsigned char *s = (const unsigned char *)bytes;
+    const unsigned char *end = s + count;
+    while (s < end) {
+        size_t length = utf8(s, (size_t)(end - s));
+        if (length == 0 || *s < 0x20 || *s == 0x7F) {
             bp_text_put(text, "\\u");
             put_number(text, *s, 16, 4);
         } else {
+            bp_text_put(text, strchr(also, *s) != NULL ? "\\" : "");
             bp_text_put_bytes(text, (const char *)s, length);
         }
         s += length > 1 ? length : 1;
     }
+}
+
+void bp_text_escaped(struct bp_text *text, const char *bytes, size_t count)
+{
+    put_escaped(text, bytes, count, "");
+}
+
+void bp_text_json_bytes(struct bp_text *text, const char *bytes, size_t count)
+{
     bp_text_put(text, "\"");
+    put_escaped(text, bytes, count, "\"\\");
+    bp_text_put(text, "\"");
+}
+
+void bp_text_json(struct bp_text *text, const char *string)
+{
+    bp_text_json_bytes(text, string, strlen(string));
 }
 
 size_t bp_text_end(struct bp_text *text)

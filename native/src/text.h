@@ -22,8 +22,13 @@ void bp_text_bytes(struct bp_text *text, uint64_t bytes);
 /* UTC, "2026-01-31T12:34:56.789012Z", from ns since the epoch. */
 void bp_text_time(struct bp_text *text, int64_t ns);
 
-/* A JSON string with its quotes; control characters and bytes that are no UTF-8 are escaped. */
+/* A JSON string with its quotes; control characters and bytes that are no UTF-8 are escaped. Of count bytes, or
+ * of a terminated string. */
+void bp_text_json_bytes(struct bp_text *text, const char *bytes, size_t count);
 void bp_text_json(struct bp_text *text, const char *string);
+
+/* The same escapes for plain text, without quotes. */
+void bp_text_escaped(struct bp_text *text, const char *bytes, size_t count);
 
 /* Terminates the buffer; returns the whole length. */
 size_t bp_text_end(struct bp_text *text);

@@ -28,11 +28,13 @@ struct bp_thread {
     uint64_t last_pc;          /* by which instruction, */
     uint64_t last_address;     /* where */
     uint32_t restarts;         /* how often in a row it was run again in vain */
+    uint32_t caller;           /* what bufpool_set_caller() said: a text in the depot, 0, or BP_DEPOT_LOST */
     uint64_t retried_pc;       /* the last fault of an allocated page that was run again: by which instruction, */
     uint64_t retried_address;  /* where */
     uint32_t scratches;        /* granules this thread's stray accesses diverted and that are not re-armed yet */
     int32_t id;                /* kernel thread id, 0 until asked for, */
     int32_t id_process;        /* and the process that it was asked in */
+    uint16_t interned;         /* this thread's number in the table of interned.h, 0 until it has one */
     uint64_t answered_address; /* of the last fault that we answered */
     uintptr_t callback_frame;  /* of the handler that called the host's fault callback, or 0 */
     uint64_t passed_pc;        /* the last fault that was passed on: by which instruction, */

@@ -19,6 +19,7 @@ static bufpool_fault example(void)
     fault.access = BUFPOOL_WRITE;
     fault.state = BUFPOOL_STATE_EVICTED;
     fault.stack_depth = 2;
+    fault.below = fault.above = BUFPOOL_NO_PAGE;
     fault.stack[0] = 0x10;
     fault.stack[1] = 0x20;
     strcpy(fault.thread_name, "worker");
@@ -82,7 +83,8 @@ static void json(void)
                  "\"thread_name\":\"worker\",\"access\":\"write\",\"state\":\"evicted\",\"address\":\"0x7f0000003010\","
                  "\"pc\":\"0x10\",\"pool\":\"main\",\"pool_address\":\"0x7f0000000000\",\"pool_capacity\":65536,"
                  "\"page\":3,\"offset\":16,\"page_size\":4096,\"memory\":\"anon\",\"trap\":\"uffd\",\"signal\":7,"
-                 "\"raced\":false,\"forked\":false,\"lost\":false,\"native_stack\":[\"0x10\",\"0x20\"]}");
+                 "\"raced\":false,\"forked\":false,\"lost\":false,\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,"
+                 "\"native_stack\":[\"0x10\",\"0x20\"]}");
 
     strcpy(fault.pool_name, "q\" b\\ n\n t\t d\x7f e\x1b \xc3\xa9 \xf0\x9f\x90\x9b \xff \xc3 \xed\xa0\x80 \xc0\x80");
     bufpool_format_json(&fault, buffer, sizeof buffer);

@@ -72,6 +72,9 @@ static const char *json_value(const char *at)
     if (strncmp(at, "true", 4) == 0) {
         return at + 4;
     }
+    if (strncmp(at, "null", 4) == 0) {
+        return at + 4;
+    }
     if (strncmp(at, "false", 5) == 0) {
         return at + 5;
     }

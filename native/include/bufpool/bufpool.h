@@ -94,9 +94,13 @@ typedef struct bufpool_config {
     /* Where frames come from: "interleave" over all nodes, "local" to the thread that fills, or a list of nodes as
      * "0,2-3"; NULL: as the thread's own policy says. */
     const char *numa;
+    /* What is kept of each page's last allocate (or populate) and last free (or evict), for reports: "off" (NULL);
+     * "last": when and by which thread, 24 bytes a page that was ever touched; "stacks": the stack of the call too. */
+    const char *provenance;
+    uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
 } bufpool_config;
 
-#define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL}
+#define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL, NULL, 0}
 
 /* Memories
  *   anon     private to this process; granule 4 KiB
@@ -256,6 +260,8 @@ typedef struct bufpool_statistics {
     uint64_t small_fills;  /* granules of memory thp that were filled with small pages, since open */
     uint64_t reserve_lost; /* with RESERVE: huge pages that could not be reserved again after a free, since open */
     char memory_note[256]; /* where memory, numa, lock, dump came out as less than, or other than, asked; else empty */
+    char provenance[8];    /* "off", "last" or "stacks" */
+    uint64_t provenance_lost; /* calls of which the thread or the stack could not be kept: the tables were full */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -283,6 +289,35 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_FORKED 2u /* made in a forked child of the process that has the pool */
 #define BUFPOOL_FAULT_LOST 4u /* the page is allocated, but its frame is gone: somebody truncated or punched its file */
 
+typedef enum bufpool_event {
+    BUFPOOL_EVENT_NONE = 0,
+    BUFPOOL_EVENT_ALLOCATE = 1,
+    BUFPOOL_EVENT_POPULATE = 2,
+    BUFPOOL_EVENT_FREE = 3,
+    BUFPOOL_EVENT_EVICT = 4,
+    BUFPOOL_EVENT_CLOSE = 5 /* of the whole pool */
+} bufpool_event;
+
+BUFPOOL_API const char *bufpool_event_name(bufpool_event event); /* "allocate", ...; async-signal-safe */
+
+#define BUFPOOL_ORIGIN_DEPTH 16
+
+/* Who did something to a page, as far as the pool's provenance keeps it. A sequence of 0: not recorded, and nothing else
+ * is filled in. A thread_id of 0: by a thread that is not known any more. */
+typedef struct bufpool_origin {
+    uint64_t sequence; /* counts the calls that changed this pool's pages, from 1; a batch is one call. Modulo 2^39 */
+    int64_t time_ns;   /* since the epoch, CLOCK_REALTIME as it stands now; exact to 66 microseconds */
+    uint32_t event;    /* bufpool_event */
+    int32_t thread_id;
+    int32_t pid;
+    uint32_t stack_depth;                 /* entries used in stack; 0 unless provenance is "stacks" */
+    char thread_name[16];                 /* as it was at the thread's first call that was recorded */
+    uint64_t stack[BUFPOOL_ORIGIN_DEPTH]; /* return addresses, innermost first, beginning with the library's caller */
+    char caller[512];                     /* what bufpool_set_caller() said; unless provenance is "stacks": empty */
+} bufpool_origin;
+
+#define BUFPOOL_NO_PAGE UINT64_MAX
+
 typedef struct bufpool_fault {
     size_t size;       /* sizeof(bufpool_fault) */
     uint64_t sequence; /* counts the faults of this process from 1; 0 in a callback, before it is counted */
@@ -306,6 +341,10 @@ typedef struct bufpool_fault {
     char memory[64];
     char trap[16];
     uint64_t stack[BUFPOOL_STACK_DEPTH]; /* return addresses, innermost first; stack[0] is pc */
+    uint64_t below;                      /* the nearest allocated page below the page, BUFPOOL_NO_PAGE: none near */
+    uint64_t above;                      /* the same above; up to 4096 pages are looked at on either side */
+    bufpool_origin allocated;            /* who allocated or populated the page last */
+    bufpool_origin freed;                /* who freed or evicted it last; or closed the pool, if that came later */
 } bufpool_fault;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -386,6 +425,19 @@ BUFPOOL_API int bufpool_flush(bufpool_pool *pool);
  * keeps its latest 256. Works on a closed pool. *found receives how many. */
 BUFPOOL_API int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults,
                                size_t *found);
+
+/* Who allocated (or populated) the page last, and who freed or evicted it last (or closed the pool with the page in it).
+ * Either may be NULL. Sequence 0: not recorded, because it never happened, or provenance is "off", or it is happening at
+ * this moment. Works on a closed pool. Async-signal-safe. Errors: EARGUMENT (no such page; without a sentence), ECLOSED
+ * (given back). */
+BUFPOOL_API int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated,
+                                     bufpool_origin *freed);
+
+/* Names the code on whose behalf this thread's next calls are made, as an interpreter's stack, one line a frame, the
+ * innermost last; NULL: none. Kept with what pools of provenance "stacks" record; of more than 511 bytes the last lines.
+ * Equal texts are kept once. Errors: -ENOMEM, EEXHAUSTED (32 MiB of stacks and texts are kept in a process): this text is
+ * not kept, and calls that would refer to it are counted (provenance_lost). */
+BUFPOOL_API int bufpool_set_caller(const char *text);
 
 /* This thread's last fault that a library call ended with (ESTRAY). Errors: EARGUMENT when there was none. */
 BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);

@@ -1,0 +1,23 @@
+/* lazy.c: large tables of which only what is touched takes memory, see lazy.h. */
+#include "lazy.h"
+
+#include "kernel.h"
+
+#include <sys/mman.h>
+
+int bp_lazy_map(size_t size, void **place)
+{
+    /* Unlocked while inaccessible: under mlockall(MCL_FUTURE) a writable mapping would be filled whole. */
+    int code = bp_kernel_mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, place);
+    if (code < 0) {
+        return code;
+    }
+    munlock(*place, size);
+    code = bp_kernel_mprotect(*place, size, PROT_READ | PROT_WRITE);
+    if (code < 0) {
+        bp_kernel_munmap(*place, size);
+        return code;
+    }
+    bp_kernel_madvise(*place, size, MADV_NOHUGEPAGE); /* "only where touched" means 4 KiB, not 2 MiB */
+    return 0;
+}

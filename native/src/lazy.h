@@ -1,0 +1,10 @@
+/* lazy.h: large tables of which only what is touched takes memory. */
+#ifndef BP_LAZY_H
+#define BP_LAZY_H
+
+#include <stddef.h>
+
+/* Maps size bytes of zeros. Errors: -ENOMEM. */
+int bp_lazy_map(size_t size, void **place);
+
+#endif
