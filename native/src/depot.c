@@ -4,37 +4,28 @@
 #include "kernel.h"
 #include "lazy.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 
-#define SLOTS (1u << 19)
 #define PROBES 64
 #define UNITS (BP_DEPOT_BYTES / 8)
 
-struct depot {
-    _Atomic uint64_t used; /* units of 8 bytes; unit 0 is never given out */
-    uint64_t unused[7];
-    _Atomic uint32_t slots[SLOTS]; /* ids, by hash */
-    uint64_t arena[UNITS];
-};
-
-static _Atomic(struct depot *) depot;
+_Atomic(struct bp_depot *) bp_depot;
 
 int bp_depot_prepare(void)
 {
-    if (atomic_load(&depot) != NULL) {
+    if (atomic_load(&bp_depot) != NULL) {
         return 0;
     }
     void *place;
-    int code = bp_lazy_map(sizeof(struct depot), &place);
+    int code = bp_lazy_map(sizeof(struct bp_depot), &place);
     if (code < 0) {
         return code;
     }
-    struct depot *made = place;
-    struct depot *none = NULL;
+    struct bp_depot *made = place;
+    struct bp_depot *none = NULL;
     atomic_store(&made->used, 1);
-    if (!atomic_compare_exchange_strong(&depot, &none, made)) {
+    if (!atomic_compare_exchange_strong(&bp_depot, &none, made)) {
         bp_kernel_munmap(place, sizeof *made); /* another thread was first */
     }
     return 0;
@@ -58,7 +49,7 @@ static bool equal(const struct bp_depot_entry *entry, const struct bp_depot_entr
 }
 
 /* Units from the arena; 0: it is full. */
-static uint32_t take(struct depot *in, uint64_t units)
+static uint32_t take(struct bp_depot *in, uint64_t units)
 {
     uint64_t at = atomic_load(&in->used);
     while (at + units <= UNITS) {
@@ -71,7 +62,7 @@ static uint32_t take(struct depot *in, uint64_t units)
 
 static uint32_t keep(struct bp_depot_entry *head, const void *data, size_t size)
 {
-    struct depot *in = atomic_load(&depot);
+    struct bp_depot *in = atomic_load(&bp_depot);
     if (in == NULL) {
         return 0;
     }
@@ -79,7 +70,7 @@ static uint32_t keep(struct bp_depot_entry *head, const void *data, size_t size)
     uint64_t units = (sizeof *head + size + 7) / 8;
     uint32_t mine = 0;
     for (uint32_t probe = 0; probe < PROBES; probe++) {
-        _Atomic uint32_t *slot = &in->slots[(head->hash + probe) % SLOTS];
+        _Atomic uint32_t *slot = &in->slots[(head->hash + probe) % BP_DEPOT_SLOTS];
         uint32_t id = atomic_load_explicit(slot, memory_order_acquire);
         if (id == 0) {
             if (mine == 0) {
@@ -117,7 +108,7 @@ uint32_t bp_depot_text(const char *text, size_t length)
 
 const struct bp_depot_entry *bp_depot_find(uint32_t id)
 {
-    struct depot *in = atomic_load(&depot);
+    struct bp_depot *in = atomic_load(&bp_depot);
     if (in == NULL || id == 0 || id >= atomic_load(&in->used)) {
         return NULL;
     }

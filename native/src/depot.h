@@ -10,10 +10,12 @@
 #ifndef BP_DEPOT_H
 #define BP_DEPOT_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define BP_DEPOT_BYTES (UINT64_C(32) << 20)
+#define BP_DEPOT_SLOTS (1u << 19)
 #define BP_DEPOT_LOST UINT32_MAX /* no id: there was something, and no room for it */
 
 struct bp_depot_entry {
@@ -23,6 +25,15 @@ struct bp_depot_entry {
     uint32_t length; /* of a text: bytes, in data; of a stack 0 */
     uint64_t data[];
 };
+
+struct bp_depot {
+    _Atomic uint64_t used; /* units of 8 bytes; unit 0 is never given out */
+    uint64_t unused[7];
+    _Atomic uint32_t slots[BP_DEPOT_SLOTS]; /* ids, by hash */
+    uint64_t arena[BP_DEPOT_BYTES / 8];
+};
+
+extern _Atomic(struct bp_depot *) bp_depot; /* NULL until it is made */
 
 /* Makes the depot, once. Errors: -ENOMEM. */
 int bp_depot_prepare(void);

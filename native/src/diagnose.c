@@ -28,17 +28,40 @@ static bool fault_of_trap(const bufpool_pool *pool, int signo)
     return trap == &bp_trap_guard || trap == &bp_trap_mprotect || (trap == &bp_trap_noautofill && pool->space.uffd < 0);
 }
 
+/* Might one of the eight pages from this one on, a multiple of 8, be allocated? Of a state byte only the low bits are
+ * looked at: a byte that equals ALLOCATED there becomes 0, and 0 is what the subtraction finds. */
+static bool has_allocated(const bufpool_pool *pool, uint64_t first)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t bytes = __atomic_load_n((const uint64_t *)(const void *)&pool->pages.states[first], __ATOMIC_RELAXED);
+    bytes = (bytes & ones * BP_STATE_MASK) ^ ones * BUFPOOL_STATE_ALLOCATED;
+    return ((bytes - ones) & ~bytes & ones << 7) != 0;
+}
+
+static bool is_allocated(const bufpool_pool *pool, uint64_t page)
+{
+    return bp_state_seen(bp_pages_load(&pool->pages, page)) == BUFPOOL_STATE_ALLOCATED;
+}
+
 void bp_neighbours(const bufpool_pool *pool, uint64_t page, uint64_t *below, uint64_t *above)
 {
+    uint64_t end = pool->pages.count - page > BP_NEAR ? page + BP_NEAR + 1 : pool->pages.count;
+    uint64_t start = page > BP_NEAR ? page - BP_NEAR : 0;
     *below = *above = BP_NO_PAGE;
-    for (uint64_t n = 1; n <= BP_NEAR && n <= page && *below == BP_NO_PAGE; n++) {
-        if (bp_state_seen(bp_pages_load(&pool->pages, page - n)) == BUFPOOL_STATE_ALLOCATED) {
-            *below = page - n;
+    for (uint64_t at = page + 1; at < end; at++) {
+        if (at % 8 == 0 && !has_allocated(pool, at)) {
+            at += 7;
+        } else if (is_allocated(pool, at)) {
+            *above = at;
+            break;
         }
     }
-    for (uint64_t n = 1; n <= BP_NEAR && page + n < pool->pages.count && *above == BP_NO_PAGE; n++) {
-        if (bp_state_seen(bp_pages_load(&pool->pages, page + n)) == BUFPOOL_STATE_ALLOCATED) {
-            *above = page + n;
+    for (uint64_t at = page; at > start; at--) { /* looks at at - 1 */
+        if (at % 8 == 0 && !has_allocated(pool, at - 8)) {
+            at -= 7;
+        } else if (is_allocated(pool, at - 1)) {
+            *below = at - 1;
+            break;
         }
     }
 }

@@ -11,19 +11,19 @@
 
 #define PROBES 64 /* entries looked at for an ended thread, each by a system call */
 
-static _Atomic(struct bp_interned *) table;
+_Atomic(struct bp_interned *) bp_interned;
 static _Atomic uint32_t used = 1;
 static _Atomic uint32_t cursor;
 
 int bp_interned_prepare(void)
 {
-    if (atomic_load(&table) != NULL) {
+    if (atomic_load(&bp_interned) != NULL) {
         return 0;
     }
     void *place;
     int code = bp_lazy_map(BP_INTERNED_THREADS * sizeof(struct bp_interned), &place);
     struct bp_interned *none = NULL;
-    if (code == 0 && !atomic_compare_exchange_strong(&table, &none, place)) {
+    if (code == 0 && !atomic_compare_exchange_strong(&bp_interned, &none, place)) {
         bp_kernel_munmap(place, BP_INTERNED_THREADS * sizeof(struct bp_interned)); /* another thread was first */
     }
     return code;
@@ -31,7 +31,7 @@ int bp_interned_prepare(void)
 
 static struct bp_interned *entry_of(uint32_t number)
 {
-    return &atomic_load_explicit(&table, memory_order_acquire)[number];
+    return &atomic_load_explicit(&bp_interned, memory_order_acquire)[number];
 }
 
 /* The entry is ours: its serial is 0, or odd. */
@@ -91,7 +91,7 @@ uint16_t bp_interned_self(uint64_t now)
 
 bool bp_interned_find(uint16_t number, uint64_t tick, int32_t *thread, int32_t *pid, char *name)
 {
-    if (number == 0 || atomic_load(&table) == NULL) {
+    if (number == 0 || atomic_load(&bp_interned) == NULL) {
         return false;
     }
     struct bp_interned *entry = entry_of(number);

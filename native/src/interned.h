@@ -30,6 +30,8 @@ struct bp_interned {
 };
 _Static_assert(sizeof(struct bp_interned) == 40, "read from core dumps");
 
+extern _Atomic(struct bp_interned *) bp_interned; /* NULL until it is made; BP_INTERNED_THREADS entries */
+
 /* Makes the table, once. Errors: -ENOMEM. */
 int bp_interned_prepare(void);
 
