@@ -182,3 +182,22 @@ def in_thread() -> Callable[[Callable[[], Any]], Any]:
             return executor.submit(function).result(timeout=60)
 
     return run
+
+
+# ---- C ---------------------------------------------------------------------------------------------------------------
+
+NATIVE = Path(__file__).parent.parent / "native"
+
+
+@pytest.fixture(scope="session")
+def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with libbufpool.a and libbufpool.so, built from the sources."""
+    folder = tmp_path_factory.mktemp("library")
+    options = f"-std=c11 -O1 -g -D_GNU_SOURCE -fPIC -fvisibility=hidden -I{NATIVE}/include"
+    for command in (
+        f"cc {options} -c {NATIVE}/src/*.c",
+        "ar rcs libbufpool.a *.o",
+        "cc -shared *.o -o libbufpool.so -lpthread -ldl",
+    ):
+        subprocess.run(command, cwd=folder, shell=True, check=True, timeout=100)
+    return folder

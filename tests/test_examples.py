@@ -99,18 +99,7 @@ def check(name: str, done: subprocess.CompletedProcess[str], *codes: int) -> Non
     assert normal(done.stdout + done.stderr) == normal(OUTPUTS[name])
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a libbufpool.so built from the sources."""
-    folder = tmp_path_factory.mktemp("library")
-    sources = sorted(str(path) for path in (NATIVE / "src").glob("*.c"))
-    options = ["-std=c11", "-O1", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{NATIVE}/include"]
-    built = run(["cc", *options, *sources, "-o", "libbufpool.so", "-lpthread", "-ldl"], folder)
-    assert built.returncode == 0, built.stderr
-    return folder
-
-
-def compiled(name: str, library: Path, folder: Path) -> list[str]:
+def compiled(name: str, native_library: Path, folder: Path) -> list[str]:
     """Compiles without a warning and returns the command to run."""
     source = ROOT / name
     compiler, standard = ("c++", "c++11") if source.suffix == ".cpp" else ("cc", "gnu11")
@@ -119,20 +108,20 @@ def compiled(name: str, library: Path, folder: Path) -> list[str]:
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"]  # the ..._INIT macros, in C++
     options = [f"-std={standard}", "-O1", *warnings, f"-I{NATIVE}/include"]
     program = folder / source.stem
-    link = [f"-L{library}", f"-Wl,-rpath,{library}", "-lbufpool"]
+    link = [f"-L{native_library}", f"-Wl,-rpath,{native_library}", "-lbufpool"]
     built = run([compiler, *options, str(source), "-o", str(program), *link], folder)
     assert built.returncode == 0, built.stderr
     return [str(program)]
 
 
-def test_embed(library: Path, tmp_path: Path) -> None:
+def test_embed(native_library: Path, tmp_path: Path) -> None:
     name = "examples/embed.c"
-    check(name, run(compiled(name, library, tmp_path), tmp_path), -signal.SIGBUS, -signal.SIGSEGV)
+    check(name, run(compiled(name, native_library, tmp_path), tmp_path), -signal.SIGBUS, -signal.SIGSEGV)
 
 
 @pytest.mark.parametrize("name", ["examples/callback.c", "examples/guarded.cpp"])
-def test_compiled(name: str, library: Path, tmp_path: Path) -> None:
-    check(name, run(compiled(name, library, tmp_path), tmp_path), 0)
+def test_compiled(name: str, native_library: Path, tmp_path: Path) -> None:
+    check(name, run(compiled(name, native_library, tmp_path), tmp_path), 0)
 
 
 @pytest.mark.parametrize("name", ["examples/collect.py", "examples/sqlite_pool.py"])

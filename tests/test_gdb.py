@@ -87,27 +87,20 @@ int main(int argc, char **argv)
 """
 
 
-def compile_all(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def programs(native_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program with the shared library, with the static one, that one stripped; and as a library."""
+    folder = tmp_path_factory.mktemp("programs")
     (folder / "program.c").write_text(PROGRAM, encoding="utf-8")
-    sources = " ".join(str(path) for path in sorted((NATIVE / "src").glob("*.c")))
-    flags = f"-std=c11 -O1 -g -D_GNU_SOURCE -fPIC -I{NATIVE}/include"
+    flags = f"-std=c11 -O1 -g -fPIC -I{NATIVE}/include"
+    shared = f"-L{native_library} -Wl,-rpath,{native_library} -lbufpool"
     for command in (
-        f"cc {flags} -fvisibility=hidden -c {sources}",
-        "ar rcs libbufpool.a *.o",
-        "cc -shared *.o -o libbufpool.so -lpthread -ldl",
-        f"cc {flags} program.c -o shared -L. -Wl,-rpath,{folder} -l:libbufpool.so",
-        f"cc {flags} program.c -o static -ffunction-sections -Wl,--gc-sections ./libbufpool.a -lpthread -ldl",
+        f"cc {flags} program.c -o shared {shared}",
+        f"cc {flags} program.c -o static -Wl,--gc-sections {native_library}/libbufpool.a -lpthread -ldl",
         "strip -s -o stripped static",
-        f"cc {flags} -shared program.c -o libprogram.so -L. -Wl,-rpath,{folder} -l:libbufpool.so",
+        f"cc {flags} -shared program.c -o libprogram.so {shared}",
     ):
         subprocess.run(command, cwd=folder, shell=True, check=True, timeout=100)
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("programs")
-    compile_all(folder)
     return folder
 
 
