@@ -25,6 +25,7 @@
 #include "thread.h"
 
 #include <bufpool/bufpool.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -151,6 +152,18 @@ static int install(int signo)
                         signo);
     }
     return 0;
+}
+
+void bp_signal_stay(void)
+{
+    static atomic_bool done;
+    Dl_info info;
+    if (!atomic_exchange(&done, true) && dladdr((void *)(uintptr_t)on_signal, &info) != 0 && info.dli_fname != NULL) {
+        void *self = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+        if (self != NULL) {
+            dlclose(self); /* its count is as it was, and the mark stays */
+        }
+    }
 }
 
 int bp_signal_install(void)

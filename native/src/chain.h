@@ -5,6 +5,10 @@
 #include <signal.h>
 #include <stdbool.h>
 
+/* Marks the module that this code lies in as one that dlclose() leaves in place, since the kernel will have the handler's
+ * address. Takes the loader's lock: call it without any of ours. */
+void bp_signal_stay(void);
+
 /* Makes our handler the one that the kernel calls for SIGBUS and SIGSEGV, and remembers whom it displaced. Called at
  * each open and by bufpool_install_handlers(), under the registry's lock, so that a handler installed meanwhile is found
  * and put behind ours. Errors: EUNSUPPORTED (somebody keeps the signal to itself), -errno. */

@@ -284,18 +284,9 @@ no_pages:
     return code;
 }
 
-static int prepare_process(void)
-{
-    int code = bp_process_prepare();
-    if (code == 0) {
-        bp_stack_prepare();
-    }
-    return code;
-}
-
 static int open_locked(const struct bp_config *config, bufpool_pool **opened)
 {
-    int code = prepare_process();
+    int code = bp_process_prepare();
     if (code < 0) {
         return code;
     }
@@ -326,6 +317,13 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     return 0;
 }
 
+/* What takes the loader's lock comes before ours: a pool may be opened by a constructor, under the loader's lock. */
+static void prepare_code(void)
+{
+    bp_signal_stay();
+    bp_stack_prepare();
+}
+
 /* A fork while another thread opens a pool must not leave the child with a locked registry. */
 static void watch_forks(void)
 {
@@ -344,6 +342,7 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
     }
     static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
     pthread_once(&fork_once, watch_forks);
+    prepare_code();
     registry_lock();
     code = open_locked(&config, pool);
     registry_unlock();
@@ -352,8 +351,9 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
 
 int bufpool_install_handlers(void)
 {
+    prepare_code();
     registry_lock();
-    int code = prepare_process();
+    int code = bp_process_prepare();
     code = code < 0 ? code : bp_signal_install();
     registry_unlock();
     return code;

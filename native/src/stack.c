@@ -12,6 +12,7 @@
 #include "probe.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <unwind.h>
 
@@ -51,11 +52,11 @@ static _Unwind_Reason_Code nothing(struct _Unwind_Context *context, void *argume
 
 void bp_stack_prepare(void)
 {
-    static bool prepared;
-    if (!prepared) {
+    static atomic_bool prepared;
+    if (!atomic_load(&prepared)) {
         unwinder_is_safe = dlsym(RTLD_DEFAULT, "_dl_find_object") != NULL;
         _Unwind_Backtrace(nothing, NULL); /* the first use may load and allocate */
-        prepared = true;
+        atomic_store(&prepared, true);
     }
 }
 
