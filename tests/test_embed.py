@@ -17,8 +17,8 @@ REPORT = "bufpool: stray"
 FATAL = "Fatal Python error"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-# Arguments: programs in Python, run one after the other. "-" ends the interpreter, "+" begins one again. "stray" touches
-# the address that is in the environment as BUFPOOL_STRAY.
+# Arguments: programs in Python, run one after the other. "-" ends the interpreter, "+" begins one again, "stray"
+# touches the address that is in the environment as BUFPOOL_STRAY.
 PROGRAM = """
 #include <Python.h>
 #include <stdlib.h>
