@@ -66,7 +66,9 @@ static void cell(const char *of_memory, const char *by_trap)
     trap = by_trap;
     uint64_t seed = 1;
     long most = 0;
-    for (int round = 0; round < ROUNDS; round++) {
+    time_t late = time(NULL) + 12;
+    int round;
+    for (round = 0; round < ROUNDS && (round < 5 || time(NULL) < late); round++) {
         CHECK_OK(truncate(path, 0));
         fflush(NULL);
         pid_t pid = fork();
@@ -91,7 +93,7 @@ static void cell(const char *of_memory, const char *by_trap)
         most = lines > most ? lines : most;
     }
     CHECK_IS(most, >=, 2);
-    printf("%d processes killed, up to %ld lines in the log\n", ROUNDS, most);
+    printf("%d processes killed, up to %ld lines in the log\n", round, most);
 }
 
 static void remove_log(void)
