@@ -43,6 +43,7 @@ class PoolStats:
     small_fills: int  # granules of memory thp that were filled with small pages, since open
     provenance_lost: int  # calls of which the thread or the stack could not be kept: the tables were full
     reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
+    restarts: int  # optimistic sections (C) that a hole has restarted, since open
     name: str
     memory: str
     trap: str

@@ -1,22 +1,53 @@
 // A stray access becomes a C++ exception, in the thread and at the call that made it.
 #include <bufpool/bufpool.h>
+#include <exception>
 #include <iostream>
 #include <stdexcept>
+#include <string>
+#include <thread>
 
 struct StrayAccess : std::runtime_error {
     bufpool_fault fault;
-    explicit StrayAccess(const bufpool_fault &what) : std::runtime_error("stray access"), fault(what)
+    explicit StrayAccess(const bufpool_fault &what)
+        : std::runtime_error(std::string("stray ") + bufpool_access_name(what.access) + " of page " +
+                             std::to_string(what.page) + " at offset " + std::to_string(what.offset) + ", which is " +
+                             bufpool_state_name(what.state)),
+          fault(what)
     {
     }
 };
 
-// As with longjmp, no destructor runs in work() when it strays: keep it down to the access itself.
+// Runs work(). As with longjmp, no destructor runs in it when it strays: keep it down to the access itself. What work()
+// throws passes through; it must not unwind the guarded call, which is C.
 template <class Work> void guarded(Work work)
 {
+    struct Call {
+        Work &work;
+        std::exception_ptr thrown;
+        static void run(void *argument)
+        {
+            Call &call = *static_cast<Call *>(argument);
+            try {
+                call.work();
+            } catch (...) {
+                call.thrown = std::current_exception();
+            }
+        }
+    } call{work, nullptr};
     bufpool_fault fault = BUFPOOL_FAULT_INIT;
-    const auto call = [](void *argument) { (*static_cast<Work *>(argument))(); };
-    if (bufpool_guarded_call(call, &work, &fault) == BUFPOOL_ESTRAY)
+    if (bufpool_guarded_call(Call::run, &call, &fault) == BUFPOOL_ESTRAY)
         throw StrayAccess(fault);
+    if (call.thrown)
+        std::rethrow_exception(call.thrown);
+}
+
+template <class Work> void report(const char *where, Work work)
+{
+    try {
+        guarded(work);
+    } catch (const std::exception &error) {
+        std::cout << where << ": " << error.what() << '\n';
+    }
 }
 
 int main()
@@ -29,12 +60,13 @@ int main()
         return 1;
     auto *row = static_cast<volatile char *>(bufpool_address(pool, page));
     bufpool_free(pool, page);
-    try {
-        guarded([row] { row[2] = 'R'; });
-    } catch (const StrayAccess &stray) {
-        std::cout << stray.what() << ": " << bufpool_access_name(stray.fault.access) << " of page " << stray.fault.page
-                  << " at offset " << stray.fault.offset << ", which is " << bufpool_state_name(stray.fault.state)
-                  << '\n';
-    }
+
+    report("here", [row] { row[2] = 'R'; });
+    report("nested", [row] {
+        report("inner", [row] { row[3] = row[4]; });
+        row[5] = 'R'; // the outer one still holds
+    });
+    std::thread([row] { report("in a thread", [row] { row[6] = 'R'; }); }).join();
+    report("of its own", [] { throw std::out_of_range("no such row"); });
     return bufpool_close(pool) < 0;
 }

@@ -139,6 +139,7 @@ typedef struct bufpool_statistics {
     char memory_note[256];
     char provenance[8];
     uint64_t provenance_lost;
+    uint64_t restarts;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);

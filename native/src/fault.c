@@ -5,7 +5,8 @@
  * reads the pool's tables, makes system calls, and builds text in fixed buffers. Three steps, in files of their own:
  * diagnose (pure), record and report, and what happens next:
  *
- *   a guarded call is open in this thread   -> the fault is its result (siglongjmp)
+ *   a read in an optimistic section         -> the section starts again (a jump), and nothing is said
+ *   a guarded call is open in this thread   -> the fault is its result (a jump)
  *   the pool has a callback                 -> its verdict
  *   on_fault                                -> abort, resume, raise
  *
@@ -17,11 +18,11 @@
 #include "chain.h"
 #include "diagnose.h"
 #include "error.h"
-#include "guard.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "report.h"
 #include "scratch.h"
+#include "section.h"
 #include "stack.h"
 #include "thread.h"
 
@@ -154,17 +155,27 @@ static void restore_mask(const void *context)
     pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 }
 
-/* Ends a guarded call. Does not return. */
-static void jump_to_guard(struct event *event)
+_Noreturn static void jump(struct event *event, bufpool_section *section)
 {
-    struct bp_guard *guard = bp_thread.guards;
-    walk_stack(event);
-    record(event);
+    section->address = event->info->si_addr;
     leave(event);
-    *guard->fault = event->fault;
     restore_mask(event->context);
     errno = event->before;
-    siglongjmp(guard->place, 1);
+    bp_section_jump(section);
+}
+
+_Noreturn static void end_guarded_call(struct event *event, bufpool_section *section)
+{
+    walk_stack(event);
+    record(event);
+    *section->fault = event->fault;
+    jump(event, section);
+}
+
+_Noreturn static void restart(struct event *event, bufpool_section *section)
+{
+    atomic_fetch_add_explicit(&event->pool->restarts, 1, memory_order_relaxed);
+    jump(event, section);
 }
 
 /* The instruction that strayed a moment ago has strayed again, with no call into the library since: another thread's
@@ -309,9 +320,6 @@ static bufpool_fault_callback callback_of(bufpool_pool *pool, void **context)
 
 static bool answer(struct event *event)
 {
-    if (bp_thread.guards != NULL && !bp_guard_interrupted()) {
-        jump_to_guard(event);
-    }
     if (is_repeat(event)) {
         /* An allocated page that faults on and on is no hole: the host protects it. */
         if (event->fault.state == BUFPOOL_STATE_ALLOCATED && ++bp_thread.restarts > MAX_RESTARTS) {
@@ -391,6 +399,19 @@ static bool is_probe(const siginfo_t *info)
            address - bp_thread.probe_from < bp_thread.probe_size || address - bp_thread.probe_to < bp_thread.probe_size;
 }
 
+/* Is it what an optimistic section is for: a read of a hole? An allocated page that faults on and on, where the kernel
+ * itself cannot read, is none: the host protects it. */
+static bool is_optimistic(const struct event *event, const struct bp_finding *finding)
+{
+    if (event->machine.access != BUFPOOL_READ || finding->state == BUFPOOL_STATE_CLOSED ||
+        finding->flags & (BUFPOOL_FAULT_FORKED | BUFPOOL_FAULT_LOST)) {
+        return false;
+    }
+    bool raced = finding->flags & BUFPOOL_FAULT_RACED;
+    bp_thread.section_vain = raced ? bp_thread.section_vain + 1 : 0;
+    return bp_thread.section_vain < MAX_RESTARTS || bp_kernel_readable(event->info->si_addr);
+}
+
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
 {
     if ((signo != SIGBUS && signo != SIGSEGV) || info == NULL || context == NULL) {
@@ -424,7 +445,17 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     event.before = errno;
     tell_lost(&event, &finding);
     bp_thread.answered_address = (uint64_t)(uintptr_t)info->si_addr;
+    bufpool_section *section = NULL;
+    if (bp_thread.section != NULL) {
+        section = bp_section_find(&event.machine, is_optimistic(&event, &finding));
+    }
+    if (section != NULL && section->fault == NULL) {
+        restart(&event, section);
+    }
     fill_fault(&event, &finding);
+    if (section != NULL) {
+        end_guarded_call(&event, section);
+    }
     bool ours = answer(&event);
     errno = event.before;
     return ours;

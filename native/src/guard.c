@@ -1,10 +1,9 @@
-/* guard.c: guarded calls. The handler's side is in fault.c. */
+/* guard.c: guarded calls. A guarded call is a section (section.h) that has room for a fault. */
 #include "guard.h"
 
 #include "error.h"
 #include "notes.h"
-#include "stack.h"
-#include "thread.h"
+#include "section.h"
 
 #include <string.h>
 
@@ -41,24 +40,14 @@ int bufpool_last_fault(bufpool_fault *fault)
 
 static int call(void (*function)(void *), void *argument, bufpool_fault *fault)
 {
-    struct bp_guard guard = {.outer = bp_thread.guards, .fault = fault};
-    /* Without the signal mask (4 ns instead of a system call): the handler puts the mask back before it jumps. */
-    if (sigsetjmp(guard.place, 0) != 0) {
-        bp_thread.guards = guard.outer;
+    bufpool_section guard;
+    if (!bufpool_optimistic_enter(&guard)) {
         return BUFPOOL_ESTRAY;
     }
-    bp_thread.guards = &guard;
+    bp_section_guard(&guard, fault);
     function(argument);
-    bp_thread.guards = guard.outer;
+    bufpool_optimistic_leave(&guard);
     return 0;
-}
-
-/* Through a pointer, so that it can be found on the stack. */
-static int (*const volatile guarded)(void (*)(void *), void *, bufpool_fault *) = call;
-
-bool bp_guard_interrupted(void)
-{
-    return bp_stack_handlers_above((uintptr_t)guarded) > 1;
 }
 
 int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault)
@@ -67,7 +56,7 @@ int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault
         return bp_error(BUFPOOL_EARGUMENT, "function is NULL: pass the function to call");
     }
     bufpool_fault local;
-    int code = guarded(function, argument, &local);
+    int code = call(function, argument, &local);
     if (code == BUFPOOL_ESTRAY) {
         bp_guard_error(&local);
         if (fault != NULL) {
@@ -93,7 +82,7 @@ int bp_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *faul
 {
     bufpool_fault local;
     struct copy request = {to, from, size};
-    return guarded(copy, &request, fault == NULL ? &local : fault);
+    return call(copy, &request, fault == NULL ? &local : fault);
 }
 
 int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault)

@@ -61,7 +61,7 @@ struct bufpool_pool {
     _Atomic(void *) callback_context;
 
     _Atomic uint64_t evicted, allocations, frees, evictions, populates;
-    _Atomic uint64_t faults, repeats, scratch_maps, scratch_ns, reports_lost;
+    _Atomic uint64_t faults, repeats, restarts, scratch_maps, scratch_ns, reports_lost;
     _Atomic uint32_t scratched;
     struct bp_scratch_slot scratch[BP_SCRATCH_SLOTS];
     struct bp_ring_entry *ring; /* BP_FAULT_RING entries; stays while the descriptor is in use */

@@ -125,6 +125,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .small_fills = atomic_load(&pool->space.small_fills),
         .reserve_lost = atomic_load(&pool->space.reserve_lost),
         .provenance_lost = atomic_load(&pool->provenance.lost),
+        .restarts = atomic_load(&pool->restarts),
     };
     memcpy(full.name, pool->name, sizeof full.name);
     memcpy(full.memory, pool->memory, sizeof full.memory);

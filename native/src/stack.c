@@ -128,50 +128,68 @@ uint32_t bp_stack_capture(uint64_t *frames, uint32_t size, uint64_t caller)
 }
 
 struct search {
-    uintptr_t function; /* 0: none */
-    int calls;          /* of it */
-    int handlers;       /* on top of its innermost call */
+    uintptr_t function; /* 0: what was interrupted by a signal */
+    int found;
     int frames;
-    bool only_above;
 };
 
-static _Unwind_Reason_Code look(struct _Unwind_Context *context, void *argument)
+static _Unwind_Reason_Code compare(struct _Unwind_Context *context, void *argument)
 {
     struct search *search = argument;
     int interrupted = 0;
     _Unwind_GetIPInfo(context, &interrupted);
-    search->handlers += search->calls == 0 && interrupted != 0;
-    search->calls += search->function != 0 && _Unwind_GetRegionStart(context) == search->function;
-    bool enough = search->only_above && search->calls > 0;
-    return !enough && ++search->frames < 100000 ? _URC_NO_REASON : _URC_END_OF_STACK;
+    search->found += search->function != 0 ? _Unwind_GetRegionStart(context) == search->function : interrupted != 0;
+    return ++search->frames < 100000 ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
 int bp_stack_count(uintptr_t function)
 {
-    struct search search = {.function = function};
+    struct search search = {function, 0, 0};
     if (!unwinder_is_safe) {
         return -1;
     }
-    visit_frames(look, &search);
-    return search.calls;
+    visit_frames(compare, &search);
+    return search.found;
 }
 
 int bp_stack_handlers(void)
 {
-    struct search search = {.function = 0};
-    if (!unwinder_is_safe) {
-        return -1;
-    }
-    visit_frames(look, &search);
-    return search.handlers;
+    return bp_stack_count(0);
 }
 
-int bp_stack_handlers_above(uintptr_t function)
+struct hunt {
+    uintptr_t frame;
+    uintptr_t caller;
+    int signals; /* signal frames met so far: the first is that of the fault itself */
+    enum bp_frame found;
+};
+
+static _Unwind_Reason_Code close_in(struct _Unwind_Context *context, void *argument)
 {
-    struct search search = {.function = function, .only_above = true};
-    if (!unwinder_is_safe) {
-        return -1;
+    struct hunt *hunt = argument;
+    int interrupted = 0;
+    uintptr_t pc = _Unwind_GetIPInfo(context, &interrupted);
+    uintptr_t sp = _Unwind_GetCFA(context); /* of this frame: where the frame of what it called begins */
+    hunt->signals += interrupted != 0;
+    if (hunt->signals == 0) { /* our own handler */
+        return _URC_NO_REASON;
     }
-    visit_frames(look, &search);
-    return search.calls > 0 ? search.handlers : -1;
+    if (hunt->signals > 1) {
+        hunt->found = BP_FRAME_INTERRUPTED;
+        return _URC_END_OF_STACK;
+    }
+    if (sp < hunt->frame) {
+        return _URC_NO_REASON;
+    }
+    hunt->found = sp == hunt->frame && pc == hunt->caller && !interrupted ? BP_FRAME_RUNS : BP_FRAME_GONE;
+    return _URC_END_OF_STACK;
+}
+
+enum bp_frame bp_stack_find(const struct bp_machine *machine, uintptr_t frame, uintptr_t caller)
+{
+    struct hunt hunt = {frame, caller, 0, machine->sp < frame ? BP_FRAME_UNKNOWN : BP_FRAME_GONE};
+    if (unwinder_is_safe) {
+        visit_frames(close_in, &hunt);
+    }
+    return hunt.found;
 }

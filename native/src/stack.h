@@ -25,8 +25,15 @@ int bp_stack_count(uintptr_t function);
 /* How many signal handlers are running on top of each other in this thread; -1 and async-signal-safe as above. */
 int bp_stack_handlers(void);
 
-/* The same, of those that run on top of the innermost call of the function that begins at this address; -1 also where
- * there is no such call. */
-int bp_stack_handlers_above(uintptr_t function);
+enum bp_frame {
+    BP_FRAME_RUNS,        /* the fault happened in the frame or in what it called */
+    BP_FRAME_INTERRUPTED, /* the fault happened in a signal handler that has interrupted that */
+    BP_FRAME_GONE,        /* the frame has been left */
+    BP_FRAME_UNKNOWN      /* the stack cannot be walked so far, but nothing speaks against the frame */
+};
+
+/* How does the fault at hand stand to a function's frame, known by its canonical frame address and by where it returns
+ * to? Async-signal-safe on the same terms. */
+enum bp_frame bp_stack_find(const struct bp_machine *machine, uintptr_t frame, uintptr_t caller);
 
 #endif

@@ -13,13 +13,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct bp_guard;
 struct bp_owed;
+struct bufpool_section;
 
 struct bp_thread {
-    struct bp_guard *guards; /* innermost guarded call, or NULL */
-    sigjmp_buf *probe;       /* where a fault of our own handler's careful reads goes, or NULL */
-    uintptr_t probe_from;    /* what such a read copies: */
+    struct bufpool_section *section; /* innermost guarded call or optimistic section, or NULL */
+    sigjmp_buf *probe;               /* where a fault of our own handler's careful reads goes, or NULL */
+    uintptr_t probe_from;            /* what such a read copies: */
     uintptr_t probe_to;
     size_t probe_size;         /* 0: any address */
     struct bp_owed *owed;      /* the faults owed to this thread, or NULL */
@@ -31,6 +31,7 @@ struct bp_thread {
     uint32_t caller;           /* what bufpool_set_caller() said: a text in the depot, 0, or BP_DEPOT_LOST */
     uint64_t retried_pc;       /* the last fault of an allocated page that was run again: by which instruction, */
     uint64_t retried_address;  /* where */
+    uint32_t section_vain;     /* how often in a row a section was restarted for a page that is allocated */
     uint32_t scratches;        /* granules this thread's stray accesses diverted and that are not re-armed yet */
     int32_t id;                /* kernel thread id, 0 until asked for, */
     int32_t id_process;        /* and the process that it was asked in */

@@ -1,6 +1,7 @@
-/* Guarded calls: nested, in threads, both sides of a copy; data pointers that stray into a library call. */
+/* Guarded calls: nested, left the wrong way, in threads, both sides of a copy; data pointers that stray into a library call. */
 #include "harness.h"
 
+#include <setjmp.h>
 #include <sys/mman.h>
 
 static const char *memory, *trap;
@@ -58,6 +59,43 @@ static void nesting(void)
     CHECK_IS(nest.codes[5], ==, 0);
     CHECK_IS(nest.after, ==, 6);
     CHECK(traps_at(page_at(5), NULL));
+}
+
+/* ---- Left by a longjmp, which is not allowed: no stray access may jump into it afterwards ---- */
+
+static jmp_buf out;
+
+static void leave_by_longjmp(void *argument)
+{
+    (void)argument;
+    longjmp(out, 1);
+}
+
+__attribute__((noinline)) static void stray_below(int depth)
+{
+    char room[200];
+    memset(room, depth, sizeof room); /* over what was there */
+    __asm__ volatile("" : : "r"(room) : "memory");
+    depth > 0 ? stray_below(depth - 1) : (void)read_byte(page_at(5));
+    __asm__ volatile("" : : "r"(room) : "memory");
+}
+
+static void left(void)
+{
+    if (!NESTED_FAULTS) {
+        return; /* the sanitizer's handlers cannot be unwound */
+    }
+    uint64_t before = stats_of(pool).scratch_maps;
+    for (volatile int depth = 0; depth < 6; depth++) {
+        if (setjmp(out) == 0) {
+            bufpool_guarded_call(leave_by_longjmp, NULL, NULL);
+            CHECK(false);
+        }
+        stray_below(depth); /* comes back, as the policy has it */
+        bufpool_check(NULL);
+        CHECK(traps_at(page_at(5), NULL));
+    }
+    CHECK_IS(stats_of(pool).scratch_maps, ==, before + 6);
 }
 
 /* ---- Copies ---- */
@@ -239,6 +277,7 @@ static void cell(const char *of_memory, const char *by_trap)
     for (int i = 0; i < 2; i++) {
         pool = open_pool(memory, trap, policies[i], 8 * GRANULE, GRANULE);
         nesting();
+        left();
         copies();
         threads();
         stray_arguments();

@@ -262,6 +262,7 @@ typedef struct bufpool_statistics {
     char memory_note[256]; /* where memory, numa, lock, dump came out as less than, or other than, asked; else empty */
     char provenance[8];    /* "off", "last" or "stacks" */
     uint64_t provenance_lost; /* calls of which the thread or the stack could not be kept: the tables were full */
+    uint64_t restarts;     /* optimistic sections that a hole has restarted, since open; see optimistic.h */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -445,7 +446,9 @@ BUFPOOL_API int bufpool_last_fault(bufpool_fault *fault);
 /* Calls function(argument). A stray access inside, made by this thread, ends the call at once: the result is ESTRAY,
  * *fault (may be NULL) is filled in, and nothing is written but the line of the pool's log. Nests; any number of
  * threads. What the function held at that moment (locks, memory) stays held, as with longjmp. The function has to
- * return: it must not leave by a longjmp or exception of its own. Costs a sigsetjmp without the mask: a few ns. */
+ * return, on the stack on which it began: it must not leave by a longjmp or exception of its own (the next stray access
+ * of the thread notices, where the stack can be unwound, and goes by on_fault). A stray access of a signal handler that
+ * interrupts the function is the handler's, and goes by on_fault. Costs a sigsetjmp without the mask: a few ns. */
 BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
 
 /* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. Which stray byte
