@@ -188,7 +188,7 @@ static _Unwind_Reason_Code close_in(struct _Unwind_Context *context, void *argum
 enum bp_frame bp_stack_find(const struct bp_machine *machine, uintptr_t frame, uintptr_t caller)
 {
     struct hunt hunt = {frame, caller, 0, machine->sp < frame ? BP_FRAME_UNKNOWN : BP_FRAME_GONE};
-    if (unwinder_is_safe) {
+    if (unwinder_is_safe && machine->access != BUFPOOL_EXECUTE) { /* to unwind from a hole it reads the hole */
         visit_frames(close_in, &hunt);
     }
     return hunt.found;

@@ -1,4 +1,4 @@
-/* Guarded calls: nested, left the wrong way, in threads, both sides of a copy; data pointers that stray into a library call. */
+/* Guarded calls: nested, left in the wrong way, in threads, both sides of a copy; data that strays into a library call. */
 #include "harness.h"
 
 #include <setjmp.h>

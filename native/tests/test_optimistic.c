@@ -453,8 +453,10 @@ static void cell(const char *of_memory, const char *by_trap)
     CHECK_DIED(child, signal_of(trap));
     CHECK_HAS(child.text, "stray write of an evicted page");
     CHECK_CHILD(count_in(child.text, "==ERROR") == 1, child);
-    child = run_child(protected_by_host, NULL);
-    CHECK_DIED(child, SIGSEGV);
+    if (NESTED_FAULTS) { /* else it is the sanitizer that ends the child */
+        child = run_child(protected_by_host, NULL);
+        CHECK_DIED(child, SIGSEGV);
+    }
 }
 
 int main(void)
