@@ -161,7 +161,8 @@ struct hunt {
     uintptr_t frame;
     uintptr_t caller;
     int signals; /* signal frames met so far: the first is that of the fault itself */
-    enum bp_frame found;
+    bool passed; /* what lies where the frame should be is something else */
+    bool met;
 };
 
 static _Unwind_Reason_Code close_in(struct _Unwind_Context *context, void *argument)
@@ -169,27 +170,25 @@ static _Unwind_Reason_Code close_in(struct _Unwind_Context *context, void *argum
     struct hunt *hunt = argument;
     int interrupted = 0;
     uintptr_t pc = _Unwind_GetIPInfo(context, &interrupted);
-    uintptr_t sp = _Unwind_GetCFA(context); /* of this frame: where the frame of what it called begins */
+    uintptr_t sp = _Unwind_GetCFA(context); /* of this frame: where the frame of what it has called begins */
     hunt->signals += interrupted != 0;
     if (hunt->signals == 0) { /* our own handler */
         return _URC_NO_REASON;
     }
-    if (hunt->signals > 1) {
-        hunt->found = BP_FRAME_INTERRUPTED;
-        return _URC_END_OF_STACK;
-    }
-    if (sp < hunt->frame) {
-        return _URC_NO_REASON;
-    }
-    hunt->found = sp == hunt->frame && pc == hunt->caller && !interrupted ? BP_FRAME_RUNS : BP_FRAME_GONE;
-    return _URC_END_OF_STACK;
+    hunt->met = sp == hunt->frame && pc == hunt->caller && !interrupted;
+    hunt->passed = hunt->passed || sp >= hunt->frame;
+    return hunt->met ? _URC_END_OF_STACK : _URC_NO_REASON;
 }
 
 enum bp_frame bp_stack_find(const struct bp_machine *machine, uintptr_t frame, uintptr_t caller)
 {
-    struct hunt hunt = {frame, caller, 0, machine->sp < frame ? BP_FRAME_UNKNOWN : BP_FRAME_GONE};
-    if (unwinder_is_safe && machine->access != BUFPOOL_EXECUTE) { /* to unwind from a hole it reads the hole */
-        visit_frames(close_in, &hunt);
+    if (!unwinder_is_safe || machine->access == BUFPOOL_EXECUTE) { /* to unwind from a hole it would read the hole */
+        return machine->sp < frame ? BP_FRAME_UNKNOWN : BP_FRAME_INTERRUPTED;
     }
-    return hunt.found;
+    struct hunt hunt = {.frame = frame, .caller = caller};
+    visit_frames(close_in, &hunt);
+    if (hunt.signals > 1) {
+        return BP_FRAME_INTERRUPTED;
+    }
+    return hunt.met ? BP_FRAME_RUNS : hunt.passed ? BP_FRAME_GONE : BP_FRAME_UNKNOWN;
 }

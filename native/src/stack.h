@@ -27,7 +27,7 @@ int bp_stack_handlers(void);
 
 enum bp_frame {
     BP_FRAME_RUNS,        /* the fault happened in the frame or in what it called */
-    BP_FRAME_INTERRUPTED, /* the fault happened in a signal handler that has interrupted that */
+    BP_FRAME_INTERRUPTED, /* the fault happened in a signal handler, which may have interrupted that */
     BP_FRAME_GONE,        /* the frame has been left */
     BP_FRAME_UNKNOWN      /* the stack cannot be walked so far, but nothing speaks against the frame */
 };

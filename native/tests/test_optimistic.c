@@ -262,6 +262,9 @@ static void forgotten(void)
 
 /* ---- Handlers ---- */
 
+#define HANDLER_STACK (256 * KIB)
+#define THREAD_STACK (1 * MIB)
+
 static volatile int handled;
 
 static void on_signal(int signo)
@@ -279,43 +282,61 @@ static void raise_inside(void *argument)
     went_on++;
 }
 
+/* stack: where the handler runs; NULL: on the thread's own. */
+static void *interrupt(void *stack)
+{
+    stack_t there = {.ss_sp = stack, .ss_size = HANDLER_STACK, .ss_flags = stack == NULL ? SS_DISABLE : 0};
+    CHECK_OK(sigaltstack(&there, NULL));
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = stack == NULL ? 0 : SA_ONSTACK};
+    CHECK_OK(sigaction(SIGUSR1, &action, NULL));
+    handled = went_on = 0;
+    bufpool_section section;
+    if (bufpool_optimistic_enter(&section)) {
+        raise(SIGUSR1);
+        went_on++;
+        read_byte(page_at(UNALLOCATED));
+        CHECK(false);
+    }
+    CHECK(handled == 1 && went_on == 1);
+    CHECK(section.address == page_at(UNALLOCATED));
+    restarts += 2;
+    expect_stray(BUFPOOL_READ, EVICTED);
+    CHECK_OK(bufpool_guarded_call(raise_inside, NULL, NULL));
+    CHECK(handled == 2 && went_on == 2);
+    restarts++;
+    expect_stray(BUFPOOL_READ, EVICTED);
+    sigset_t mask;
+    CHECK_OK(pthread_sigmask(SIG_BLOCK, NULL, &mask));
+    CHECK(!sigismember(&mask, SIGUSR1));
+    for (int i = 0; i < 1000; i++) { /* the alternate stack is free again after each jump */
+        CHECK(restarts_at(page_at(FREED)));
+    }
+    expect(0, 1000);
+    there.ss_flags = SS_DISABLE;
+    CHECK_OK(sigaltstack(&there, NULL));
+    return NULL;
+}
+
+/* On no alternate stack, on one below the thread's stack, on one above it. */
 static void handlers(void)
 {
-    if (!NESTED_FAULTS || strcmp(policy, "abort") == 0) {
+    if (!NESTED_FAULTS) {
         return;
     }
-    static char stack[65536];
-    for (volatile int alternate = 0; alternate < 2; alternate++) {
-        stack_t there = {.ss_sp = stack, .ss_size = sizeof stack, .ss_flags = alternate ? 0 : SS_DISABLE};
-        CHECK_OK(sigaltstack(&there, NULL));
-        struct sigaction action = {.sa_handler = on_signal, .sa_flags = alternate ? SA_ONSTACK : 0};
-        CHECK_OK(sigaction(SIGUSR1, &action, NULL));
-        handled = went_on = 0;
-        bufpool_section section;
-        if (bufpool_optimistic_enter(&section)) {
-            raise(SIGUSR1);
-            went_on++;
-            read_byte(page_at(UNALLOCATED));
-            CHECK(false);
-        }
-        CHECK(handled == 1 && went_on == 1);
-        CHECK(section.address == page_at(UNALLOCATED));
-        restarts += 2;
-        expect_stray(BUFPOOL_READ, EVICTED);
-        CHECK_OK(bufpool_guarded_call(raise_inside, NULL, NULL));
-        CHECK(handled == 2 && went_on == 2);
-        restarts++;
-        expect_stray(BUFPOOL_READ, EVICTED);
-        sigset_t mask;
-        CHECK_OK(pthread_sigmask(SIG_BLOCK, NULL, &mask));
-        CHECK(!sigismember(&mask, SIGUSR1));
-        for (int i = 0; i < 1000; i++) { /* the alternate stack is free again after each jump */
-            CHECK(restarts_at(page_at(FREED)));
-        }
-        expect(0, 1000);
-        there.ss_flags = SS_DISABLE;
-        CHECK_OK(sigaltstack(&there, NULL));
+    char *room =
+        mmap(NULL, THREAD_STACK + 2 * HANDLER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(room != MAP_FAILED);
+    char *stacks[] = {NULL, room, room + HANDLER_STACK + THREAD_STACK};
+    for (int i = 0; i < 3; i++) {
+        pthread_attr_t attributes;
+        pthread_t thread;
+        CHECK_OK(pthread_attr_init(&attributes));
+        CHECK_OK(pthread_attr_setstack(&attributes, room + HANDLER_STACK, THREAD_STACK));
+        CHECK_OK(pthread_create(&thread, &attributes, interrupt, stacks[i]));
+        CHECK_OK(pthread_join(thread, NULL));
+        CHECK_OK(pthread_attr_destroy(&attributes));
     }
+    CHECK_OK(munmap(room, THREAD_STACK + 2 * HANDLER_STACK));
 }
 
 /* ---- Code without unwind tables, as a compiler of queries makes it ---- */
