@@ -262,7 +262,7 @@ typedef struct bufpool_statistics {
     char memory_note[256]; /* where memory, numa, lock, dump came out as less than, or other than, asked; else empty */
     char provenance[8];    /* "off", "last" or "stacks" */
     uint64_t provenance_lost; /* calls of which the thread or the stack could not be kept: the tables were full */
-    uint64_t restarts;     /* optimistic sections that a hole has restarted, since open; see optimistic.h */
+    uint64_t restarts;        /* optimistic sections that a hole has restarted, since open; see optimistic.h */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
