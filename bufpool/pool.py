@@ -85,10 +85,12 @@ class Pool:
                   Page.history. "off": nothing. "last": when and by which thread; 24 bytes a page that was ever touched.
                   "stacks": the native and the Python stack too
     provenance_depth  with "stacks": native frames kept of each call, 1 to 16; None: 8
+    fork          "inherit": a child made by os.fork() or multiprocessing's "fork" has a pool of private memory, armed,
+                  with pages of its own; "exclude": nothing is mapped in a child, and a fork costs nothing
 
     capacity, page_size, memory, trap, on_fault, name, granule and provenance, as they came out, can be read from
     attributes, and address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked
-    child it is the parent's still: close() and the end of a with block do nothing there.
+    child close() and the end of a with block close the child's own copy; where the child has none they do nothing.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
     SystemCallError.
@@ -126,6 +128,7 @@ class Pool:
         discard: bool = False,
         provenance: str = "off",
         provenance_depth: int | None = None,
+        fork: str = "inherit",
     ) -> None:
         self._refuse_second()
         texts = {
@@ -134,6 +137,7 @@ class Pool:
             "on_fault": c_text(on_fault, "on_fault"),
             "name": ffi.NULL if name is None else c_text(name, "name"),
             "log": ffi.NULL if log is None else c_path(log, "log"),
+            "fork": c_text(fork, "fork"),
             "numa": ffi.NULL if numa is None else c_text(nodes_text(numa), "numa"),
             "provenance": c_text(provenance, "provenance"),
         }
@@ -355,7 +359,7 @@ class Pool:
         return bool(lib.bufpool_py_state(self.handle, 0) == lib.BUFPOOL_STATE_CLOSED)
 
     def close(self) -> None:
-        """Frees every frame; the addresses keep trapping, as "closed". Does nothing again, and in a forked child.
+        """Frees every frame; the addresses keep trapping, as "closed". Does nothing again.
 
         Then raises the stray accesses still owed to this thread and, of this pool, to threads that have ended.
         """
@@ -364,13 +368,12 @@ class Pool:
             deliver(reports)
 
     def _close(self) -> list[FaultReport]:
-        if os.getpid() != self._pid:
-            return []
         if self.closed:
             return owed()
         reports = owed() + owed_to_ended(self.handle, {report.thread_id for report in self.faults})
         code = lib.bufpool_close(self.handle)
-        if code and code != lib.BUFPOOL_ECLOSED:  # closed by another thread meanwhile
+        # Closed by another thread meanwhile; or a forked child has not got the pool.
+        if code and code not in (lib.BUFPOOL_ECLOSED, lib.BUFPOOL_EUNSUPPORTED):
             raise failure(code)
         return reports
 
@@ -388,12 +391,13 @@ class Pool:
         if not hasattr(self, "handle"):
             return
         if self._unclosed():
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            if os.getpid() == self._pid:  # a forked child did not open it
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             lib.bufpool_close(self.handle)
         lib.bufpool_release(self.handle)
 
     def _unclosed(self) -> bool:
-        return not self.closed and os.getpid() == self._pid
+        return not self.closed
 
 
 class BorrowedPool(Pool):

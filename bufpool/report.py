@@ -78,7 +78,9 @@ class FaultReport:
     above: int | None = None  # the same above
     in_syscall: str | None = None  # the system call that made the access; None: made by the program
     raced: bool = False  # the page was allocated between the access and the report
-    forked: bool = False  # made in a forked child of the process that has the pool
+    forked: bool = False  # made in a forked child that has not got the pool
+    inherited: bool = False  # made in a forked child, to its own pool, which it has inherited
+    fork_note: str | None = None  # in a forked child: of which process, and why the pool was not inherited
     lost: bool = False  # the page is allocated, but its frame was taken past the pool: by truncating or punching a file
     _raw: bytes = attrs.field(repr=False, eq=False)
 
@@ -122,6 +124,8 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         above=_page(fault.above),
         raced=bool(fault.flags & lib.BUFPOOL_FAULT_RACED),
         forked=bool(fault.flags & lib.BUFPOOL_FAULT_FORKED),
+        inherited=bool(fault.flags & lib.BUFPOOL_FAULT_INHERITED),
+        fork_note=_text(fault.fork_note) or None,
         lost=bool(fault.flags & lib.BUFPOOL_FAULT_LOST),
         raw=bytes(ffi.buffer(ffi.addressof(fault), FAULT_SIZE)),
     )

@@ -146,7 +146,7 @@ def test_a_page_appears_whole(pool: bufpool.Pool) -> None:
 def test_a_forked_child_is_refused(child: Any) -> None:
     done = child(
         """
-        pool = bufpool.Pool("1 MiB", name="parents")
+        pool = bufpool.Pool("1 MiB", name="parents", fork="exclude")
         page = pool.allocate(b"parent")
         pid = os.fork()
         if pid == 0:

@@ -42,6 +42,7 @@ typedef struct bufpool_config {
     const char *numa;
     const char *provenance;
     uint32_t provenance_depth;
+    const char *fork;
 } bufpool_config;
 
 int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
@@ -151,6 +152,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_RACED 1
 #define BUFPOOL_FAULT_FORKED 2
 #define BUFPOOL_FAULT_LOST 4
+#define BUFPOOL_FAULT_INHERITED 8
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -206,6 +208,7 @@ typedef struct bufpool_fault {
     uint64_t above;
     bufpool_origin allocated;
     bufpool_origin freed;
+    char fork_note[256];
 } bufpool_fault;
 
 size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);

@@ -70,6 +70,7 @@ static int group_open(sq_group *group, uint32_t sqlite_page)
     config.on_fault = frames.config.on_fault;
     config.log = frames.config.log;
     config.name = name;
+    config.fork = "exclude";          /* SQLite's connections may not be used in a forked child */
     config.flags = BUFPOOL_LAZY_ZERO; /* for the cushions: nobody writes to them, so they never get a frame */
     int result = bufpool_open(&config, &group->pool);
     if (result < 0)

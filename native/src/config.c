@@ -160,6 +160,7 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
                                  .flags = known.flags,
                                  .numa_text = known.numa};
     int code = 0;
+    const char *fork = known.fork == NULL ? "inherit" : known.fork;
     const char *memory = known.memory == NULL ? "anon" : known.memory;
     const char *trap = known.trap == NULL ? "auto" : known.trap;
     const char *on_fault = known.on_fault == NULL ? "abort" : known.on_fault;
@@ -185,6 +186,10 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         return unknown("on_fault", on_fault, policy_at, NULL);
     }
     config->policy = (enum bp_policy)policy;
+    config->inherit = strcmp(fork, "inherit") == 0;
+    if (!config->inherit && strcmp(fork, "exclude") != 0) {
+        return bp_error(BUFPOOL_EARGUMENT, "unknown fork \"%s\": valid are \"inherit\", \"exclude\"", fork);
+    }
     if (config->flags & ~ALL_FLAGS) {
         return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only those up to BUFPOOL_DISCARD (0x%x in all) are known",
                         config->flags, ALL_FLAGS);

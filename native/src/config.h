@@ -19,6 +19,7 @@ struct bp_config {
     const char *numa_text; /* NULL: none */
     enum bp_provenance_mode provenance;
     uint32_t provenance_depth;
+    bool inherit; /* by forked children */
 };
 
 /* Checks every field and resolves the names. Errors: EARGUMENT, and those of bp_memory_granule(), with a sentence that

@@ -79,11 +79,12 @@ void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access acc
         finding->state = bp_state_seen(bp_pages_load(&pool->pages, finding->page));
     }
     if (pool->process != bp_process()) {
-        /* Not mapped here. Another mapping that took the addresses since the fork is none of ours. */
+        /* Not mapped here, or sealed. Another mapping that took the addresses since the fork is none of ours. */
         finding->flags |= BUFPOOL_FAULT_FORKED;
-        finding->ours = signo == SIGSEGV && code == SEGV_MAPERR;
+        finding->ours = signo == SIGSEGV && (code == SEGV_MAPERR || pool->heritage.sealed);
         return;
     }
+    finding->flags |= pool->opener != 0 ? BUFPOOL_FAULT_INHERITED : 0;
     if (closed || finding->state != BUFPOOL_STATE_ALLOCATED || access == BUFPOOL_EXECUTE) {
         return;
     }

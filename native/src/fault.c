@@ -18,6 +18,7 @@
 #include "chain.h"
 #include "diagnose.h"
 #include "error.h"
+#include "fork.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "report.h"
@@ -99,6 +100,7 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     memcpy(fault->memory, pool->memory, sizeof fault->memory);
     strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
     fill_history(event, finding);
+    bp_fork_note(pool, fault->fork_note, sizeof fault->fork_note);
 }
 
 static void walk_stack(struct event *event)

@@ -150,8 +150,13 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
                   "that truncated or punched the file\n");
     }
     if (fault->flags & BUFPOOL_FAULT_FORKED) {
-        bp_text_put(text,
-                    "  note: this is a forked child; pools are not inherited, and the state is that at the fork\n");
+        bp_text_put(text, "  note: ");
+        bp_text_put(text, fault->fork_note[0] != 0 ? fault->fork_note : "this is a forked child");
+        bp_text_put(text, "; the state is that at the fork\n");
+    } else if (fault->fork_note[0] != 0) {
+        bp_text_put(text, "  note: ");
+        bp_text_put(text, fault->fork_note);
+        bp_text_put(text, "\n");
     }
 }
 
@@ -407,6 +412,14 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_FORKED ? "true" : "false");
     put_key(&text, "lost");
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_LOST ? "true" : "false");
+    put_key(&text, "inherited");
+    bp_text_put(&text, fault->flags & BUFPOOL_FAULT_INHERITED ? "true" : "false");
+    put_key(&text, "fork_note");
+    if (fault->fork_note[0] != 0) {
+        bp_text_json(&text, fault->fork_note);
+    } else {
+        bp_text_put(&text, "null");
+    }
     put_page(&text, "below", fault->below);
     put_page(&text, "above", fault->above);
     put_origin_member(&text, "allocated", &fault->allocated, frames, ALLOCATED);

@@ -20,7 +20,7 @@ static const struct bp_memory memories[] = {
     {.name = "path", .file = true, .hugetlb = true, .path = true},
 };
 
-static const struct bp_memory anon_from_file = {.name = "anon", .file = true};
+static const struct bp_memory anon_from_file = {.name = "anon", .file = true, .hidden_file = true};
 
 /* In the order in which "auto" tries them. */
 static const struct bp_trap *const traps[] = {&bp_trap_noautofill, &bp_trap_uffd, &bp_trap_guard, &bp_trap_mprotect,

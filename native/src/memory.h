@@ -22,6 +22,7 @@ struct bp_memory {
     bool hugetlb;     /* huge pages from the system's reserve */
     bool thp;         /* transparent huge pages */
     bool path;        /* the user named the file */
+    bool hidden_file; /* the file is the trap's affair: a forked child has pages of its own */
 };
 
 /* By name; any text with a slash is a path. NULL if unknown. */

@@ -239,3 +239,13 @@ int bufpool_flush(bufpool_pool *pool)
 {
     return write_owed(pool, false);
 }
+
+void bp_owed_renew(void)
+{
+    for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
+        queue->first = NULL; /* not walked: a thread may have been changing the list */
+        queue->last = NULL;
+        atomic_store(&queue->count, 0);
+        atomic_flag_clear(&queue->held);
+    }
+}

@@ -18,4 +18,7 @@ bool bp_owed_push(const bufpool_fault *fault);
 /* Writes to stderr what of this pool is owed to threads that have ended: nobody else will ask. */
 void bp_owed_flush_ended(bufpool_pool *pool);
 
+/* In a new process: what is owed to the parent's threads is not owed here. */
+void bp_owed_renew(void);
+
 #endif

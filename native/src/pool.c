@@ -4,6 +4,7 @@
 #include "chain.h"
 #include "config.h"
 #include "error.h"
+#include "fork.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "scratch.h"
@@ -12,6 +13,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,19 +22,47 @@
 #define KEEP_CLOSED 64
 #define KEEP_CLOSED_BYTES (UINT64_C(32) << 40)
 
-/* Guards the list of descriptors and what becomes of closed ranges; never taken by a handler. */
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
+static sigset_t mask_before; /* of who holds it */
 static uint64_t closings;
 static uint64_t openings;
 
-static void registry_lock(void)
+static void block_signals(sigset_t *before)
 {
-    pthread_mutex_lock(&registry);
+    static const int of_faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t all;
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof of_faults / sizeof *of_faults; i++) {
+        sigdelset(&all, of_faults[i]);
+    }
+    pthread_sigmask(SIG_BLOCK, &all, before);
 }
 
-static void registry_unlock(void)
+void bp_registry_lock(void)
 {
+    sigset_t before;
+    block_signals(&before);
+    if (bp_process_is_new()) { /* whoever held it is not in this process */
+        pthread_mutex_init(&registry, NULL);
+        bp_fork_renew();
+        bp_process_prepare();
+    }
+    pthread_mutex_lock(&registry);
+    mask_before = before;
+}
+
+void bp_registry_unlock(void)
+{
+    sigset_t before = mask_before;
     pthread_mutex_unlock(&registry);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void bp_registry_renew(void)
+{
+    sigset_t before = mask_before;
+    pthread_mutex_init(&registry, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 bufpool_pool *bp_pool_first(void)
@@ -57,9 +87,17 @@ bufpool_pool *bp_pool_at(uintptr_t address)
 
 bool bp_pool_visit(bufpool_pool *pool)
 {
-    atomic_fetch_add(&pool->users, 1);
+    for (;;) {
+        bp_thread.inside++;
+        atomic_fetch_add(&pool->users, 1);
+        if (!bp_fork_is_near()) {
+            break;
+        }
+        bp_pool_leave(pool);
+        bp_fork_wait();
+    }
     if (atomic_load(&pool->first) == 0) {
-        atomic_fetch_sub(&pool->users, 1);
+        bp_pool_leave(pool);
         return false;
     }
     return true;
@@ -68,6 +106,7 @@ bool bp_pool_visit(bufpool_pool *pool)
 void bp_pool_leave(bufpool_pool *pool)
 {
     atomic_fetch_sub(&pool->users, 1);
+    bp_thread.inside--;
 }
 
 int bp_pool_enter(bufpool_pool *pool)
@@ -91,12 +130,11 @@ int bp_pool_enter(bufpool_pool *pool)
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
     }
     if (pool->process != bp_process()) {
+        char note[256];
+        bp_fork_note(pool, note, sizeof note);
         bp_pool_leave(pool);
-        return bp_error(
-            BUFPOOL_EUNSUPPORTED,
-            "pool \"%s\" belongs to process %d and is not inherited by its forked child %d: open a pool in the "
-            "child",
-            pool->name, pool->process, (int)getpid());
+        return bp_error(BUFPOOL_EUNSUPPORTED, "pool \"%s\" is not process %d's: %s; open a pool here", pool->name,
+                        (int)getpid(), note);
     }
     return 0;
 }
@@ -300,6 +338,9 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     pool->policy = config->policy;
     snprintf(pool->memory, sizeof pool->memory, "%s", config->path != NULL ? config->path : config->memory->name);
     pool->process = bp_process();
+    pool->pid = (int32_t)getpid();
+    pool->inherit = config->inherit;
+    pool->heritage.fd = -1;
     if (config->name != NULL) {
         snprintf(pool->name, sizeof pool->name, "%s", config->name);
     } else {
@@ -324,12 +365,6 @@ static void prepare_code(void)
     bp_stack_prepare();
 }
 
-/* A fork while another thread opens a pool must not leave the child with a locked registry. */
-static void watch_forks(void)
-{
-    pthread_atfork(registry_lock, registry_unlock, registry_unlock);
-}
-
 int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
 {
     if (pool == NULL) {
@@ -340,22 +375,21 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
     if (code < 0) {
         return code;
     }
-    static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-    pthread_once(&fork_once, watch_forks);
+    bp_fork_watch();
     prepare_code();
-    registry_lock();
+    bp_registry_lock();
     code = open_locked(&config, pool);
-    registry_unlock();
+    bp_registry_unlock();
     return code;
 }
 
 int bufpool_install_handlers(void)
 {
     prepare_code();
-    registry_lock();
+    bp_registry_lock();
     int code = bp_process_prepare();
     code = code < 0 ? code : bp_signal_install();
-    registry_unlock();
+    bp_registry_unlock();
     return code;
 }
 
@@ -384,10 +418,10 @@ int bufpool_close(bufpool_pool *pool)
     bp_space_close(&pool->space);
     bp_scratch_forget(pool);
     bp_pages_close(&pool->pages);
-    registry_lock();
+    bp_registry_lock();
     pool->closed_at = ++closings;
     limit_closed();
-    registry_unlock();
+    bp_registry_unlock();
     return 0;
 }
 
@@ -402,13 +436,13 @@ int bufpool_keep(bufpool_pool *pool)
 
 int bufpool_release(bufpool_pool *pool)
 {
-    registry_lock();
+    bp_registry_lock();
     bool kept = pool != NULL && atomic_load(&pool->kept) > 0;
     if (kept) {
         atomic_fetch_sub(&pool->kept, 1);
         limit_closed();
     }
-    registry_unlock();
+    bp_registry_unlock();
     return kept ? 0 : bp_error(BUFPOOL_EARGUMENT, "nobody keeps this pool: a release has to follow a keep");
 }
 
@@ -451,11 +485,11 @@ int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t
         bp_kernel_unlink(memory); /* a directory stays; while the file is locked, so that it is nobody else's */
     }
     if (bufpool_close(pool) == 0) {
-        registry_lock();
+        bp_registry_lock();
         if (pool->closed_at != 0) { /* not retired already: nobody else had its address, so it need not rest */
             retire(pool);
         }
-        registry_unlock();
+        bp_registry_unlock();
     }
     return code;
 }

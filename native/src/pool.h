@@ -33,6 +33,28 @@ struct bp_scratch_slot {
     _Atomic int64_t since_ns;
 };
 
+/* What a fork makes of the pool; see inherit.h. */
+struct bp_heritage {
+    enum bp_heritage_step {
+        BP_HERITAGE_NONE,  /* no fork is under way */
+        BP_HERITAGE_READY, /* prepared for the child; what follows is why it has not got the pool */
+        BP_HERITAGE_BUSY,  /* in the parent */
+        BP_HERITAGE_SCRATCH,
+        BP_HERITAGE_LIFT,
+        BP_HERITAGE_COPY,
+        BP_HERITAGE_SHARED,
+        BP_HERITAGE_ALONE,
+        BP_HERITAGE_CHANGED, /* in the child */
+        BP_HERITAGE_MAP,
+        BP_HERITAGE_ARM
+    } step;
+    int code;         /* of the kernel, or 0 */
+    int fd;           /* the copy of the pages, or -1 */
+    uint64_t changes; /* of page states, when it was made */
+    bool sealed;      /* in a child that has not got the pool: its range is mapped, inaccessible */
+    bool gone;        /* since an earlier fork */
+};
+
 struct bufpool_pool {
     struct bufpool_pool *next; /* all descriptors, for the handler's search; set once */
     atomic_uint users;
@@ -43,6 +65,10 @@ struct bufpool_pool {
     uint64_t page_size;
     uint64_t capacity;
     int32_t process; /* that has the pool; see bp_process() */
+    int32_t pid;     /* its id */
+    int32_t opener;  /* of an inherited pool: the id of the process that it came from; else 0 */
+    bool inherit;    /* fork = "inherit" */
+    struct bp_heritage heritage;
     enum bp_policy policy;
     int log;            /* descriptor, or -1 */
     uint64_t log_id[2]; /* its file, see bp_kernel_identify() */
@@ -71,6 +97,12 @@ struct bufpool_pool {
  * child). Re-arms what this thread's earlier stray accesses diverted. Every 0 has to be followed by bp_pool_leave(). */
 int bp_pool_enter(bufpool_pool *pool);
 void bp_pool_leave(bufpool_pool *pool);
+
+/* The registry of pools: guards the list of descriptors, opening, and what becomes of closed ranges. Signals are blocked
+ * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. */
+void bp_registry_lock(void);
+void bp_registry_unlock(void);
+void bp_registry_renew(void); /* in a forked child, whose parent's thread held it: unlocks */
 
 /* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may
  * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */

@@ -23,7 +23,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem = 
             POOL("end", end),
             POOL("page_size", page_size),
             POOL("capacity", capacity),
-            POOL("process", process),
+            POOL("process", pid),
             POOL("policy", policy),
             POOL("name", name),
             POOL("memory", memory),

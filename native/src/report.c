@@ -110,3 +110,12 @@ void bp_report_wait(void)
         bp_kernel_sleep_ns(1000000);
     }
 }
+
+void bp_report_renew(void)
+{
+    for (int i = 0; i < BUFFERS; i++) {
+        atomic_flag_clear(&claimed[i]);
+    }
+    atomic_flag_clear(&turn);
+    atomic_store(&writing, 0);
+}

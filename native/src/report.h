@@ -16,4 +16,7 @@ void bp_report_log(bufpool_pool *pool, const bufpool_fault *fault);
  */
 void bp_report_wait(void);
 
+/* In a new process: the reports that other threads of the parent were writing will never end here. */
+void bp_report_renew(void);
+
 #endif

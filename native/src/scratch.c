@@ -27,7 +27,7 @@ static bool has_frames(const bufpool_pool *pool)
 static bool unpaste(const bufpool_pool *pool, uint64_t granule)
 {
     void *address = (void *)(pool->space.base + granule * BP_GRANULE);
-    if (!is_ours(pool)) {
+    if (!is_ours(pool) && !pool->heritage.sealed) {
         return bp_kernel_munmap(address, BP_GRANULE) == 0;
     }
     void *same;

@@ -7,6 +7,7 @@
 
 #include <bufpool/bufpool.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -209,11 +210,17 @@ static int verify(const struct bp_space *space)
     return 0;
 }
 
+enum { CLOSED, OPENING, OPEN }; /* a chunk */
+
+static uint64_t chunk_length(const struct bp_space *space, uint64_t start)
+{
+    return space->capacity - start < space->chunk ? space->capacity - start : space->chunk;
+}
+
 static int open_chunk(struct bp_space *space, uint64_t chunk)
 {
-    enum { CLOSED, OPENING, OPEN };
     uint64_t start = chunk * space->chunk;
-    uint64_t length = space->capacity - start < space->chunk ? space->capacity - start : space->chunk;
+    uint64_t length = chunk_length(space, start);
     /* Bounded, because a signal handler may have interrupted the very thread that opens the chunk. */
     for (int patience = 0; patience < 10000; patience++) {
         uint8_t seen = CLOSED;
@@ -235,7 +242,7 @@ static int open_chunks(struct bp_space *space, uintptr_t address, size_t length)
     int code = 0;
     for (uint64_t chunk = (address - space->base) / space->chunk;
          code == 0 && chunk * space->chunk < address + length - space->base; chunk++) {
-        code = atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == 2 ? 0 : open_chunk(space, chunk);
+        code = atomic_load_explicit(&space->chunks[chunk], memory_order_acquire) == OPEN ? 0 : open_chunk(space, chunk);
     }
     return code;
 }
@@ -264,21 +271,26 @@ int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
     return code;
 }
 
+void bp_space_seal(struct bp_space *space)
+{
+    void *base = (void *)space->base;
+    void *same;
+    /* One step from armed to inaccessible: no moment at which a stray access finds zeros. */
+    int code = bp_kernel_mmap(base, space->capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                              -1, &same);
+    if (code == 0) {
+        bp_kernel_madvise(base, space->capacity, MADV_DONTDUMP);
+        bp_kernel_madvise(base, space->capacity, MADV_DONTFORK);
+    } else { /* RLIMIT_AS refuses even this mapping: close and empty the one that is there */
+        bp_kernel_mprotect(base, space->capacity, PROT_NONE);
+        bp_kernel_discard(base, space->capacity);
+    }
+}
+
 void bp_space_close(struct bp_space *space)
 {
     if (space->base != 0) {
-        void *base = (void *)space->base;
-        void *same;
-        /* One step from armed to inaccessible: no moment at which a stray access finds zeros. */
-        int code = bp_kernel_mmap(base, space->capacity, PROT_NONE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, &same);
-        if (code == 0) {
-            bp_kernel_madvise(base, space->capacity, MADV_DONTDUMP);
-            bp_kernel_madvise(base, space->capacity, MADV_DONTFORK);
-        } else { /* RLIMIT_AS refuses even this mapping: close and empty the one that is there */
-            bp_kernel_mprotect(base, space->capacity, PROT_NONE);
-            bp_kernel_discard(base, space->capacity);
-        }
+        bp_space_seal(space);
     }
     bp_stash_close(&space->stash);
     bp_thp_close(space);
@@ -359,6 +371,47 @@ int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t c
     return code;
 }
 
+/* ---- In a forked child ---- */
+
+int bp_space_map_again(struct bp_space *space)
+{
+    enum step step;
+    int code = map(space, space->base, space->capacity, &space->base, &step);
+    if (code < 0 && step == TO_LOCK) {
+        bp_space_note(space, "not locked in memory in this forked child");
+        code = bp_numa_apply(&space->numa, (void *)space->base, space->capacity);
+    }
+    if (code == 0 && space->trap->inherit != NULL) {
+        code = space->trap->inherit(space);
+    }
+    if (code == 0 && !space->stepwise) {
+        code = bp_kernel_mprotect((void *)space->base, space->capacity, PROT_READ | PROT_WRITE);
+    }
+    for (uint64_t chunk = 0; code == 0 && space->stepwise && chunk < space->chunk_count; chunk++) {
+        if (atomic_load(&space->chunks[chunk]) == OPEN) {
+            uint64_t start = chunk * space->chunk;
+            code = space->trap->open_chunk(space, space->base + start, chunk_length(space, start));
+        }
+    }
+    return code;
+}
+
+void bp_space_unstage(struct bp_space *space)
+{
+    bp_stash_forget(&space->stash);
+    bp_thp_forget(&space->thp);
+}
+
+void bp_space_stage_again(struct bp_space *space)
+{
+    bp_space_unstage(space);
+    if (space->uffd >= 0 && space->memory->thp) {
+        bp_thp_open_again(space);
+    } else if (space->uffd >= 0 && space->fd < 0) {
+        bp_stash_open(space, BP_STASH_SMALL);
+    }
+}
+
 /* ---- Diverting ---- */
 
 int bp_space_divert(struct bp_space *space, uintptr_t granule)
@@ -403,6 +456,18 @@ int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length)
 }
 
 /* ---- Looking ---- */
+
+void bp_space_note(struct bp_space *space, const char *format, ...)
+{
+    size_t used = strlen(space->note);
+    if (used > 0 && used + 2 < sizeof space->note) {
+        used += (size_t)snprintf(space->note + used, sizeof space->note - used, "; ");
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(space->note + used, sizeof space->note - used, format, arguments);
+    va_end(arguments);
+}
 
 const char *bp_space_backing(const struct bp_space *space)
 {

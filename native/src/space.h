@@ -50,7 +50,7 @@ struct bp_space {
     uint64_t chunk_count;
     atomic_bool torn; /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
-    char note[256]; /* what came out as less than asked; written at open only */
+    char note[256]; /* what came out as less than asked; written at open and in a forked child only */
 };
 
 struct bp_trap {
@@ -78,6 +78,10 @@ struct bp_trap {
      * -EFAULT, not a signal), or with zeros (NULL). Each granule appears whole. *done: bytes that are filled, from the
      * front; on an error the caller zaps them. -EFAULT: data is not readable. -ENOMEM: no frame. */
     int (*populate)(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
+
+    /* In a forked child: arms the whole range again with descriptors of its own, as it came with the fork or was mapped
+     * anew. No sentence. NULL: nothing to do. */
+    int (*inherit)(struct bp_space *space);
 
     /* Arms and opens a range that bp_space_map() has mapped anew. NULL: nothing to do. */
     int (*rearm)(struct bp_space *space, uintptr_t address, size_t length);
@@ -119,6 +123,19 @@ int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length);
 
 /* Maps a part of the space anew: inaccessible, without frames, with the pool's advice and policy. address 0: anywhere. */
 int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place);
+
+/* Makes the whole range inaccessible in one step, without frames. */
+void bp_space_seal(struct bp_space *space);
+
+/* In a forked child. Maps the whole file over the range and arms it; what was accessible is so again. */
+int bp_space_map_again(struct bp_space *space);
+
+/* Forgets the parent's staging (stash, nursery), of which nothing is mapped here; and makes its own. */
+void bp_space_unstage(struct bp_space *space);
+void bp_space_stage_again(struct bp_space *space);
+
+/* Adds to what the space has to say of itself. */
+void bp_space_note(struct bp_space *space, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* What the frames really are, for bufpool_statistics. */
 const char *bp_space_backing(const struct bp_space *space);

@@ -62,6 +62,15 @@ void bp_stash_close(struct bp_stash *stash)
     }
 }
 
+void bp_stash_forget(struct bp_stash *stash)
+{
+    stash->base = 0;
+    for (int word = 0; word < BP_STASH_WORDS; word++) {
+        atomic_store(&stash->empty[word], 0);
+        atomic_store(&stash->full[word], 0);
+    }
+}
+
 static uintptr_t address_of(const struct bp_stash *stash, int slot)
 {
     return stash->base + (uintptr_t)slot * stash->slot;

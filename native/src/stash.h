@@ -39,6 +39,9 @@ struct bp_stash {
 void bp_stash_open(struct bp_space *space, unsigned slots);
 void bp_stash_close(struct bp_stash *stash);
 
+/* In a forked child: forgets the parent's, of which nothing is mapped. */
+void bp_stash_forget(struct bp_stash *stash);
+
 /* Moves the frame of one granule into the stash; when that is full, gives a quarter of the slots, or all huge ones, back
  * to the system first. false: the granule keeps it, or part of it. */
 bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule);

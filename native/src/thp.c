@@ -6,7 +6,6 @@
 #include "space.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -132,19 +131,6 @@ static const char *why_not_huge(char *buffer, size_t size)
     return "none could be made (memory in pieces, PR_SET_THP_DISABLE) or moved (UFFDIO_MOVE takes Linux 6.8)";
 }
 
-/* Adds to what the space has to say of itself. */
-__attribute__((format(printf, 2, 3))) static void note(struct bp_space *space, const char *format, ...)
-{
-    size_t used = strlen(space->note);
-    if (used > 0 && used + 2 < sizeof space->note) {
-        used += (size_t)snprintf(space->note + used, sizeof space->note - used, "; ");
-    }
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(space->note + used, sizeof space->note - used, format, arguments);
-    va_end(arguments);
-}
-
 /* One granule there and away again, on the first page of the pool. */
 static void try_out(struct bp_space *space)
 {
@@ -160,36 +146,59 @@ static void try_out(struct bp_space *space)
         bp_kernel_discard((void *)space->base, space->granule);
     }
     if (!huge) {
-        note(space, "small pages take the place of huge ones at open: %s", why_not_huge(buffer, sizeof buffer));
+        bp_space_note(space, "small pages take the place of huge ones at open: %s",
+                      why_not_huge(buffer, sizeof buffer));
     }
 }
 
-void bp_thp_open(struct bp_space *space)
+static void stage(struct bp_space *space)
 {
     struct bp_thp *thp = &space->thp;
     size_t length = BP_NURSERY_SLOTS * space->granule;
     uintptr_t base;
     thp->pagemap = bp_kernel_open_pagemap();
     if (thp->pagemap < 0) {
-        note(space, "no huge pages: /proc/self/pagemap cannot be opened: %s", strerror(-thp->pagemap));
+        bp_space_note(space, "no huge pages: /proc/self/pagemap cannot be opened: %s", strerror(-thp->pagemap));
         thp->pagemap = -1;
         return;
     }
     if (bp_stash_map(space, length, space->granule, &thp->place, &thp->mapped, &base) < 0) {
         bp_thp_close(space);
-        note(space, "no huge pages: no addresses for a nursery of %zu bytes", length);
+        bp_space_note(space, "no huge pages: no addresses for a nursery of %zu bytes", length);
         return;
     }
     thp->nursery = base;
     bp_kernel_madvise((void *)base, length, MADV_HUGEPAGE);
     if (bp_kernel_mprotect((void *)base, length, PROT_READ | PROT_WRITE) < 0) {
         bp_thp_close(space);
-        note(space, "no huge pages: the nursery cannot be made writable");
+        bp_space_note(space, "no huge pages: the nursery cannot be made writable");
         return;
     }
     atomic_store(&thp->empty[0], (UINT64_C(1) << BP_NURSERY_SLOTS) - 1);
     bp_stash_open(space, BP_STASH_HUGE);
-    try_out(space);
+}
+
+void bp_thp_open(struct bp_space *space)
+{
+    stage(space);
+    if (space->thp.nursery != 0) {
+        try_out(space);
+    }
+}
+
+void bp_thp_open_again(struct bp_space *space)
+{
+    stage(space);
+}
+
+void bp_thp_forget(struct bp_thp *thp)
+{
+    thp->nursery = 0;
+    atomic_store(&thp->empty[0], 0);
+    if (thp->pagemap >= 0) { /* it shows the parent's frames */
+        bp_kernel_close(thp->pagemap);
+        thp->pagemap = -1;
+    }
 }
 
 void bp_thp_close(struct bp_space *space)

@@ -31,6 +31,10 @@ struct bp_thp {
 void bp_thp_open(struct bp_space *space);
 void bp_thp_close(struct bp_space *space);
 
+/* In a forked child: forgets the parent's nursery, and makes one without trying it. */
+void bp_thp_forget(struct bp_thp *thp);
+void bp_thp_open_again(struct bp_space *space);
+
 /* Fills one granule, a hole. data NULL: zeros. 0; -ENOENT: not by a huge page, and it is a hole as before; -EFAULT: data
  * is not readable. */
 int bp_thp_populate(struct bp_space *space, uintptr_t granule, const void *data);

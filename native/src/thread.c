@@ -7,11 +7,13 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 _Thread_local struct bp_thread bp_thread __attribute__((tls_model("initial-exec")));
 
+#define NOTICED (-1)
+
 static _Atomic int32_t *process_word;
+static int32_t generation; /* of the process that set the word last */
 
 int32_t bp_thread_id(void)
 {
@@ -48,8 +50,31 @@ int bp_process_prepare(void)
         }
         process_word = place;
     }
-    if (atomic_load(process_word) == 0) {
-        atomic_store(process_word, (int32_t)getpid());
+    if (atomic_load(process_word) <= 0) {
+        atomic_store(process_word, ++generation);
     }
     return 0;
+}
+
+bool bp_process_is_new(void)
+{
+    if (bp_process() > 0 || process_word == NULL) {
+        return false;
+    }
+    int32_t wiped = 0;
+    if (atomic_compare_exchange_strong(process_word, &wiped, NOTICED)) {
+        return true;
+    }
+    while (bp_process() == NOTICED) { /* another thread is setting it */
+        bp_kernel_sleep_ns(10000);
+    }
+    return false;
+}
+
+void bp_thread_renew(void)
+{
+    bp_thread.owed = NULL;
+    bp_thread.last_pc = 0;
+    bp_thread.scratches = 0;
+    bp_thread.id = 0;
 }

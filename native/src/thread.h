@@ -43,6 +43,7 @@ struct bp_thread {
     uint32_t passed_again;     /* and how often in a row */
     uint8_t passing[2];        /* for SIGBUS and SIGSEGV: how many older handlers are running */
     bool let_go;               /* the last signal was a fault's, raised again by another handler, and let go */
+    uint16_t inside;           /* how many pools this thread is inside of, see bp_pool_visit() */
     uintptr_t passing_frame[2];
 };
 
@@ -51,11 +52,18 @@ extern _Thread_local struct bp_thread bp_thread __attribute__((tls_model("initia
 /* This thread's kernel id. Async-signal-safe. */
 int32_t bp_thread_id(void);
 
-/* A word that is this process's id, and 0 in a forked child until the child opens a pool of its own. Async-signal-safe.
- * Read from memory that the kernel wipes on fork (MADV_WIPEONFORK), so that not even a raw clone escapes. */
+/* A word that tells this process from all that it descends from, which a process id does not. It is 0 in a child until
+ * the fork handler (fork.h) or, where that was not run, the first open or fork sets it. Async-signal-safe. Read from
+ * memory that the kernel wipes on fork (MADV_WIPEONFORK), so that not even a raw clone escapes. */
 int32_t bp_process(void);
+
+/* Is this a child in which nobody has set the word? Says so to one thread, which then has to. */
+bool bp_process_is_new(void);
 
 /* Sets the word up for this process. Errors: -errno. */
 int bp_process_prepare(void);
+
+/* In a new process: forgets what this thread's block says of the parent's. */
+void bp_thread_renew(void);
 
 #endif

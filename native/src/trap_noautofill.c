@@ -58,6 +58,16 @@ static int arm(struct bp_space *space)
     return code;
 }
 
+/* Without a userfaultfd of its own the child traps all the same, and fills behind the mapping. */
+static int inherit(struct bp_space *space)
+{
+    if (space->uffd >= 0 && bp_uffd_inherit(space) < 0 && space->uffd >= 0) {
+        bp_kernel_close(space->uffd);
+        space->uffd = -1;
+    }
+    return 0;
+}
+
 static int open_range(struct bp_space *space, uintptr_t address, size_t length)
 {
     (void)space;
@@ -111,5 +121,6 @@ const struct bp_trap bp_trap_noautofill = {.name = "noautofill",
                                            .shut_range = shut_range,
                                            .open_range = open_range,
                                            .populate = populate,
+                                           .inherit = inherit,
                                            .rearm = rearm,
                                            .zap = zap};

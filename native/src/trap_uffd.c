@@ -53,6 +53,18 @@ int bp_uffd_arm(struct bp_space *space)
     return 0;
 }
 
+int bp_uffd_inherit(struct bp_space *space)
+{
+    bp_kernel_close(space->uffd); /* first: it is the parent's, and acts on the parent; and the limit may be reached */
+    space->uffd = bp_kernel_uffd_open();
+    if (space->uffd < 0) {
+        int code = space->uffd;
+        space->uffd = -1;
+        return code;
+    }
+    return bp_kernel_uffd_register(space->uffd, space->base, space->capacity);
+}
+
 int bp_uffd_rearm(struct bp_space *space, uintptr_t address, size_t length)
 {
     int code = bp_kernel_uffd_register(space->uffd, address, length);
@@ -222,5 +234,6 @@ const struct bp_trap bp_trap_uffd = {.name = "uffd",
                                      .arm = bp_uffd_arm,
                                      .open_chunk = open_chunk,
                                      .populate = bp_uffd_populate,
+                                     .inherit = bp_uffd_inherit,
                                      .rearm = bp_uffd_rearm,
                                      .zap = zap};

@@ -5,6 +5,7 @@
 #include "space.h"
 
 int bp_uffd_arm(struct bp_space *space);
+int bp_uffd_inherit(struct bp_space *space);
 int bp_uffd_rearm(struct bp_space *space, uintptr_t address, size_t length);
 int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
 

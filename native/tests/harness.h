@@ -2,7 +2,7 @@
  * harness.h: what the C tests share: checks, children with a time-out, and the cells memory x trap.
  *
  * One program, one behaviour. Exit code 0 passes, 77 skips with the reason printed last, all else fails. What dies,
- * dies in a child process, which opens pools of its own: a pool is not inherited.
+ * dies in a child process.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -174,8 +174,8 @@ MAYBE_UNUSED static int count_fds(void)
 
 /* ---- Pools ---- */
 
-MAYBE_UNUSED static bufpool_pool *open_pool(const char *memory, const char *trap, const char *on_fault,
-                                            uint64_t capacity, uint64_t page_size)
+MAYBE_UNUSED static bufpool_pool *open_pool_fork(const char *memory, const char *trap, const char *on_fault,
+                                                 uint64_t capacity, uint64_t page_size, const char *fork)
 {
     bufpool_config config = BUFPOOL_CONFIG_INIT;
     config.capacity = capacity;
@@ -183,10 +183,17 @@ MAYBE_UNUSED static bufpool_pool *open_pool(const char *memory, const char *trap
     config.memory = memory;
     config.trap = trap;
     config.on_fault = on_fault;
+    config.fork = fork;
     bufpool_pool *pool = NULL;
     CHECK_OK(bufpool_open(&config, &pool));
     CHECK(pool != NULL);
     return pool;
+}
+
+MAYBE_UNUSED static bufpool_pool *open_pool(const char *memory, const char *trap, const char *on_fault,
+                                            uint64_t capacity, uint64_t page_size)
+{
+    return open_pool_fork(memory, trap, on_fault, capacity, page_size, "inherit");
 }
 
 MAYBE_UNUSED static bufpool_statistics stats_of(const bufpool_pool *pool)

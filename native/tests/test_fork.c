@@ -1,4 +1,5 @@
-/* A pool is not inherited: the child's calls are refused, its touches reported, the parent's pool stays whole. */
+/* A pool with fork "exclude" is not inherited: the child's calls are refused, its touches reported, the parent's pool
+ * stays whole. */
 #include "harness.h"
 
 #include <sys/syscall.h>
@@ -13,6 +14,11 @@ static int overlaps;
 #else
 #define TOUCHES 1
 #endif
+
+static bufpool_pool *open_excluded(const char *on_fault, uint64_t capacity, uint64_t page_size)
+{
+    return open_pool_fork(memory, trap, on_fault, capacity, page_size, "exclude");
+}
 
 static void check_parent(void)
 {
@@ -41,7 +47,8 @@ static void calls(void *argument)
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         CHECK_IS(codes[i], ==, BUFPOOL_EUNSUPPORTED);
     }
-    CHECK_HAS(last_error(), "forked child");
+    CHECK_HAS(last_error(), "forked child of process");
+    CHECK_HAS(last_error(), "exclude");
     bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK_OK(bufpool_check(&fault));
     if (!TOUCHES) {
@@ -80,7 +87,7 @@ static void own_pools(void *argument)
     bool met = false;
     for (int i = 0; i < 60 && !met; i++) {
         bufpool_pool *own;
-        own = open_pool(memory, trap, "resume", 8 * GRANULE, GRANULE);
+        own = open_excluded("resume", 8 * GRANULE, GRANULE);
         uintptr_t base = (uintptr_t)bufpool_address(own, 0);
         met = met || (base < theirs + 8 * GRANULE && theirs < base + 8 * GRANULE);
         uint64_t page;
@@ -106,7 +113,7 @@ static void own_pools(void *argument)
 /* A child's child, and one made while the parent had strayed. */
 static void grandchild(void *argument)
 {
-    pool = open_pool(memory, trap, "abort", 8 * GRANULE, GRANULE);
+    pool = open_excluded("abort", 8 * GRANULE, GRANULE);
     uint64_t page;
     CHECK_OK(bufpool_allocate(pool, "parent", 7, &page));
     struct child child = run_child(calls, argument);
@@ -128,11 +135,11 @@ static void cell(const char *of_memory, const char *by_trap)
     for (int i = 0; i < 3; i++) {
         /* A descriptor older than this one's becomes free again, so that a child's pool comes after ours in every
          * search. */
-        bufpool_pool *early = open_pool(memory, trap, "abort", GRANULE, GRANULE);
-        pool = open_pool(memory, trap, policies[i], 8 * GRANULE, GRANULE);
+        bufpool_pool *early = open_excluded("abort", GRANULE, GRANULE);
+        pool = open_excluded(policies[i], 8 * GRANULE, GRANULE);
         CHECK_OK(bufpool_close(early));
         for (int closed = 0; closed < 64; closed++) {
-            CHECK_OK(bufpool_close(open_pool(memory, trap, "abort", GRANULE, GRANULE)));
+            CHECK_OK(bufpool_close(open_excluded("abort", GRANULE, GRANULE)));
         }
         uint64_t page;
         CHECK_OK(bufpool_allocate(pool, "parent", 7, &page));
@@ -202,7 +209,7 @@ static void forked_amid(void *argument)
     memory = "anon";
     trap = "auto";
     pool = NULL;
-    bufpool_pool *own = open_pool(memory, trap, "resume", 8 * GRANULE, GRANULE);
+    bufpool_pool *own = open_excluded("resume", 8 * GRANULE, GRANULE);
     CHECK(traps_at(bufpool_address(own, 5), NULL));
     CHECK_OK(bufpool_close(own));
 }

@@ -58,6 +58,12 @@ static void text(void)
     CHECK_HAS(buffer, "allocated since");
     CHECK_HAS(buffer, "forked child");
     CHECK_HAS(buffer, "a page of the parent's pool");
+    fault.flags = BUFPOOL_FAULT_INHERITED;
+    strcpy(fault.fork_note, "this is a forked child of process 1; the pool was inherited");
+    bufpool_format_text(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "a page of a closed pool\n");
+    CHECK_HAS(buffer, "  note: this is a forked child of process 1; the pool was inherited\n");
+    fault.fork_note[0] = 0;
     fault.flags = 0;
     fault.access = BUFPOOL_EXECUTE;
     fault.signal = SIGSEGV;
@@ -83,7 +89,8 @@ static void json(void)
                  "\"thread_name\":\"worker\",\"access\":\"write\",\"state\":\"evicted\",\"address\":\"0x7f0000003010\","
                  "\"pc\":\"0x10\",\"pool\":\"main\",\"pool_address\":\"0x7f0000000000\",\"pool_capacity\":65536,"
                  "\"page\":3,\"offset\":16,\"page_size\":4096,\"memory\":\"anon\",\"trap\":\"uffd\",\"signal\":7,"
-                 "\"raced\":false,\"forked\":false,\"lost\":false,\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,"
+                 "\"raced\":false,\"forked\":false,\"lost\":false,\"inherited\":false,\"fork_note\":null,"
+                 "\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,"
                  "\"native_stack\":[\"0x10\",\"0x20\"]}");
 
     strcpy(fault.pool_name, "q\" b\\ n\n t\t d\x7f e\x1b \xc3\xa9 \xf0\x9f\x90\x9b \xff \xc3 \xed\xa0\x80 \xc0\x80");
@@ -145,7 +152,7 @@ static void extremes(void)
     bufpool_fault fault;
     memset(&fault, 0xff, sizeof fault);
     fault.size = sizeof fault;
-    fault.thread_name[15] = fault.pool_name[63] = fault.memory[63] = fault.trap[15] = 0;
+    fault.thread_name[15] = fault.pool_name[63] = fault.memory[63] = fault.trap[15] = fault.fork_note[255] = 0;
     fault.time_ns = INT64_MAX;
     char buffer[32768];
     size_t length = bufpool_format_text(&fault, buffer, sizeof buffer);

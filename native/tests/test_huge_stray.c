@@ -325,7 +325,7 @@ static void touch(void *argument)
 
 static void forked(void)
 {
-    pool = open_huge("raise", 8, 1);
+    pool = open_pool_fork(memory, trap, "raise", 8 * HUGE_PAGE, HUGE_PAGE, "exclude");
     CHECK_OK(bufpool_allocate_at(pool, 0, "parent", 6));
     CHECK_OK(bufpool_allocate_at(pool, 2, NULL, 0));
     CHECK_OK(bufpool_evict(pool, 2));

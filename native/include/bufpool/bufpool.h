@@ -9,8 +9,7 @@
  * Threads   Every function may be called from any thread at any time, bufpool_close() included.
  * Signals   A function is async-signal-safe only where its comment says so. errno is kept by the handler.
  * Units     Sizes and offsets are bytes, page numbers count from 0, times are nanoseconds.
- * Fork      A pool is not inherited: in a forked child its addresses are unmapped (MADV_DONTFORK), a touch there is
- *           reported like any stray access, and calls that would change the pool return BUFPOOL_EUNSUPPORTED.
+ * Fork      A forked child has the pools of its parent, armed before fork() returns in it; see bufpool_config.fork.
  * ABI       Structs that callers fill or receive begin with their size; initialise them with the ..._INIT macros.
  */
 #ifndef BUFPOOL_H
@@ -98,9 +97,11 @@ typedef struct bufpool_config {
      * "last": when and by which thread, 24 bytes a page that was ever touched; "stacks": the stack of the call too. */
     const char *provenance;
     uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
+    const char *fork;          /* "inherit" (NULL) or "exclude": see below */
 } bufpool_config;
 
-#define BUFPOOL_CONFIG_INIT {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL, NULL, 0}
+#define BUFPOOL_CONFIG_INIT \
+    {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL, NULL, 0, NULL}
 
 /* Memories
  *   anon     private to this process; granule 4 KiB
@@ -115,6 +116,17 @@ typedef struct bufpool_config {
  * A page of huge pages that cannot be had is EEXHAUSTED from the allocation, never a bus error. The frames of hugetlb
  * and of files are cleared or filled at allocation: LAZY_ZERO does nothing there, nor on thp. */
 
+/* Fork
+ *   inherit  A child made by fork() has the pool, armed before fork() returns. Of private memory (anon, thp) it has a
+ *            copy as of any private memory: its calls and writes are its own. Before the fork, other threads are kept out
+ *            of the pools, and those inside are waited for, a second at most.
+ *            Where the child cannot have it, its addresses are inaccessible there: a touch is reported
+ *            (BUFPOOL_FAULT_FORKED), and calls return BUFPOOL_EUNSUPPORTED; both say why. That is so of memory that
+ *            processes share; after an error of the kernel; and where the fork interrupted a call on the pool.
+ *   exclude  Nothing is mapped there in a child, and fork() copies nothing.
+ * A child made past the fork handlers (_Fork, clone, vfork that does not share memory) has nothing mapped either; its
+ * first call says so. */
+
 /* Reserves the addresses, arms them, and installs the signal handlers once for the process. Takes milliseconds at any
  * capacity. The strings are copied. Never untrapped unless trap is "none".
  * Errors: EARGUMENT; EUNSUPPORTED (trap, memory, lock or numa not to be had: the sentence gives each reason); EEXHAUSTED
@@ -127,8 +139,8 @@ BUFPOOL_API int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
  * trapping (state "closed"), so that a late access is reported and never meets somebody else's memory; the oldest
  * closed ranges are given back when more than 64, or more than 32 TiB, have gathered, or when a new pool finds no room.
  * bufpool_keep() excepts a range from that. A closed handle stays safe to pass: calls answer BUFPOOL_ECLOSED, until its
- * range is given back. Not from inside a call on the same pool (a fault callback is outside). Errors: EARGUMENT,
- * ECLOSED, EUNSUPPORTED (forked child). */
+ * range is given back. Not from inside a call on the same pool (a fault callback is outside). A forked child closes its
+ * own copy only. Errors: EARGUMENT, ECLOSED, EUNSUPPORTED (a forked child that has not got it). */
 BUFPOOL_API int bufpool_close(bufpool_pool *pool);
 
 /* Counts the owners of pointers into the pool (views, buffers) that may outlive bufpool_close(): while keep > release
@@ -287,8 +299,9 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_STACK_DEPTH 32
 
 #define BUFPOOL_FAULT_RACED 1u  /* the page was allocated between the access and the report */
-#define BUFPOOL_FAULT_FORKED 2u /* made in a forked child of the process that has the pool */
+#define BUFPOOL_FAULT_FORKED 2u /* made in a forked child that has not got the pool */
 #define BUFPOOL_FAULT_LOST 4u /* the page is allocated, but its frame is gone: somebody truncated or punched its file */
+#define BUFPOOL_FAULT_INHERITED 8u /* made in a forked child, to its own pool, which it has inherited */
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -346,6 +359,7 @@ typedef struct bufpool_fault {
     uint64_t above;                      /* the same above; up to 4096 pages are looked at on either side */
     bufpool_origin allocated;            /* who allocated or populated the page last */
     bufpool_origin freed;                /* who freed or evicted it last; or closed the pool, if that came later */
+    char fork_note[256]; /* in a forked child: of which process, and why the pool was not inherited; else empty */
 } bufpool_fault;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */

@@ -1,0 +1,206 @@
+/* fork.c: the fork handlers, see fork.h. */
+#include "fork.h"
+
+#include "inherit.h"
+#include "owed.h"
+#include "report.h"
+#include "scratch.h"
+#include "text.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+static const struct bp_heritage none = {.step = BP_HERITAGE_NONE, .fd = -1};
+
+#define PATIENCE_NS 1000000000 /* for the calls that are inside a pool */
+
+_Atomic int32_t bp_fork_gate; /* bp_process() of the process that is forking, or 0 */
+static _Atomic int32_t forking_thread;
+
+bool bp_fork_shuts(void)
+{
+    int32_t gate = atomic_load(&bp_fork_gate);
+    return gate != 0 && gate == bp_process() && atomic_load(&forking_thread) != bp_thread_id();
+}
+
+void bp_fork_wait(void)
+{
+    while (bp_fork_shuts()) {
+        bp_kernel_sleep_ns(50000);
+    }
+}
+
+/* ---- In the parent ---- */
+
+/* Open, of this process, and to be inherited. */
+static bool is_heritable(const bufpool_pool *pool)
+{
+    return atomic_load(&pool->first) != 0 && pool->inherit && pool->process == bp_process() &&
+           !atomic_load(&pool->closed);
+}
+
+/* Waits for the calls inside. false: they do not end, or one of them is this thread's own, interrupted by a signal. */
+static bool is_quiet(bufpool_pool *pool, int64_t deadline)
+{
+    while (atomic_load(&pool->users) > 0) {
+        if (bp_thread.inside > 0 || bp_kernel_monotonic_ns() > deadline) {
+            return false;
+        }
+        bp_kernel_sleep_ns(20000);
+    }
+    return true;
+}
+
+static void prepare_pool(bufpool_pool *pool, int64_t deadline)
+{
+    pool->heritage.step = BP_HERITAGE_BUSY;
+    if (!is_quiet(pool, deadline) || !is_heritable(pool)) { /* closed by the call that was waited for */
+        return;
+    }
+    bp_scratch_rearm_pool(pool, true);
+    if (atomic_load(&pool->scratched) > 0) {
+        pool->heritage.step = BP_HERITAGE_SCRATCH;
+        return;
+    }
+    bp_inherit_prepare(pool);
+}
+
+static void prepare(void)
+{
+    bp_registry_lock(); /* blocks signals, too */
+    bool any = false;
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        any = any || is_heritable(pool);
+    }
+    if (!any) {
+        return;
+    }
+    atomic_store(&forking_thread, bp_thread_id());
+    atomic_store(&bp_fork_gate, bp_process());
+    int64_t deadline = bp_kernel_monotonic_ns() + PATIENCE_NS;
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (is_heritable(pool)) {
+            prepare_pool(pool, deadline);
+        }
+    }
+}
+
+/* Also after a fork that failed. */
+static void in_parent(void)
+{
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (atomic_load(&pool->first) != 0 && pool->process == bp_process() &&
+            pool->heritage.step != BP_HERITAGE_NONE) {
+            bp_inherit_parent(pool);
+            pool->heritage = none;
+        }
+    }
+    atomic_store(&bp_fork_gate, 0);
+    bp_registry_unlock();
+}
+
+/* ---- In the child ---- */
+
+/* What the parent's faults and calls have left in the descriptor. */
+static void renew_pool(bufpool_pool *pool)
+{
+    uint64_t faults = atomic_load(&pool->faults);
+    for (uint64_t i = 0; i < BP_FAULT_RING && i < faults; i++) {
+        atomic_store(&pool->ring[i].serial, 0); /* it is odd for ever where a thread was writing */
+    }
+    atomic_store(&pool->faults, 0);
+    atomic_store(&pool->repeats, 0);
+    atomic_store(&pool->scratch_maps, 0);
+    atomic_store(&pool->scratch_ns, 0);
+    atomic_store(&pool->reports_lost, 0);
+    pool->opener = pool->pid;
+    pool->pid = (int32_t)getpid();
+    pool->process = bp_process();
+}
+
+void bp_fork_renew(void)
+{
+    atomic_store(&bp_fork_gate, 0);
+    bp_thread_renew();
+    bp_report_renew();
+    bp_owed_renew();
+}
+
+static void in_child(void)
+{
+    int32_t parent = atomic_load(&bp_fork_gate);
+    bp_fork_renew();
+    bp_process_prepare(); /* has its page: no error */
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (atomic_load(&pool->first) == 0 || pool->process == bp_process() || pool->heritage.gone) {
+            continue; /* opened in a handler that came before this one, or not there since an earlier fork */
+        }
+        if (pool->heritage.step == BP_HERITAGE_READY && pool->process == parent && bp_inherit_child(pool)) {
+            pool->heritage = none;
+            renew_pool(pool);
+        } else {
+            bp_inherit_refuse(pool);
+        }
+    }
+    bp_registry_renew();
+}
+
+static void install(void)
+{
+    /* Without memory for it a fork gives children that nothing is mapped in, as a clone does. */
+    pthread_atfork(prepare, in_parent, in_child);
+}
+
+void bp_fork_watch(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install);
+}
+
+/* ---- Saying so ---- */
+
+static void put_error(struct bp_text *text, int code)
+{
+    static const struct {
+        int code;
+        const char *name;
+    } known[] = {
+        {-EMFILE, "EMFILE, too many open files (RLIMIT_NOFILE, ulimit -n)"},
+        {-ENFILE, "ENFILE, too many open files in the system"},
+        {-ENOMEM, "ENOMEM, no memory or addresses (RLIMIT_AS, ulimit -v)"},
+        {-EPERM, "EPERM, not permitted, as by a seccomp profile"},
+        {-ENOSYS, "ENOSYS, not in this kernel"},
+        {-EAGAIN, "EAGAIN (RLIMIT_MEMLOCK, ulimit -l)"},
+        {-EFBIG, "EFBIG (RLIMIT_FSIZE, ulimit -f)"},
+        {-EFAULT, "EFAULT, a page cannot be read"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (known[i].code == code) {
+            bp_text_put(text, known[i].name);
+            return;
+        }
+    }
+    bp_text_put(text, "error ");
+    bp_text_decimal(text, (uint64_t)-code);
+}
+
+void bp_fork_note(const bufpool_pool *pool, char *buffer, size_t size)
+{
+    struct bp_text text = {buffer, size, 0};
+    bool mine = pool->process == bp_process();
+    if (!mine || pool->opener != 0) {
+        bp_text_put(&text, "this is a forked child of process ");
+        bp_text_decimal(&text, (uint64_t)(mine ? pool->opener : pool->pid));
+        bp_text_put(&text, mine ? "; the pool was inherited" : "; the pool was not inherited: ");
+    }
+    if (!mine) {
+        bp_text_put(&text, bp_heritage_reason(pool));
+        if (pool->heritage.code < 0) {
+            bp_text_put(&text, ": ");
+            put_error(&text, pool->heritage.code);
+        }
+    }
+    bp_text_end(&text);
+}

@@ -1,0 +1,205 @@
+/* inherit.c: getting a pool into a forked child, see inherit.h. */
+#include "inherit.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+enum way { COPIED_ON_WRITE, COPIED, SHARED, ALONE };
+
+static enum way way_of(const struct bp_space *space)
+{
+    return space->fd < 0                ? COPIED_ON_WRITE
+           : space->memory->hidden_file ? COPIED
+           : space->trap->needs_file    ? ALONE
+                                        : SHARED;
+}
+
+/* Counts what changes page states. */
+static uint64_t changes(const bufpool_pool *pool)
+{
+    return atomic_load(&pool->allocations) + atomic_load(&pool->frees) + atomic_load(&pool->evictions) +
+           atomic_load(&pool->populates);
+}
+
+/* Calls function for each run of allocated pages; ends with the first code below 0. */
+static int for_each_run(bufpool_pool *pool, int (*function)(bufpool_pool *, uintptr_t, size_t))
+{
+    uint64_t high = atomic_load(&pool->pages.high_water);
+    int code = 0;
+    for (uint64_t page = 0; page < high && code == 0;) {
+        uint64_t end = page;
+        while (end < high && bp_pages_load(&pool->pages, end) == BUFPOOL_STATE_ALLOCATED) {
+            end++;
+        }
+        code = end == page ? 0 : function(pool, bp_page_address(pool, page), (end - page) * pool->page_size);
+        page = end + 1;
+    }
+    return code;
+}
+
+/* ---- In the parent ---- */
+
+static int copy_run(bufpool_pool *pool, uintptr_t address, size_t length)
+{
+    return bp_kernel_pwrite(pool->heritage.fd, (const void *)address, length, address - pool->space.base);
+}
+
+static int copy(bufpool_pool *pool)
+{
+    pool->heritage.changes = changes(pool);
+    pool->heritage.fd = bp_kernel_memfd(pool->name, pool->capacity, 0);
+    int code = pool->heritage.fd < 0 ? pool->heritage.fd : for_each_run(pool, copy_run);
+    if (code < 0 && pool->heritage.fd >= 0) {
+        bp_kernel_close(pool->heritage.fd);
+        pool->heritage.fd = -1;
+    }
+    return code == -ENOSPC ? -ENOMEM : code;
+}
+
+void bp_inherit_prepare(bufpool_pool *pool)
+{
+    struct bp_space *space = &pool->space;
+    struct bp_heritage *heritage = &pool->heritage;
+    switch (way_of(space)) {
+    case COPIED_ON_WRITE:
+        heritage->step = BP_HERITAGE_LIFT;
+        heritage->code = bp_kernel_madvise((void *)space->base, space->capacity, MADV_DOFORK);
+        break;
+    case COPIED:
+        heritage->step = BP_HERITAGE_COPY;
+        heritage->code = copy(pool);
+        break;
+    case SHARED:
+        heritage->step = BP_HERITAGE_SHARED;
+        return;
+    case ALONE:
+        heritage->step = BP_HERITAGE_ALONE;
+        return;
+    }
+    if (heritage->code == 0) {
+        heritage->step = BP_HERITAGE_READY;
+    }
+}
+
+void bp_inherit_parent(bufpool_pool *pool)
+{
+    if (way_of(&pool->space) == COPIED_ON_WRITE) {
+        bp_kernel_madvise((void *)pool->space.base, pool->capacity, MADV_DONTFORK);
+    } else if (pool->heritage.fd >= 0) {
+        bp_kernel_close(pool->heritage.fd);
+    }
+}
+
+/* ---- In the child ---- */
+
+/* Takes the range, inaccessible, if nobody else has taken it. */
+static int take_place(const struct bp_space *space)
+{
+    void *place;
+    int code = bp_kernel_mmap((void *)space->base, space->capacity, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, &place);
+    if (code == 0 && (uintptr_t)place != space->base) { /* before Linux 4.17 the flag is not known */
+        bp_kernel_munmap(place, space->capacity);
+        code = -EEXIST;
+    }
+    if (code == 0) {
+        bp_kernel_madvise(place, space->capacity, MADV_DONTDUMP);
+        bp_kernel_madvise(place, space->capacity, MADV_DONTFORK);
+    }
+    return code;
+}
+
+static int keep_private(bufpool_pool *pool)
+{
+    struct bp_space *space = &pool->space;
+    pool->heritage.step = BP_HERITAGE_ARM;
+    int code = space->trap->inherit == NULL ? 0 : space->trap->inherit(space);
+    if (code == 0) {
+        code = bp_kernel_madvise((void *)space->base, space->capacity, MADV_DONTFORK);
+    }
+    if (code == 0 && space->flags & BUFPOOL_LOCK && bp_kernel_lock((void *)space->base, space->capacity) < 0) {
+        bp_space_note(space, "not locked in memory in this forked child");
+    }
+    if (code == 0) {
+        bp_space_stage_again(space);
+    }
+    return code;
+}
+
+static int open_run(bufpool_pool *pool, uintptr_t address, size_t length)
+{
+    return pool->space.trap->open_range(&pool->space, address, length);
+}
+
+static int map_copy(bufpool_pool *pool)
+{
+    struct bp_space *space = &pool->space;
+    bp_kernel_close(space->fd);
+    space->fd = pool->heritage.fd;
+    pool->heritage.fd = -1;
+    pool->heritage.step = BP_HERITAGE_CHANGED;
+    if (pool->heritage.changes != changes(pool)) {
+        return -ESTALE;
+    }
+    pool->heritage.step = BP_HERITAGE_MAP;
+    int code = take_place(space);
+    if (code == 0) {
+        pool->heritage.sealed = true;
+        code = bp_space_map_again(space);
+    }
+    return code == 0 ? for_each_run(pool, open_run) : code;
+}
+
+bool bp_inherit_child(bufpool_pool *pool)
+{
+    pool->heritage.code = way_of(&pool->space) == COPIED_ON_WRITE ? keep_private(pool) : map_copy(pool);
+    return pool->heritage.code == 0;
+}
+
+static void give_up(int *fd)
+{
+    if (*fd >= 0) {
+        bp_kernel_close(*fd);
+        *fd = -1;
+    }
+}
+
+void bp_inherit_refuse(bufpool_pool *pool)
+{
+    struct bp_space *space = &pool->space;
+    struct bp_heritage *heritage = &pool->heritage;
+    heritage->gone = true;
+    if (atomic_load(&pool->closed)) {
+        return; /* no descriptors any more, or another thread of the parent is closing them */
+    }
+    bool lifted = space->fd < 0 && (heritage->step == BP_HERITAGE_ARM || heritage->step == BP_HERITAGE_READY);
+    if (lifted || heritage->sealed) {
+        bp_space_seal(space);
+        heritage->sealed = true;
+    } else if (heritage->step != BP_HERITAGE_NONE) {
+        heritage->sealed = take_place(space) == 0;
+    }
+    bp_space_unstage(space);
+    give_up(&space->uffd);
+    give_up(&space->fd);
+    give_up(&space->gauge);
+    give_up(&heritage->fd);
+}
+
+const char *bp_heritage_reason(const bufpool_pool *pool)
+{
+    static const char *const reasons[] = {
+        [BP_HERITAGE_NONE] = "it came past the fork handlers, as by _Fork or clone",
+        [BP_HERITAGE_READY] = "the fork was not finished",
+        [BP_HERITAGE_BUSY] = "a call on it did not end in time, or the fork interrupted one",
+        [BP_HERITAGE_SCRATCH] = "a granule that shows the scratch pattern could not be armed again",
+        [BP_HERITAGE_LIFT] = "its addresses could not be shared with the child",
+        [BP_HERITAGE_COPY] = "its pages could not be copied for the child",
+        [BP_HERITAGE_SHARED] = "memory that two processes share is not inherited",
+        [BP_HERITAGE_ALONE] = "its trap closes pages in one process only, and its memory is shared",
+        [BP_HERITAGE_CHANGED] = "a fork handler changed it after its pages were copied",
+        [BP_HERITAGE_MAP] = "it could not be mapped in the child",
+        [BP_HERITAGE_ARM] = "its trap could not be armed in the child",
+    };
+    return pool->inherit ? reasons[pool->heritage.step] : "it was opened with fork \"exclude\"";
+}
