@@ -6,10 +6,11 @@ thread that made it. Every call of the library begins by asking for what is owed
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bufpool._native import CData
 
 POISON = bytes([lib.BUFPOOL_POISON])
+_CALLER_SIZE = 512  # of bufpool_origin.caller
 
 
 class _Thread(threading.local):
@@ -165,6 +167,36 @@ def call_with_data(data: Any, function: Callable[[CData, CData, int], int], size
                 source = _salvaged(source, error.report)
 
 
+def recorded(function: Callable[..., int]) -> Callable[..., int]:
+    """call() or call_with_data() for pools that record stacks: C is told who makes the call."""
+
+    @functools.wraps(function)
+    def with_caller(*arguments: Any) -> int:
+        lib.bufpool_set_caller(_caller(sys._getframe(1)))  # if there is no room left, provenance_lost counts
+        try:
+            return function(*arguments)
+        finally:
+            lib.bufpool_set_caller(ffi.NULL)
+
+    return with_caller
+
+
+call_recorded = recorded(call)
+call_with_data_recorded = recorded(call_with_data)
+
+
+def _caller(frame: FrameType | None) -> bytes:
+    """The Python calls outside the library as one text, the innermost last; of them as many as C keeps."""
+    lines: list[bytes] = []
+    length = 0
+    for line in _calls(frame):
+        lines.append(line.encode("utf-8", "surrogateescape"))
+        length += len(lines[-1]) + 1
+        if length > _CALLER_SIZE:
+            break
+    return b"\n".join(reversed(lines))
+
+
 def _salvaged(data: CData, report: FaultReport) -> CData:
     """A copy of data with the pattern in place of what cannot be read; report is the fault that is known already."""
     size = ffi.sizeof(data)
@@ -184,12 +216,13 @@ def _salvaged(data: CData, report: FaultReport) -> CData:
 
 def python_stack() -> tuple[str, ...]:
     """The Python calls of this thread outside the library, innermost last."""
-    frame: FrameType | None = sys._getframe(1)
-    lines: list[str] = []
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if lines or module.partition(".")[0] != __package__:
-            code = frame.f_code
-            lines.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
+    return tuple(reversed(list(_calls(sys._getframe(1)))))
+
+
+def _calls(frame: FrameType | None) -> Iterator[str]:
+    """The calls from a frame outwards, beginning with the first outside the library."""
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame = frame.f_back
-    return tuple(reversed(lines))
+    while frame is not None:
+        yield f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        frame = frame.f_back

@@ -26,7 +26,18 @@ from bufpool.arguments import (
     page_numbers,
 )
 from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
-from bufpool.faults import attach, call, call_with_data, check, deliver, owed, owed_to_ended
+from bufpool.faults import (
+    attach,
+    call,
+    call_recorded,
+    call_with_data,
+    call_with_data_recorded,
+    check,
+    deliver,
+    owed,
+    owed_to_ended,
+    recorded,
+)
 from bufpool.page import Location, Page
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, event_from_native, from_native
 
@@ -187,6 +198,9 @@ class Pool:
         self.memory = facts.memory if memory is None else memory
         self.trap, self.on_fault, self.name = facts.trap, facts.on_fault, facts.name
         self.provenance = facts.provenance
+        stacks = facts.provenance == "stacks"
+        self._call = call_recorded if stacks else call
+        self._call_with_data = call_with_data_recorded if stacks else call_with_data
         _pools[_key(handle)] = self
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -218,14 +232,14 @@ class Pool:
         Raises PoolExhaustedError, ArgumentError (data longer than a page), PoolClosedError.
         """
         if data is None:
-            return Page(self, call(lib.bufpool_py_allocate, self.handle, ffi.NULL, 0))
+            return Page(self, self._call(lib.bufpool_py_allocate, self.handle, ffi.NULL, 0))
         function = lib.bufpool_py_allocate
-        return Page(self, call_with_data(data, lambda fault, *source: function(fault, self.handle, *source)))
+        return Page(self, self._call_with_data(data, lambda fault, *source: function(fault, self.handle, *source)))
 
     def allocate_at(self, page: PageLike, data: Buffer | None = None) -> Page:
         """The same for a given number. Raises also PageStateError when the page is allocated or evicted."""
         number, function = page_number(self, page), lib.bufpool_py_allocate_at
-        call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
+        self._call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
         return Page(self, number)
 
     def allocate_many(self, count: int, data: Buffer | None = None) -> npt.NDArray[np.uint64]:
@@ -239,10 +253,10 @@ class Pool:
         numbers = np.empty(count, np.uint64)
         out, function = ffi.from_buffer("uint64_t[]", numbers), lib.bufpool_py_allocate_filled
         if data is None:
-            call(lib.bufpool_py_allocate_many, self.handle, count, out)
+            self._call(lib.bufpool_py_allocate_many, self.handle, count, out)
         else:
             size = count * self.page_size
-            call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, source, out), size)
+            self._call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, source, out), size)
         return numbers
 
     def free(self, page: PageLike) -> None:
@@ -250,7 +264,7 @@ class Pool:
 
         Raises PageStateError (double free, never allocated, no such page), PoolClosedError.
         """
-        call(lib.bufpool_py_free, self.handle, page_number(self, page))
+        self._call(lib.bufpool_py_free, self.handle, page_number(self, page))
 
     def free_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
@@ -261,7 +275,7 @@ class Pool:
 
         Raises PageStateError (not allocated, evicted already, no such page), PoolClosedError.
         """
-        call(lib.bufpool_py_evict, self.handle, page_number(self, page))
+        self._call(lib.bufpool_py_evict, self.handle, page_number(self, page))
 
     def evict_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong.
@@ -273,14 +287,14 @@ class Pool:
     def populate(self, page: PageLike, data: Buffer | None = None) -> None:
         """Gives an evicted page a frame and its content again. Raises as allocate_at() does."""
         number, function = page_number(self, page), lib.bufpool_py_populate
-        call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
+        self._call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
 
     def populate_many(self, pages: NumbersLike, data: Buffer | None = None) -> None:
         """The same for many pages, all or none; data holds as many whole pages one after the other."""
         numbers, function = self._numbers(pages), lib.bufpool_py_populate_many
         count, out = len(numbers), ffi.from_buffer("uint64_t[]", numbers)
         size = count * self.page_size
-        call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, out, source), size)
+        self._call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, out, source), size)
 
     def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
         """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""
@@ -294,7 +308,7 @@ class Pool:
 
     def _batch(self, function: Any, pages: NumbersLike) -> None:
         numbers = self._numbers(pages)
-        call(function, self.handle, len(numbers), ffi.from_buffer("uint64_t[]", numbers))
+        self._call(function, self.handle, len(numbers), ffi.from_buffer("uint64_t[]", numbers))
 
     # ---- Looking -----------------------------------------------------------------------------------------------------
 
@@ -371,7 +385,8 @@ class Pool:
         if self.closed:
             return owed()
         reports = owed() + owed_to_ended(self.handle, {report.thread_id for report in self.faults})
-        code = lib.bufpool_close(self.handle)
+        close = recorded(lib.bufpool_close) if self.provenance == "stacks" else lib.bufpool_close
+        code = close(self.handle)
         # Closed by another thread meanwhile; or a forked child has not got the pool.
         if code and code not in (lib.BUFPOOL_ECLOSED, lib.BUFPOOL_EUNSUPPORTED):
             raise failure(code)

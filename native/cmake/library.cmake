@@ -6,6 +6,9 @@ set(version_script ${CMAKE_CURRENT_SOURCE_DIR}/src/bufpool.map)
 add_library(bufpool_objects OBJECT ${sources})
 bufpool_configure(bufpool_objects)
 target_include_directories(bufpool_objects PRIVATE include)
+# In a program that links the archive and binds symbols lazily the first call of one would come in a handler, whose stack
+# may not have the 3 KiB for that.
+target_compile_options(bufpool_objects PRIVATE -fno-plt)
 target_link_libraries(bufpool_objects PRIVATE Threads::Threads)
 
 add_library(bufpool_static STATIC $<TARGET_OBJECTS:bufpool_objects>)

@@ -39,7 +39,8 @@ static void find_frames(const bufpool_fault *fault, struct bp_frames *frames)
     take_stack(frames, STRAYED, fault->stack, fault->stack_depth, BUFPOOL_STACK_DEPTH);
     take_stack(frames, ALLOCATED, allocated->stack, allocated->stack_depth, BUFPOOL_ORIGIN_DEPTH);
     take_stack(frames, FREED, freed->stack, freed->stack_depth, BUFPOOL_ORIGIN_DEPTH);
-    bp_modules_find(frames->addresses, frames->count, frames->modules, frames->names, sizeof frames->names);
+    bp_modules_find(frames->addresses, frames->count, frames->modules, frames->names, sizeof frames->names,
+                    &frames->room);
 }
 
 /* "/usr/lib/libx.so+0x123", or the bare address where no file is mapped. */

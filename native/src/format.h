@@ -15,6 +15,7 @@ struct bp_frames {
     uint64_t addresses[BP_FRAMES];
     struct bp_module modules[BP_FRAMES];
     char names[2048];
+    struct bp_modules_room room;
 };
 
 /* bufpool_format_text() and _json() with the room given. Async-signal-safe. */

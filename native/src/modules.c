@@ -13,7 +13,8 @@ struct search {
     char *names;
     size_t room;
     /* The file whose mappings pass by, and where its first one began. */
-    char path[256];
+    char *path;
+    size_t path_size;
     uint64_t base;
     const char *kept; /* the copy of path in names, once somebody needed it */
 };
@@ -69,9 +70,9 @@ static void take_line(struct search *search, const char *line)
     if (*at != '/' && *at != '[') {
         return; /* anonymous: also the gap between the parts of one file */
     }
-    if (strncmp(at, search->path, sizeof search->path - 1) != 0) {
+    if (strncmp(at, search->path, search->path_size - 1) != 0) {
         size_t length = strlen(at);
-        length = length < sizeof search->path ? length : sizeof search->path - 1;
+        length = length < search->path_size ? length : search->path_size - 1;
         memcpy(search->path, at, length);
         search->path[length] = 0;
         search->base = start;
@@ -85,26 +86,26 @@ static void take_line(struct search *search, const char *line)
     }
 }
 
-void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size)
+void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size,
+                     struct bp_modules_room *with)
 {
-    struct search search = {addresses, count, modules, names, size, "", 0, NULL};
+    struct search search = {addresses, count, modules, names, size, with->path, sizeof with->path, 0, NULL};
+    with->path[0] = 0;
     memset(modules, 0, count * sizeof *modules);
     int fd = bp_kernel_open_read("/proc/self/maps");
     if (fd < 0) {
         return;
     }
-    char chunk[512];
-    char line[512];
     size_t length = 0;
     ssize_t got;
-    while ((got = bp_kernel_read(fd, chunk, sizeof chunk)) > 0) {
+    while ((got = bp_kernel_read(fd, with->chunk, sizeof with->chunk)) > 0) {
         for (ssize_t i = 0; i < got; i++) {
-            if (chunk[i] == '\n') {
-                line[length] = 0;
-                take_line(&search, line);
+            if (with->chunk[i] == '\n') {
+                with->line[length] = 0;
+                take_line(&search, with->line);
                 length = 0;
-            } else if (length < sizeof line - 1) {
-                line[length++] = chunk[i];
+            } else if (length < sizeof with->line - 1) {
+                with->line[length++] = with->chunk[i];
             }
         }
     }

@@ -10,8 +10,16 @@ struct bp_module {
     uint64_t offset;  /* from the module's first mapping, as addr2line takes it for a position-independent file */
 };
 
+/* Room for the search: a handler has it elsewhere than on its stack. */
+struct bp_modules_room {
+    char chunk[512];
+    char line[512];
+    char path[256];
+};
+
 /* Finds the modules of count addresses (at most 64) in one pass over /proc/self/maps, with plain system calls: the
  * loader's own tables are behind a lock. Paths go to names. Async-signal-safe. */
-void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size);
+void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size,
+                     struct bp_modules_room *room);
 
 #endif

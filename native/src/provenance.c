@@ -164,7 +164,7 @@ static void read_stack(uint32_t id, bufpool_origin *origin)
     memcpy(origin->stack, stack->data, origin->stack_depth * sizeof *origin->stack);
     const struct bp_depot_entry *text = bp_depot_find(stack->caller);
     if (text != NULL) {
-        memcpy(origin->caller, text->data, text->length < sizeof origin->caller ? text->length : 0);
+        memcpy(origin->caller, text->data, text->length <= sizeof origin->caller ? text->length : 0);
     }
 }
 
