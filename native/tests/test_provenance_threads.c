@@ -250,7 +250,7 @@ int main(void)
         return HARNESS_SKIP;
     }
     forked();
-    ended_threads();
     amid_calls();
+    ended_threads(); /* last, since it fills the table */
     return 0;
 }
