@@ -177,7 +177,7 @@ int bp_kernel_punch(int fd, uint64_t offset, uint64_t length)
 {
     int code;
     do {
-        code = result(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+        code = result(syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length));
     } while (code == -EINTR);
     return code;
 }
@@ -186,7 +186,7 @@ int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset)
 {
     const char *from = data;
     while (size > 0) {
-        ssize_t written = pwrite(fd, from, size, (off_t)offset);
+        ssize_t written = syscall(SYS_pwrite64, fd, from, size, offset);
         if (written < 0) {
             if (errno == EINTR) {
                 continue;
@@ -202,7 +202,7 @@ int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset)
 
 int bp_kernel_close(int fd)
 {
-    return result(close(fd));
+    return result(syscall(SYS_close, fd));
 }
 
 int bp_kernel_uffd_open(void)
@@ -283,21 +283,21 @@ int bp_kernel_identify(int fd, uint64_t id[2])
 
 int bp_kernel_open_read(const char *path)
 {
-    return result(open(path, O_RDONLY | O_CLOEXEC));
+    return result(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
 }
 
 ssize_t bp_kernel_read(int fd, void *buffer, size_t size)
 {
     ssize_t got;
     do {
-        got = read(fd, buffer, size);
+        got = syscall(SYS_read, fd, buffer, size);
     } while (got < 0 && errno == EINTR);
     return got < 0 ? -errno : got;
 }
 
 ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size)
 {
-    ssize_t got = pread(fd, buffer, size, 0);
+    ssize_t got = syscall(SYS_pread64, fd, buffer, size, 0);
     return got < 0 ? -errno : got;
 }
 
@@ -306,7 +306,7 @@ int bp_kernel_write(int fd, const void *data, size_t size, int once)
     const char *from = data;
     int patience = 1000; /* a full pipe without a reader must not hold a crashing process for ever: one second */
     while (size > 0) {
-        ssize_t written = write(fd, from, size);
+        ssize_t written = syscall(SYS_write, fd, from, size);
         if (written < 0) {
             if (errno == EINTR) {
                 continue;
@@ -346,5 +346,5 @@ int64_t bp_kernel_monotonic_ns(void)
 void bp_kernel_sleep_ns(int64_t ns)
 {
     struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    nanosleep(&time, NULL);
+    syscall(SYS_nanosleep, &time, NULL);
 }

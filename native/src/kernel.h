@@ -2,7 +2,8 @@
  * kernel.h: every request that bufpool makes of the kernel, one thin function each.
  *
  * Each returns 0 (or a count, or a descriptor) or -errno, retries EINTR, and may be called in a signal handler: none
- * allocates or takes a lock. They stand in a file of their own so that a test can replace one at link time
+ * allocates or takes a lock. Those that a handler or a call on a page makes are no cancellation points, unlike the C
+ * library's functions: pthread_cancel() would end a thread that holds a page or a report's buffer. They stand in a file of their own so that a test can replace one at link time
  * (-Wl,--wrap=bp_kernel_mmap) and make it fail. What the C library's headers may be too old to know is defined here;
  * whether the kernel knows it is found out by trying, never by version number.
  */

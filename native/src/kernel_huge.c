@@ -50,7 +50,7 @@ int bp_kernel_fallocate(int fd, uint64_t offset, uint64_t length)
 {
     int code;
     do {
-        code = result(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+        code = result(syscall(SYS_fallocate, fd, FALLOC_FL_KEEP_SIZE, offset, length));
     } while (code == -EINTR);
     return code;
 }

@@ -377,9 +377,12 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
     }
     bp_fork_watch();
     prepare_code();
+    int cancelling;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* files are read below, under the lock */
     bp_registry_lock();
     code = open_locked(&config, pool);
     bp_registry_unlock();
+    pthread_setcancelstate(cancelling, NULL);
     return code;
 }
 

@@ -94,6 +94,80 @@ static void guarded_in_a_handler(void *argument)
     CHECK_IS(stats_of(pool).faults, ==, 1);
 }
 
+/* ---- In the host's own handler of faults ---- */
+
+static void mend(int signo, siginfo_t *info, void *context)
+{
+    CHECK((char *)info->si_addr == closed_page() + 3);
+    stray(signo, info, context);
+    CHECK_OK(mprotect(closed_page(), GRANULE, PROT_READ));
+}
+
+struct nested {
+    struct variant variant;
+    int flags;
+};
+
+/* Called by us, for a fault of its own, with SIGSEGV blocked unless it asked for SA_NODEFER. */
+static void in_a_fault_handler(void *argument)
+{
+    const struct nested *nested = argument;
+    set_handler(SIGSEGV, mend, nested->flags, NULL);
+    prepare(&nested->variant);
+    for (uint64_t i = 0; i < 4; i++) {
+        CHECK_OK(mprotect(closed_page(), GRANULE, PROT_NONE));
+        atomic_store(&target, hole(i % 2 ? pool : other, i));
+        CHECK_IS(read_byte(closed_page() + 3), ==, 0);
+    }
+    CHECK_IS(atomic_load(&calls), ==, 4);
+    CHECK_IS(stats_of(pool).faults + stats_of(other).faults, ==, 4);
+}
+
+/* ---- Cancelled ---- */
+
+static pthread_barrier_t begun;
+
+static void *stray_until_cancelled(void *argument)
+{
+    pthread_barrier_wait(&begun);
+    for (uint64_t i = *(uint64_t *)argument;; i++) {
+        read_byte(hole(pool, i % 64));
+        uint64_t page;
+        if (bufpool_allocate(other, "x", 1, &page) == 0) {
+            bufpool_free(other, page);
+        }
+        bufpool_check(NULL);
+        if (i % 16 == 0) {
+            pthread_testcancel();
+        }
+    }
+    return NULL;
+}
+
+/* pthread_cancel() does not end a thread amid a report, nor amid a call that holds a page. */
+static void cancelled(void *argument)
+{
+    prepare(argument);
+    for (uint64_t i = 0; i < 40; i++) {
+        pthread_t thread;
+        CHECK_OK(pthread_barrier_init(&begun, NULL, 2));
+        CHECK_OK(pthread_create(&thread, NULL, stray_until_cancelled, &i));
+        pthread_barrier_wait(&begun);
+        struct timespec moment = {0, (long)(i * 7919 % 500000)};
+        nanosleep(&moment, NULL);
+        CHECK_OK(pthread_cancel(thread));
+        void *result;
+        CHECK_OK(pthread_join(thread, &result));
+        CHECK(result == PTHREAD_CANCELED);
+        CHECK_OK(pthread_barrier_destroy(&begun));
+    }
+    bufpool_flush(NULL);
+    CHECK_IS(stats_of(other).allocated, <=, 40);
+    CHECK_IS(stats_of(pool).reports_lost, ==, 0);
+    CHECK_OK(bufpool_close(pool)); /* nobody is left inside */
+    CHECK_OK(bufpool_close(other));
+}
+
 /* ---- Storms ---- */
 
 static void tick(int signo, siginfo_t *info, void *context)
@@ -255,6 +329,16 @@ static void cell(const char *of_memory, const char *by_trap)
             passes(straying_storm, &variant);
             passes(left_by_longjmp, &variant);
             passes(unblocked_in_time, &variant);
+            passes(cancelled, &variant);
+            for (int defer = 0; defer < 2; defer++) {
+                struct nested nested = {variant, defer ? 0 : SA_NODEFER};
+                child = run_child(in_a_fault_handler, &nested);
+                if (defer && signal_of(trap) == SIGSEGV) { /* as without us: a blocked fault is the kernel's */
+                    CHECK_DIED(child, SIGSEGV);
+                } else {
+                    CHECK_PASSED(child);
+                }
+            }
         }
         passes(guarded_in_a_handler, &variant);
     }
