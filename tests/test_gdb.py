@@ -56,6 +56,7 @@ bufpool_pool *open_one(const char *name, const char *trap)
     config.page_size = 8192;
     config.name = name;
     config.trap = trap;
+    config.provenance = "stacks";
     if (bufpool_open(&config, &pool) < 0) {
         exit(3);
     }
@@ -65,6 +66,13 @@ bufpool_pool *open_one(const char *name, const char *trap)
 __attribute__((noinline)) void stray(volatile char *at)
 {
     *at = 1;
+}
+
+__attribute__((noinline)) void let_go(bufpool_pool *pool, uint64_t page)
+{
+    bufpool_set_caller("engine.py:12 in main\nengine.py:34 in let_go");
+    bufpool_free(pool, page);
+    bufpool_set_caller(NULL);
 }
 
 int main(int argc, char **argv)
@@ -80,7 +88,7 @@ int main(int argc, char **argv)
     bufpool_allocate_at(pool, 20, "far away", 9);
     bufpool_allocate_at(pool, 21, NULL, 0);
     bufpool_evict(pool, 21);
-    bufpool_free(pool, 2);
+    let_go(pool, 2);
     stray((char *)bufpool_address(pool, 2) + 5000);
     return 0;
 }
@@ -141,6 +149,16 @@ POOLS = (
 )
 
 
+MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+HISTORY = (
+    rf'  freed by thread (\d+) "\w+" of process \1, {MOMENT} \(event 7\)\n    #0 0x\w+ \S.*\n    #1 0x\w+ ',
+    r"\n    on behalf of, innermost last:\n      engine\.py:12 in main\n      engine\.py:34 in let_go\n"
+    rf"  allocated by thread (\d+) \"\w+\" of process \1, {MOMENT} \(event 3\)\n    #0 0x\w+ ",
+    r"\(event 7\)\n    #0 0x\w+ let_go \+ \d+ at \S*program\.c:\d+\n    #1 0x\w+ main \+ \d+ at \S*program\.c:\d+\n",
+    r"\(event 3\)\n    #0 0x\w+ main \+ \d+ at \S*program\.c:\d+\n",
+)
+
+
 # ---- A live process --------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +173,8 @@ def test_live(programs: Path, name: str) -> None:
         r'page 2 of pool "second" is freed\n  offset 5000 of 8192 bytes; the page is \[0x\w+, 0x\w+\)',
         r'page 1 of pool "second" is allocated',
         r'page 21 of pool "second" is evicted',
-        r"no remembered fault is of this page",
+        r"remembered faults of this page: none\n",
+        *HISTORY[: 2 if name == "stripped" else 4],
     )
 
 
@@ -164,7 +183,7 @@ def test_attached(tmp_path: Path) -> None:
     program = (
         "import ctypes, sys, bufpool\n"
         "ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)\n"  # PR_SET_PTRACER_ANY
-        "pool = bufpool.Pool('1 MiB', name='of Python')\n"
+        "pool = bufpool.Pool('1 MiB', name='of Python', provenance='stacks')\n"
         "page = pool.allocate(b'x'); other = pool.allocate(); page.free()\n"
         "for i in range(12):\n"
         "    try: page[i]\n"
@@ -271,7 +290,8 @@ def test_core(programs: Path, tmp_path: Path, make: MakeCore, entry: bufpool.Cap
         r"#0 0x\w+ stray.* at \S*program\.c:\d+\n\s+#1 0x\w+ main \+ \d+ at \S*program\.c:\d+\n",
         r'page 20 of pool "second" is allocated(?:\n.*)*its content is not in this dump: ',
         rf'pool "second": faults: 1, remembered: 1\n  {report}',
-        r'page 7 of pool "first" is closed',
+        r'page 7 of pool "first" is closed\n(?:  .*\n)*?  closed by thread .* \(event 1\)\n    #0 0x\w+ main',
+        *HISTORY,
     )
 
 
@@ -290,7 +310,7 @@ def test_core_without_its_program(programs: Path, tmp_path: Path) -> None:
     core = gdb_core(programs, "stripped", tmp_path, "auto")
     commands = ["bufpool pools", "bufpool page second 2"]
     shown = gdb("-c", str(core), commands=commands, folder=tmp_path)
-    has(shown, *POOLS, r'page 2 of pool "second" is freed', r"#0 0x\w+ \(\S+/stripped\+0x\w+\)")
+    has(shown, *POOLS, *HISTORY[:2], r'page 2 of pool "second" is freed', r"#0 0x\w+ \(\S+/stripped\+0x\w+\)")
 
 
 # ---- What is missing or damaged --------------------------------------------------------------------------------------
@@ -338,6 +358,7 @@ POKE = (
     "python first, second, library = pools['first'], pools['second'], survey()[0][0].library",
     "python place = lambda name: library.constant('pool.' + name)",
     "python link = place('next')",
+    "python stacks_of_page_2 = survey()[0][0].number('stacks') + 16",
     "python poke = lambda at, *words: gdb.selected_inferior().write_memory(at, struct.pack(f'={len(words)}Q', *words))",
 )
 
@@ -364,6 +385,12 @@ POKE = (
             (r"remembered faults .* 0x8\)",),
         ),
         ("poke(second + place('trap'), 8)", "pools", (POOLS[0], r"trap \(name not in this dump\)")),
+        ("poke(second + place('records'), 8)", "page", (r"cannot read what is recorded of page 2 ", r"page: none")),
+        ("poke(second + place('stacks'), 8)", "page", (r"cannot read the stacks of page 2 ", r"page: none")),
+        ("poke(stacks_of_page_2, 2**64 - 1)", "page", (r"freed by thread .*\n  allocated by thread", r"page: none")),
+        ("poke(library.depot, 8)", "page", (r"cannot read kept\.frames ", r"page: none")),
+        ("poke(library.threads, 8)", "page", (r"cannot read thread\.serial ", r"page: none")),
+        ("poke(library.threads, 0)", "page", (r"freed by a thread that is not known any more", r"page: none")),
         ("poke(library.address + 16, 99)", "pools", (r"has layout 99, and this script knows \d+",)),
         ("poke(library.address + 20, 7)", "pools", (r"says that its layout has 7 bytes: it is damaged",)),
         ("poke(library.address, 0)", "pools", (r"no copy of bufpool was found",)),
@@ -377,7 +404,7 @@ def test_damaged(programs: Path, damage: str, command: str, sentences: tuple[str
 
 def test_a_newer_library_may_have_more_fields(programs: Path) -> None:
     """And one without a field that the script asks for is told from a damaged one."""
-    rename = "python gdb.selected_inferior().write_memory(library.address + 48, b'pool.later')"
+    rename = "python gdb.selected_inferior().write_memory(library.address + HEAD.size, b'pool.later')"
     shown = gdb_run(programs / "static", *POKE, rename, "bufpool pools")
     has(shown, r"bufpool \S+ in \S+ does not say where pool\.next is: take that library's script")
 

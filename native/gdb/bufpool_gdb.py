@@ -21,12 +21,14 @@ import gdb
 
 MAGIC = b"bufpool layout\0\0"
 VERSION = 1
-HEAD = struct.Struct("=16sII16sQ")  # struct bp_postmortem up to its fields
+HEAD = struct.Struct("=16sII16sQqQQ")  # struct bp_postmortem up to its fields
 FIELD = struct.Struct("=24sII")
 FIELDS_MOST = 1024
 POOLS_MOST = 65536
 RING_MOST = 1 << 24  # bytes
 SEGMENT_MOST = 1 << 28  # bytes of a core dump to search at once
+STACK_MOST, TEXT_MOST = 64, 4096  # frames, bytes
+NO_PAGE = (1 << 64) - 1
 SHOWN_FAULTS = 8  # of one page, the latest
 
 
@@ -58,7 +60,8 @@ class Library:
 
     def __init__(self, address: int, module: str) -> None:
         self.address = address
-        _, version, size, library, self.first_pool = HEAD.unpack(read(address, HEAD.size, "bufpool's layout"))
+        head = HEAD.unpack(read(address, HEAD.size, "bufpool's layout"))
+        _, version, size, library, self.first_pool, self.epoch_ns, self.threads, self.depot = head
         self.title = f"bufpool {text_of(library)} in {module}"
         if version != VERSION:
             raise TroubleError(
@@ -80,6 +83,29 @@ class Library:
     def constant(self, name: str) -> int:
         """The value that the library gave a name."""
         return self.place(name)[0]
+
+    def thread(self, number: int, tick: int) -> tuple[int, int, str]:
+        """Whose number in the records it was at a tick: thread, process, name; zeros if that is not known any more."""
+        table = int.from_bytes(read(self.threads, 8, "the place of the table of threads"), "little")
+        entry = Struct(self, "thread", table + number * self.constant("thread.bytes"))
+        serial = entry.number("serial") if number and table else 0
+        if serial == 0 or serial % 2 or (serial != 2 and tick <= entry.number("since")):
+            return 0, 0, ""
+        return entry.number("id"), entry.number("pid"), entry.text("name")
+
+    def kept(self, number: int) -> tuple[bytes, str]:
+        """A stack of the depot, and the text that names its caller."""
+        offset, size = self.place("depot.arena")
+        depot = int.from_bytes(read(self.depot, 8, "the place of the stacks"), "little")
+        head = self.constant("kept.bytes")
+        if number == 0 or depot == 0 or number * 8 + head > size:
+            return b"", ""
+        entry = Struct(self, "kept", depot + offset + number * 8)
+        frames, length = min(entry.number("frames"), STACK_MOST), min(entry.number("length"), TEXT_MOST)
+        text = self.kept(entry.number("caller"))[1] if frames else ""
+        if frames:
+            return read(entry.at + head, frames * 8, "a kept stack"), text
+        return b"", text_of(read(entry.at + head, length, "a kept text")) if length else ""
 
     def word(self, group: str, value: int) -> str:
         """The name of a constant: word("state", 2) is "freed"."""
@@ -227,6 +253,43 @@ class Pool(Struct):
         }
         return "".join(f"; {text}" for name, text in said.items() if byte & self.library.constant(name))
 
+    def history(self, page: int) -> list[Event]:
+        """Who freed (or evicted) the page last, or closed the pool since; and who allocated (or populated) it last."""
+        if self.number("provenance") == 0:
+            return []
+        library = self.library
+        size, records, stacks = library.constant("record.bytes"), self.number("records"), self.number("stacks")
+        record = read(records + page * size, size, f"what is recorded of page {page}")
+        kept = library.constant("stacks.bytes")
+        ids = read(stacks + page * kept, kept, f"the stacks of page {page}") if stacks else bytes(kept)
+        given = self._event(record, ids, 0, ("allocated", "populated"))
+        taken = self._event(record, ids, 1, ("freed", "evicted"))
+        closing = self._event(self.raw("closing"), self.raw("closing_stacks"), 1, ("closed", "closed"))
+        if closing and (not taken or not given or is_later(given.sequence, taken.sequence)):
+            taken = closing
+        return [event for event in (taken, given) if event]
+
+    def _event(self, record: bytes, ids: bytes, which: int, verbs: tuple[str, str]) -> Event | None:
+        """An event of a record, as native/src/provenance.h says."""
+        library = self.library
+        raw = Struct(library, "record", 0, record)
+        when = struct.unpack("=2Q", raw.raw("when"))[which]
+        sequence = struct.unpack("=2I", raw.raw("sequence"))[which]
+        stack = struct.unpack("=2I", Struct(library, "stacks", 0, ids).raw("id"))[which]
+        if when == 0:
+            return None
+        opened = self.number("opened")
+        tick = opened + ((when >> 24) - opened) % (1 << 40)
+        frames, caller = library.kept(stack)
+        return Event(
+            verbs[sequence & 1],
+            (when & 0xFF) << 31 | sequence >> 1,
+            (tick << library.constant("tick.bits")) + library.epoch_ns,
+            library.thread((when >> 8) & 0xFFFF, tick),
+            frames,
+            caller,
+        )
+
     def faults(self) -> list[Fault]:
         """The faults that it remembers, oldest first; without those that were being written."""
         entries, size = self.library.constant("ring.entries"), self.library.constant("entry.bytes")
@@ -265,6 +328,55 @@ class Fault(Struct):
             f"{moment(self.number('time_ns'))}"
         )
         yield from stack_lines(self.raw("stack"), self.number("stack_depth"))
+        yield from self._neighbours()
+        for event in self._events():
+            yield from (f"  {line}" for line in event.lines())
+
+    def _neighbours(self) -> Iterator[str]:
+        page = self.number("page")
+        near = [(self.number(name), name) for name in ("below", "above") if self.number(name) != NO_PAGE]
+        words = ", ".join(f"page {number}, {abs(number - page)} {side}" for number, side in near if number != page)
+        if words:
+            yield f"  nearest allocated pages: {words}"
+
+    def _events(self) -> Iterator[Event]:
+        for name in ("freed", "allocated"):
+            origin = Struct(self.library, "origin", 0, self.raw(name))
+            if origin.number("sequence"):
+                yield Event(
+                    origin.word("event"),
+                    origin.number("sequence"),
+                    origin.number("time_ns"),
+                    (origin.number("thread_id"), origin.number("pid"), origin.text("thread_name")),
+                    origin.raw("stack")[: origin.number("stack_depth") * 8],
+                    origin.text("caller"),
+                )
+
+
+class Event(NamedTuple):
+    """Who did something to a page."""
+
+    verb: str
+    sequence: int
+    time_ns: int
+    thread: tuple[int, int, str]  # id, process, name; id 0: not known any more
+    stack: bytes
+    caller: str
+
+    def lines(self) -> Iterator[str]:
+        """As the fault reports have it."""
+        thread, pid, name = self.thread
+        by = f'thread {thread} "{name}" of process {pid}' if thread else "a thread that is not known any more"
+        yield f"{self.verb} by {by}, {moment(self.time_ns)} (event {self.sequence})"
+        yield from (line[2:] for line in stack_lines(self.stack, len(self.stack) // 8))
+        if self.caller:
+            yield "  on behalf of, innermost last:"
+            yield from (f"    {line}" for line in self.caller.splitlines())
+
+
+def is_later(first: int, second: int) -> bool:
+    """Sequence numbers are counted modulo 2^39."""
+    return (second - first) % (1 << 39) > 1 << 38
 
 
 def survey() -> tuple[list[Pool], list[str]]:
@@ -324,14 +436,29 @@ def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str
     yield from (f"  {line}" for line in pool.lines())
     if state == "allocated" and is_missing(first):
         yield "  its content is not in this dump: pools are left out, unless opened with BUFPOOL_DUMP (dump=True)"
+    for lines in (history_lines(pool, page), fault_lines(pool, page)):
+        try:
+            yield from (f"  {line}" for line in lines)
+        except TroubleError as error:
+            yield f"  {error}"
+
+
+def history_lines(pool: Pool, page: int) -> Iterator[str]:
+    """What the pool's provenance has of a page."""
+    events = pool.history(page)
+    for event in events:
+        yield from event.lines()
+    if not events:
+        yield f"no history: {'nothing is recorded' if pool.number('provenance') else 'the pool has provenance off'}"
+
+
+def fault_lines(pool: Pool, page: int) -> Iterator[str]:
+    """The remembered faults of a page."""
     faults = [fault for fault in pool.faults() if fault.number("page") == page]
-    if not faults:
-        yield "  no remembered fault is of this page"
-        return
     cut = f", the latest {SHOWN_FAULTS}" if len(faults) > SHOWN_FAULTS else ""
-    yield f"  remembered faults of this page: {len(faults)}{cut}"
+    yield f"remembered faults of this page: {len(faults) or 'none'}{cut}"
     for fault in faults[-SHOWN_FAULTS:]:
-        yield from (f"    {line}" for line in fault.lines())
+        yield from (f"  {line}" for line in fault.lines())
 
 
 # ---- Words -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@
 #ifndef BP_POSTMORTEM_H
 #define BP_POSTMORTEM_H
 
+#include "depot.h"
+#include "interned.h"
 #include "pool.h"
 
 #define BP_POSTMORTEM_MAGIC "bufpool layout"
@@ -27,11 +29,17 @@ struct bp_postmortem {
     uint32_t version;
     uint32_t size; /* of this block */
     char library[16];
-    _Atomic(bufpool_pool *) pools;                           /* all descriptors; see bp_pool_first() */
+    _Atomic(bufpool_pool *) pools; /* all descriptors; see bp_pool_first() */
+    _Atomic int64_t epoch_ns;      /* CLOCK_REALTIME minus CLOCK_MONOTONIC, when a pool was opened last */
+    _Atomic(struct bp_interned *) *threads;
+    _Atomic(struct bp_depot *) *depot;
     struct bp_postmortem_field fields[BP_POSTMORTEM_FIELDS]; /* up to the first without a name */
 };
 
 extern struct bp_postmortem bp_postmortem;
+
+/* When a pool is opened: notes how the clocks stand to each other. */
+void bp_postmortem_note_time(void);
 
 /* Before the process dies of a stray access: what lies around it is to be in the core dump. Async-signal-safe. */
 void bp_postmortem_dump(const bufpool_pool *pool, uint64_t page);
