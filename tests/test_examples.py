@@ -119,15 +119,9 @@ def test_embed(native_library: Path, tmp_path: Path) -> None:
     check(name, run(compiled(name, native_library, tmp_path), tmp_path), -signal.SIGBUS, -signal.SIGSEGV)
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("name", ["examples/callback.c", "examples/guarded.cpp"])
+@pytest.mark.parametrize("name", ["examples/callback.c", "examples/guarded.cpp", "examples/optimistic.c"])
 def test_compiled(name: str, native_library: Path, tmp_path: Path) -> None:
     check(name, run(compiled(name, native_library, tmp_path), tmp_path), 0)
-=======
-@pytest.mark.parametrize("name", ["examples/callback.c", "examples/guarded.cpp", "examples/optimistic.c"])
-def test_compiled(name: str, library: Path, tmp_path: Path) -> None:
-    check(name, run(compiled(name, library, tmp_path), tmp_path), 0)
->>>>>>> 51c034e (Optimistic sections: a read of a hole restarts them, uncounted as a fault; guarded calls are sections that take all)
 
 
 @pytest.mark.parametrize("name", ["examples/collect.py", "examples/sqlite_pool.py"])
