@@ -13,7 +13,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,14 @@ class Loops:
 
     def __init__(self, folder: Path) -> None:
         library = folder / "loops.so"
-        sources = [str(path) for path in sorted((NATIVE / "src").glob("*.c"))]
+        sources = [str(path) for path in [*sorted((NATIVE / "src").glob("*.c")), NATIVE / "tests/btree.c"]]
         subprocess.run(
             [*COMPILE, "-o", str(library), *map(str, BENCH.glob("*.c")), *sources, *LINK],
             check=True,
             timeout=300,
         )
         self.ffi: Any = cffi.FFI()
-        declarations = [(BENCH / name).read_text() for name in ("loops.h", "memories.h")]
+        declarations = [(BENCH / name).read_text() for name in ("loops.h", "memories.h", "sections.h")]
         self.ffi.cdef("typedef struct bufpool_pool bufpool_pool;" + "".join(declarations))
         self.c: Any = self.ffi.dlopen(str(library))
 
@@ -194,16 +194,16 @@ class Row:
 
     def difference(
         self,
-        pairs: Callable[[], list[tuple[int, int]]],
+        pairs: Callable[[], Sequence[tuple[float, float]]],
         *,
         before: Callable[[], object],
         goal: float,
         rounds: int,
         against: str,
     ) -> None:
-        """By how many ns bufpool takes longer. pairs: measures one round and returns for each page bufpool's ns and the
-        other's."""
-        found: list[tuple[int, int]] = []
+        """By how many ns bufpool takes longer. pairs: measures a round and returns bufpool's ns and the other's, for
+        each page or for the average of many."""
+        found: list[tuple[float, float]] = []
         self.benchmark.pedantic(lambda: found.extend(pairs()), setup=before, rounds=rounds, iterations=1)
         self._keep(
             pool_ns=statistics.median(pool for pool, _ in found),

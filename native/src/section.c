@@ -23,7 +23,6 @@ jmp_buf *bufpool_optimistic_begin(bufpool_section *section, uintptr_t frame, uin
     if (outer == section) { /* entered again without having been left */
         outer = section->seal == seal(section, section) ? section->outer : NULL;
     }
-    section->address = NULL;
     section->outer = outer;
     section->fault = NULL;
     section->frame = frame;

@@ -209,6 +209,13 @@ static bool still(const struct btree *tree, uint64_t page, uint64_t seen)
     return word_of(tree, page) == seen;
 }
 
+static void pause_here(const struct btree *tree, uint64_t key, uint64_t seen)
+{
+    if (tree->pause != 0 && (key + seen / VERSION) % tree->pause == 0) {
+        sched_yield();
+    }
+}
+
 /* To the leaf of key, or with split only to the first full inner node. false: somebody changes something, or missing. */
 static bool descend(const struct btree *tree, uint64_t key, bool split, struct place *at)
 {
@@ -235,6 +242,7 @@ static bool descend(const struct btree *tree, uint64_t key, bool split, struct p
         uint64_t index = search(here, at->level, at->count, key);
         uint64_t child = get(here, child_place(tree, index));
         at->next = index < at->count ? get(here, key_place(at->level, index)) : at->next;
+        pause_here(tree, key, at->seen);
         if (!still(tree, at->page, at->seen)) {
             return false;
         }
@@ -267,6 +275,7 @@ static bool read_leaf(const struct btree *tree, struct request *request)
     _Atomic uint64_t *leaf = node(tree, at->page);
     request->index = search(leaf, 0, at->count, request->key);
     request->found = request->index < at->count && get(leaf, key_place(0, request->index)) == request->key;
+    pause_here(tree, request->key, at->seen);
     if (request->found && request->value != NULL) {
         for (uint64_t i = 0; i < BTREE_VALUE; i++) {
             request->value[i] = get(leaf, key_place(0, request->index) + 1 + i);

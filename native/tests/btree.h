@@ -30,7 +30,8 @@ struct btree {
     uint64_t leaf_most;  /* entries of a leaf */
     uint64_t inner_most; /* keys of an inner node */
     int store;
-    bool look; /* readers look for the flag "evicted" first: only a page that is evicted under them traps */
+    bool look;      /* readers look for the flag "evicted" first: only a page that is evicted under them traps */
+    uint64_t pause; /* one in so many readers lets others run between reading and looking again, for tests; 0: none */
     _Atomic uint64_t resident;
 };
 

@@ -273,6 +273,7 @@ static void campaign(const char *memory, uint64_t page_size, bool look)
 {
     pool = open_pool(memory, trap, "raise", PAGES * page_size, page_size);
     btree_open(&tree, pool, 8, look);
+    tree.pause = 16;
     struct worker workers[WORKERS + 1];
     memset(workers, 0, sizeof workers);
     for (uint64_t i = 0; i <= WORKERS; i++) {
@@ -322,7 +323,7 @@ static void campaign(const char *memory, uint64_t page_size, bool look)
 static void cell(const char *memory, const char *by_trap)
 {
     trap = by_trap;
-    operations = SANITIZED ? 500 : 5000;
+    operations = SANITIZED ? 500 : 2500;
     campaign(memory, GRANULE, false);
     campaign(memory, 2 * GRANULE, false);
     campaign(memory, GRANULE, true);
