@@ -196,13 +196,13 @@ static void put_caller(struct bp_text *text, const bufpool_origin *origin)
 }
 
 /* "1.234 s before" */
-static void put_ago(struct bp_text *text, int64_t ns)
+static void put_ago(struct bp_text *text, int64_t now, int64_t then)
 {
-    uint64_t ms = (uint64_t)(ns < 0 ? -ns : ns) / 1000000;
+    uint64_t ms = (now < then ? (uint64_t)then - (uint64_t)now : (uint64_t)now - (uint64_t)then) / 1000000;
     bp_text_decimal(text, ms / 1000);
     bp_text_put(text, ms % 1000 < 10 ? ".00" : ms % 1000 < 100 ? ".0" : ".");
     bp_text_decimal(text, ms % 1000);
-    bp_text_put(text, ns < 0 ? " s after" : " s before");
+    bp_text_put(text, now < then ? " s after" : " s before");
 }
 
 static void put_origin(struct bp_text *text, const bufpool_fault *fault, const bufpool_origin *origin,
@@ -232,7 +232,7 @@ static void put_origin(struct bp_text *text, const bufpool_fault *fault, const b
     bp_text_put(text, ", ");
     bp_text_time(text, origin->time_ns);
     bp_text_put(text, ", ");
-    put_ago(text, fault->time_ns - origin->time_ns);
+    put_ago(text, fault->time_ns, origin->time_ns);
     bp_text_put(text, " (event ");
     bp_text_decimal(text, origin->sequence);
     bp_text_put(text, ")\n");

@@ -20,7 +20,7 @@ int32_t bp_thread_id(void)
     int32_t process = bp_process();
     if (bp_thread.id == 0 || bp_thread.id_process != process || process == 0) {
         int32_t id = bp_kernel_thread();
-        if (id != bp_thread.id) { /* after a fork the block is a copy: the stray accesses in it were the parent's */
+        if (id != bp_thread.id || bp_thread.id_process != process) { /* after a fork what is in it was the parent's */
             bp_thread.last_pc = 0;
             bp_thread.interned = 0;
         }

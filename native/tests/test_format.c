@@ -73,6 +73,34 @@ static void text(void)
     CHECK_HAS(buffer, "never executable");
     CHECK_HAS(buffer, "SIGSEGV");
 
+    /* Who took the page, who gave it, and what lies beside it. */
+    fault.freed = (bufpool_origin){.sequence = 12,
+                                   .time_ns = fault.time_ns - INT64_C(61002345678),
+                                   .event = BUFPOOL_EVENT_EVICT,
+                                   .thread_id = 77,
+                                   .pid = 1234,
+                                   .stack_depth = 1,
+                                   .thread_name = "evictor",
+                                   .stack = {0x30},
+                                   .caller = "a.py:1 in f\nb.py:2 in g"};
+    fault.allocated = (bufpool_origin){
+        .sequence = 3, .time_ns = fault.time_ns + 5000000, .event = BUFPOOL_EVENT_POPULATE, .pid = 99, .thread_id = 98};
+    fault.below = 2;
+    bufpool_format_text(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "  neighbours: 16 bytes past the end of page 2, which is allocated\n"
+                      "  evicted by thread 77 \"evictor\", 2000-02-28T23:58:59.121111Z, 61.002 s before (event 12)\n"
+                      "    #0 0x30\n"
+                      "    on behalf of, innermost last:\n"
+                      "      a.py:1 in f\n"
+                      "      b.py:2 in g\n"
+                      "  populated by thread 98 of process 99, 2000-02-29T00:00:00.128456Z, 0.005 s after (event 3)\n");
+    fault.freed.event = 17;
+    fault.allocated.thread_id = 0;
+    bufpool_format_text(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "  unknown by thread 77");
+    CHECK_HAS(buffer, "  populated by a thread that is not known any more");
+    fault = example();
+
     fault.stack[0] = (uint64_t)(uintptr_t)text; /* a place in this program */
     bufpool_format_text(&fault, buffer, sizeof buffer);
     CHECK_HAS(buffer, "test_format+0x");

@@ -229,6 +229,9 @@ static void look_in_child(void *unused)
     CHECK_IS(freed_of(5).thread_id, ==, self());
     pool = inherited;
     CHECK_IS(freed_of(5).pid, ==, getppid());
+    CHECK_OK(bufpool_allocate_at(pool, 5, NULL, 0));
+    CHECK_OK(bufpool_free(pool, 5));
+    CHECK_IS(freed_of(5).pid, ==, getpid());
 }
 
 static void forked(void)
