@@ -393,6 +393,27 @@ static void tell_lost(const struct event *event, struct bp_finding *finding)
     }
 }
 
+/* An allocated page has raised the signal of a trap that works by protection. Was it not accessible before, or has the
+ * host protected it for purposes of its own? The kernel itself tries. Once could be a moment in which others free the page
+ * and allocate it again, and to them nothing of this shows; a millisecond of such moments could not. */
+static bool is_protected_by_host(const struct event *event, const struct bp_finding *finding)
+{
+    if (!(finding->flags & BUFPOOL_FAULT_RACED) || event->signo != SIGSEGV) {
+        return false;
+    }
+    uintptr_t address = (uintptr_t)event->info->si_addr;
+    for (int moment = 0; moment < 16; moment++) {
+        bool accessible = event->machine.access == BUFPOOL_WRITE
+                              ? bp_kernel_writable((void *)(address & ~(uintptr_t)3))
+                              : bp_kernel_readable((void *)(address & ~(uintptr_t)7));
+        if (accessible || bp_pages_load(&event->pool->pages, finding->page) != BUFPOOL_STATE_ALLOCATED) {
+            return false;
+        }
+        bp_kernel_sleep_ns(20000);
+    }
+    return true;
+}
+
 /* Is it the fault of a careful read, not of a host's handler that has interrupted one? */
 static bool is_probe(const siginfo_t *info)
 {
@@ -446,6 +467,11 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     }
     event.before = errno;
     tell_lost(&event, &finding);
+    if (is_protected_by_host(&event, &finding)) {
+        leave(&event);
+        errno = event.before;
+        return false;
+    }
     bp_thread.answered_address = (uint64_t)(uintptr_t)info->si_addr;
     bufpool_section *section = NULL;
     if (bp_thread.section != NULL) {

@@ -101,6 +101,9 @@ int bp_kernel_get_mempolicy(const void *address, int *mode, uint64_t nodes[BP_NO
  * is filled. */
 int bp_kernel_readable(const void *address);
 
+/* The same for writing, at a multiple of four. Whoever sleeps on a futex there may wake up, as always, for nothing. */
+int bp_kernel_writable(void *address);
+
 /* For bp_kernel_is_huge(): a descriptor of /proc/self/pagemap. */
 int bp_kernel_open_pagemap(void);
 

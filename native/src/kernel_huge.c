@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -167,6 +168,15 @@ int bp_kernel_readable(const void *address)
 {
     /* The set is read first: EFAULT if it cannot be, else EINVAL for the unknown request. */
     return syscall(SYS_rt_sigprocmask, -1, address, NULL, 8) < 0 && errno != EFAULT;
+}
+
+int bp_kernel_writable(void *address)
+{
+    uint32_t nobody = 0;
+    /* An atomic "or" of nothing: EFAULT if the word cannot be written. */
+    return syscall(SYS_futex, &nobody, FUTEX_WAKE_OP_PRIVATE, 0, NULL, address,
+                   FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 1)) >= 0 ||
+           errno != EFAULT;
 }
 
 int bp_kernel_open_pagemap(void)
