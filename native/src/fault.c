@@ -108,12 +108,32 @@ static void walk_stack(struct event *event)
     event->fault.stack_depth = bp_stack_walk(&event->machine, event->fault.stack, BUFPOOL_STACK_DEPTH);
 }
 
+/* Gives the fault its number among those of the process and returns that among those of the pool: together, so that both
+ * rise alike and whoever asks for the faults after the last he knows misses none. Bounded, in case the holder has been
+ * interrupted by a handler that strays. */
+static uint64_t take_numbers(struct event *event)
+{
+    static atomic_flag held;
+    bool mine = false;
+    for (int patience = 0; patience < 100 && !mine; patience++) {
+        mine = !atomic_flag_test_and_set(&held);
+        if (!mine) {
+            bp_kernel_sleep_ns(10000);
+        }
+    }
+    event->fault.sequence = atomic_fetch_add(&sequence, 1) + 1;
+    uint64_t number = atomic_fetch_add(&event->pool->faults, 1);
+    if (mine) {
+        atomic_flag_clear(&held);
+    }
+    return number;
+}
+
 /* Counts the fault and keeps it for bufpool_faults(). */
 static void keep(struct event *event)
 {
     bufpool_pool *pool = event->pool;
-    event->fault.sequence = atomic_fetch_add(&sequence, 1) + 1;
-    struct bp_ring_entry *entry = &pool->ring[atomic_fetch_add(&pool->faults, 1) % BP_FAULT_RING];
+    struct bp_ring_entry *entry = &pool->ring[take_numbers(event) % BP_FAULT_RING];
     uint64_t serial = atomic_load(&entry->serial);
     /* A thread that lost the processor while it wrote may be lapped by 256 others: about a second's patience. */
     for (int patience = 0; serial % 2 != 0 || !atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1);

@@ -191,6 +191,25 @@ static bool read_ring(struct bp_ring_entry *entry, bufpool_fault *fault)
     return serial != 0 && serial % 2 == 0 && atomic_load(&entry->serial) == serial;
 }
 
+/* The n-th fault of the pool. One that is still being written, or still holds the fault of a lap before (which came before
+ * `last`), is waited for: those behind it would make the caller pass it over. But not for ever: it may have been lost. 1, 0,
+ * or an error. */
+static int read_fault(bufpool_pool *pool, uint64_t n, uint64_t last, bufpool_fault *fault)
+{
+    for (int patience = 0; patience < 100; patience++) {
+        if (!bp_pool_visit(pool)) {
+            return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
+        }
+        bool whole = read_ring(&pool->ring[n % BP_FAULT_RING], fault) && fault->sequence > last;
+        bp_pool_leave(pool);
+        if (whole) {
+            return 1;
+        }
+        bp_kernel_sleep_ns(100000);
+    }
+    return 0;
+}
+
 int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found)
 {
     if (pool == NULL) {
@@ -204,17 +223,17 @@ int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpo
         return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
     }
     size_t copied = 0;
+    uint64_t last = 0;
     uint64_t total = atomic_load(&pool->faults);
     for (uint64_t n = total > BP_FAULT_RING ? total - BP_FAULT_RING : 0; n < total && copied < count; n++) {
         bufpool_fault fault;
-        bufpool_pool *visited = (bufpool_pool *)pool;
-        if (!bp_pool_visit(visited)) {
-            return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
+        int code = read_fault((bufpool_pool *)pool, n, last, &fault); /* counting visitors changes nothing to see */
+        if (code < 0) {
+            return code;
         }
-        bool whole = read_ring(&pool->ring[n % BP_FAULT_RING], &fault);
-        bp_pool_leave(visited);
+        last = code == 0 ? last : fault.sequence;
         /* Not inside the pool: a stray access to the caller's memory may leave by longjmp. */
-        if (whole && fault.sequence > after) {
+        if (code > 0 && fault.sequence > after) {
             bp_fault_copy(&faults[copied++], &fault);
         }
     }
