@@ -28,8 +28,15 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 kind, trap, policy, log = sys.argv[1:]
 pool = bufpool.Pool(16 * 4096, trap=trap, on_fault=policy, log=log, name="table")
 page = pool.allocate()
-view = page.buffer if kind == "memoryview" else page.array("u1") if kind == "numpy" else page
+view = page if kind == "page" else page.array("u1") if kind == "numpy" else page.buffer
 page.free()
+if kind == "os.fork":
+    child = os.fork()
+    if child:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code < 0:
+            os.kill(os.getpid(), -code)
+        os._exit(code)
 print(json.dumps({"address": hex(page.address + 17), "page": page.number, "offset": 17, "state": "freed",
     "access": "write", "pid": os.getpid(), "thread_id": threading.get_native_id()}), flush=True)
 try:
@@ -40,7 +47,9 @@ try:
 except bufpool.StrayAccessError as error:
     if kind == "page":
         print("through")
-    print("owed", hex(error.report.address))
+    print("owed", hex(error.report.address), flush=True)
+if kind == "os.fork":
+    os._exit(0)
 """
 
 
@@ -52,6 +61,7 @@ class Ran:
     reports: list[dict[str, Any]]  # the log's lines
     code: int
     went_through: bool
+    restarted: bool
     owed: list[str]  # addresses that the program was handed over
     text: str  # stderr
     lacking: str  # why this cell cannot be had here
@@ -71,13 +81,14 @@ def run(cell: Cell, program: Path, folder: Path) -> Ran:
         output, text = process.communicate(timeout=60)
     lines = output.splitlines()
     if process.returncode == 77:
-        return Ran({}, [], 77, False, [], text, lines[-1])
+        return Ran({}, [], 77, False, False, [], text, lines[-1])
     assert lines, text
     return Ran(
         json.loads(lines[0]),
         [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()],
         process.returncode,
         "through" in lines,
+        "restarted" in lines,
         [line.removeprefix("owed ") for line in lines if line.startswith("owed ")],
         text,
         "",
@@ -136,6 +147,7 @@ def test_cells(ran: dict[Cell, Ran], kind: Kind, trap: str) -> None:
         else:
             assert not each.reports, (policy, each)
             assert "bufpool: stray " not in each.text, (policy, each)
+            assert kind.name != "section-read" or each.restarted, (policy, each)
 
 
 def test_there_are_kinds_enough() -> None:

@@ -8,6 +8,7 @@
  */
 #include "harness.h"
 
+#include <bufpool/optimistic.h>
 #include <inttypes.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -241,6 +242,36 @@ static void argument(void)
     dprintf(STDOUT_FILENO, "through\nowed 0x%" PRIx64 "\n", fault.address);
 }
 
+static void in_section(const char *access)
+{
+    open_with(0);
+    char *at = page_at(FREED) + 17;
+    announce(at, "freed", access);
+    bufpool_section section;
+    if (bufpool_optimistic_enter(&section)) {
+        if (strcmp(access, "read") == 0) {
+            read_byte(at);
+        } else {
+            write_byte(at, 1);
+        }
+        bufpool_optimistic_leave(&section);
+        went_through();
+    } else {
+        CHECK(section.address == at);
+        dprintf(STDOUT_FILENO, "restarted\n");
+    }
+}
+
+static void section_read(void)
+{
+    in_section("read");
+}
+
+static void section_write(void)
+{
+    in_section("write");
+}
+
 /* ---- System calls ---- */
 
 static int file_of(const char *text)
@@ -297,6 +328,8 @@ static const struct {
     {"bare-child", bare_child},
     {"guarded", guarded},
     {"argument", argument},
+    {"section-read", section_read},
+    {"section-write", section_write},
 };
 
 static const struct {
