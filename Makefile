@@ -56,7 +56,7 @@ lint: $(VENV)/.lint $(VENV)/.cmake
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy native/gdb/bufpool_gdb.py
+	$(VENV)/bin/mypy native/gdb/bufpool_gdb.py native/gdb/bufpool_layout.py
 	$(VENV)/bin/clang-format --dry-run --Werror $(C_FILES)
 	for compiler in $(notdir $(COMPILERS)); do \
 		$(WITH_VENV) cmake -S native -B $(BUILD)/lint-$$compiler -G Ninja -DCMAKE_C_COMPILER=$$compiler -DBUFPOOL_WERROR=ON && \

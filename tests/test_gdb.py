@@ -38,7 +38,8 @@ def script() -> str:
 
 
 def test_the_package_brings_the_script() -> None:
-    assert Path(script()).read_text(encoding="utf-8") == (NATIVE / "gdb/bufpool_gdb.py").read_text(encoding="utf-8")
+    for source in (NATIVE / "gdb").glob("*.py"):
+        assert Path(script()).with_name(source.name).read_text(encoding="utf-8") == source.read_text(encoding="utf-8")
 
 
 # ---- Programs that gdb looks at --------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def programs(native_library: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def gdb(*arguments: str, commands: list[str], folder: Path) -> str:
     """What gdb prints; no Python traceback may be in it."""
     words = ["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set style enabled off"]
-    for command in (f"source {script()}", *commands):
+    for command in (f"source {script()}", "python from bufpool_layout import HEAD, read, text_of", *commands):
         words += ["-ex", command]
     done = subprocess.run(
         [*words, *arguments],
@@ -407,6 +408,13 @@ def test_a_newer_library_may_have_more_fields(programs: Path) -> None:
     rename = "python gdb.selected_inferior().write_memory(library.address + HEAD.size, b'pool.later')"
     shown = gdb_run(programs / "static", *POKE, rename, "bufpool pools")
     has(shown, r"bufpool \S+ in \S+ does not say where pool\.next is: take that library's script")
+
+
+def test_a_name_does_not_steer_the_terminal(programs: Path) -> None:
+    poke = r"python gdb.selected_inferior().write_memory(second + place('name'), b'a\x1b[31mb\nc\0')"
+    shown = gdb_run(programs / "static", *POKE, poke, "bufpool pools", r"bufpool page 'a\\x1b[31mb\\nc' 2")
+    has(shown, r'\npool "a\\x1b\[31mb\\nc" is \[', r'page 2 of pool "a\\x1b\[31mb\\nc" is freed')
+    assert "\x1b" not in shown
 
 
 @pytest.fixture(autouse=True)

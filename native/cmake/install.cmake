@@ -16,7 +16,7 @@ install(FILES
     ${CMAKE_CURRENT_BINARY_DIR}/bufpool-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/bufpool-config-version.cmake
     DESTINATION ${package_dir} COMPONENT development)
 
-install(FILES gdb/bufpool_gdb.py DESTINATION ${CMAKE_INSTALL_DATADIR}/bufpool COMPONENT development)
+install(FILES gdb/bufpool_gdb.py gdb/bufpool_layout.py DESTINATION ${CMAKE_INSTALL_DATADIR}/bufpool COMPONENT development)
 
 # pkg-config counts from the .pc file, so that the installed tree can be moved.
 foreach(name LIBDIR INCLUDEDIR DATADIR)

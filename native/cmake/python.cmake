@@ -27,4 +27,4 @@ target_link_libraries(bufpool_python PRIVATE bufpool_static)
 target_link_options(bufpool_python PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,nodelete -Wl,-z,now)
 
 install(TARGETS bufpool_python bufpool_sqlite3 LIBRARY DESTINATION bufpool COMPONENT python)
-install(FILES gdb/bufpool_gdb.py DESTINATION bufpool COMPONENT python)
+install(FILES gdb/bufpool_gdb.py gdb/bufpool_layout.py DESTINATION bufpool COMPONENT python)

@@ -14,402 +14,78 @@ from __future__ import annotations
 import datetime
 import re
 import struct
+import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from pathlib import Path
 
 import gdb
 
-MAGIC = b"bufpool layout\0\0"
-VERSION = 1
-HEAD = struct.Struct("=16sII16sQqQQ")  # struct bp_postmortem up to its fields
-FIELD = struct.Struct("=24sII")
-FIELDS_MOST = 1024
-POOLS_MOST = 65536
-RING_MOST = 1 << 24  # bytes
-SEGMENT_MOST = 1 << 28  # bytes of a core dump to search at once
-STACK_MOST, TEXT_MOST = 64, 4096  # frames, bytes
-NO_PAGE = (1 << 64) - 1
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bufpool_layout import (
+    Event,
+    Fault,
+    Mapping,
+    Pool,
+    TroubleError,
+    mapping_at,
+    modules_of,
+    pool_at,
+    survey,
+)
+
 SHOWN_FAULTS = 8  # of one page, the latest
+NO_PAGE = (1 << 64) - 1
 
 
-class TroubleError(Exception):
-    """What cannot be shown, as a sentence."""
+# ---- Lines -----------------------------------------------------------------------------------------------------------
 
 
-# ---- The library -----------------------------------------------------------------------------------------------------
+def pool_lines(pool: Pool) -> Iterator[str]:
+    """What it is, as the fault reports have it, and how many pages are in which state."""
+    yield (
+        f'pool "{pool.name}" is [{pool.first:#x}, {pool.end:#x}): {pool.count} pages of {unit(pool.page_size)}, '
+        f"memory {pool.text('memory')}, trap {pool.trap()}, on_fault {pool.word('policy')}, "
+        f"process {pool.number('process')}{', closed' if pool.closed else ''}"
+    )
+    faults = f"faults: {pool.number('faults')}"
+    if pool.closed:
+        yield f"  {faults}"
+        return
+    evicted = pool.number("evicted")
+    allocated = max(pool.number("allocations") - pool.number("frees") - evicted, 0)
+    yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {pool.number('high_water')}; {faults}"
 
 
-def read(address: int, size: int, what: str) -> bytes:
-    """Memory of the process or the dump."""
-    try:
-        return bytes(gdb.selected_inferior().read_memory(address, size))
-    except (gdb.error, OverflowError, ValueError):
-        raise TroubleError(
-            f"cannot read {what} ({size} bytes at {address:#x}): it is not in this core dump, or what points to it is "
-            "damaged"
-        ) from None
+def report_lines(fault: Fault) -> Iterator[str]:
+    """A fault report."""
+    page = fault.number("page")
+    yield (
+        f"report {fault.number('sequence')}: stray {fault.word('access')} at {fault.number('address'):#x}, page {page} "
+        f"({', '.join([fault.word('state'), *fault.flags()])}), offset {fault.number('offset')}"
+    )
+    yield (
+        f'  by thread {fault.number("thread_id")} "{fault.text("thread_name")}" of process {fault.number("pid")}, '
+        f"{moment(fault.number('time_ns'))}"
+    )
+    yield from stack_lines(fault.raw("stack"), fault.number("stack_depth"))
+    near = [(fault.number(name), name) for name in ("below", "above") if fault.number(name) != NO_PAGE]
+    words = ", ".join(f"page {number}, {abs(number - page)} {side}" for number, side in near if number != page)
+    if words:
+        yield f"  nearest allocated pages: {words}"
+    for event in fault.history():
+        yield from (f"  {line}" for line in event_lines(event))
 
 
-def text_of(raw: bytes) -> str:
-    """A C string."""
-    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-
-class Library:
-    """One copy of the library: where the fields of its structures are."""
-
-    def __init__(self, address: int, module: str) -> None:
-        self.address = address
-        head = HEAD.unpack(read(address, HEAD.size, "bufpool's layout"))
-        _, version, size, library, self.first_pool, self.epoch_ns, self.threads, self.depot = head
-        self.title = f"bufpool {text_of(library)} in {module}"
-        if version != VERSION:
-            raise TroubleError(
-                f"{self.title} has layout {version}, and this script knows {VERSION}: take that library's script"
-            )
-        count = (size - HEAD.size) // FIELD.size
-        if not 0 < count <= FIELDS_MOST:
-            raise TroubleError(f"{self.title} says that its layout has {size} bytes: it is damaged")
-        raw = read(address + HEAD.size, count * FIELD.size, "bufpool's layout")
-        named = ((text_of(name), (offset, length)) for name, offset, length in FIELD.iter_unpack(raw))
-        self.fields = {name: place for name, place in named if name}
-
-    def place(self, name: str) -> tuple[int, int]:
-        """Offset and size of a field."""
-        if name not in self.fields:
-            raise TroubleError(f"{self.title} does not say where {name} is: take that library's script")
-        return self.fields[name]
-
-    def constant(self, name: str) -> int:
-        """The value that the library gave a name."""
-        return self.place(name)[0]
-
-    def thread(self, number: int, tick: int) -> tuple[int, int, str]:
-        """Whose number in the records it was at a tick: thread, process, name; zeros if that is not known any more."""
-        table = int.from_bytes(read(self.threads, 8, "the place of the table of threads"), "little")
-        entry = Struct(self, "thread", table + number * self.constant("thread.bytes"))
-        serial = entry.number("serial") if number and table else 0
-        if serial == 0 or serial % 2 or (serial != 2 and tick <= entry.number("since")):
-            return 0, 0, ""
-        return entry.number("id"), entry.number("pid"), entry.text("name")
-
-    def kept(self, number: int) -> tuple[bytes, str]:
-        """A stack of the depot, and the text that names its caller."""
-        offset, size = self.place("depot.arena")
-        depot = int.from_bytes(read(self.depot, 8, "the place of the stacks"), "little")
-        head = self.constant("kept.bytes")
-        if number == 0 or depot == 0 or number * 8 + head > size:
-            return b"", ""
-        entry = Struct(self, "kept", depot + offset + number * 8)
-        frames, length = min(entry.number("frames"), STACK_MOST), min(entry.number("length"), TEXT_MOST)
-        text = self.kept(entry.number("caller"))[1] if frames else ""
-        if frames:
-            return read(entry.at + head, frames * 8, "a kept stack"), text
-        return b"", text_of(read(entry.at + head, length, "a kept text")) if length else ""
-
-    def word(self, group: str, value: int) -> str:
-        """The name of a constant: word("state", 2) is "freed"."""
-        for name, (constant, size) in self.fields.items():
-            if size == 0 and constant == value and name.startswith(f"{group}."):
-                return name.partition(".")[2]
-        return f"{group} {value}"
-
-
-class Struct:
-    """A structure of the library, at an address or, with raw, as bytes."""
-
-    def __init__(self, library: Library, kind: str, at: int, raw: bytes | None = None) -> None:
-        self.library = library
-        self.kind = kind
-        self.at = at
-        self.copy = raw
-
-    def raw(self, field: str) -> bytes:
-        """The bytes of a field."""
-        offset, size = self.library.place(f"{self.kind}.{field}")
-        if self.copy is None:
-            return read(self.at + offset, size, f"{self.kind}.{field}")
-        return self.copy[offset : offset + size]
-
-    def number(self, field: str) -> int:
-        """An integer."""
-        return int.from_bytes(self.raw(field), "little", signed=False)
-
-    def text(self, field: str) -> str:
-        """A text that lies in the structure itself."""
-        return text_of(self.raw(field))
-
-    def word(self, field: str) -> str:
-        """The name of an enumeration's value."""
-        return self.library.word(field, self.number(field))
-
-
-SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) \S+ (\.bufpool|load\w+)(?: \S+ (.*))?$", re.MULTILINE)
-
-
-def layouts(start: int, end: int) -> Iterator[int]:
-    """Where the layouts in a range of memory begin."""
-    at: int | None = start
-    while at is not None and end - at >= HEAD.size:
-        try:
-            at = gdb.selected_inferior().search_memory(at, end - at, MAGIC)
-        except gdb.error as error:
-            raise TroubleError(f"cannot read [{start:#x}, {end:#x}): {error}") from None
-        if at is not None:
-            yield at
-            at += len(MAGIC)
-
-
-def libraries(trouble: list[str]) -> Iterator[Library]:
-    """Every copy of the library: its layout is in an ELF section of its own, which was written to, and so is dumped."""
-    space = gdb.current_progspace()
-    if gdb.selected_thread() is None or space is None:
-        raise TroubleError("there is no process: attach to one, run one, or open a core dump")
-    ranges = [
-        (int(first, 16), int(last, 16), section, module)
-        for first, last, section, module in SECTION.findall(gdb.execute("info files", to_string=True))
-    ]
-    sections = [each for each in ranges if each[2] == ".bufpool"]
-    # A core dump whose program or libraries are not at hand: search it all.
-    segments = [each for each in ranges if each[1] - each[0] <= SEGMENT_MOST]
-    modules = modules_of()
-    found = False
-    for start, end, _, module in sections or segments:
-        try:
-            for place in layouts(start, end):
-                found = True
-                mapped = mapping_at(place, modules)
-                yield Library(place, module or (mapped.path if mapped else space.filename) or "the program")
-        except TroubleError as error:
-            trouble.append(str(error))
-    if not found:
-        trouble.append(
-            "no copy of bufpool was found; open a core dump together with its program, and see that gdb finds its "
-            "libraries (info sharedlibrary, set sysroot)"
-        )
-
-
-# ---- Pools and faults ------------------------------------------------------------------------------------------------
-
-
-class Pool(Struct):
-    """A descriptor that is in use."""
-
-    def __init__(self, library: Library, at: int) -> None:
-        super().__init__(library, "pool", at)
-        self.first = self.number("first")
-        self.end = self.number("end")
-        self.page_size = self.number("page_size")
-        self.name = self.text("name")
-        self.closed = self.number("closed") != 0
-        capacity = self.number("capacity")
-        if self.end - self.first != capacity or self.page_size == 0 or capacity % self.page_size:
-            raise TroubleError(
-                f"the pool at {at:#x} is damaged: its addresses, capacity and page size do not fit together"
-            )
-        self.count = capacity // self.page_size
-
-    def trap(self) -> str:
-        """The name of its trap."""
-        try:
-            name = Struct(self.library, "trap", self.number("trap")).number("name")
-            return text_of(read(name, 12, "the trap's name"))
-        except TroubleError:  # it is in the library's file, which gdb may not have found
-            return "(name not in this dump)"
-
-    def lines(self) -> Iterator[str]:
-        """What it is, as the fault reports have it, and how many pages are in which state."""
-        yield (
-            f'pool "{self.name}" is [{self.first:#x}, {self.end:#x}): {self.count} pages of {unit(self.page_size)}, '
-            f"memory {self.text('memory')}, trap {self.trap()}, on_fault {self.word('policy')}, "
-            f"process {self.number('process')}{', closed' if self.closed else ''}"
-        )
-        faults = f"faults: {self.number('faults')}"
-        if self.closed:
-            yield f"  {faults}"
-            return
-        evicted = self.number("evicted")
-        allocated = max(self.number("allocations") - self.number("frees") - evicted, 0)
-        yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {self.number('high_water')}; {faults}"
-
-    def state_byte(self, page: int) -> int:
-        """Of an open pool."""
-        return read(self.number("states") + page, 1, f"the state of page {page}")[0]
-
-    def state(self, byte: int) -> str:
-        """The word for a state byte; a page on its way counts as what it becomes while it is being taken away."""
-        constant = self.library.constant
-        if byte & constant("byte.freeing"):
-            return "freed"
-        if byte & constant("byte.evicting"):
-            return "evicted"
-        return self.library.word("state", byte & constant("byte.mask"))
-
-    def flags(self, byte: int) -> str:
-        """What else a state byte says."""
-        said = {
-            "byte.busy": "being changed at this moment",
-            "byte.scratch": "shows the scratch pattern after a stray access",
-        }
-        return "".join(f"; {text}" for name, text in said.items() if byte & self.library.constant(name))
-
-    def history(self, page: int) -> list[Event]:
-        """Who freed (or evicted) the page last, or closed the pool since; and who allocated (or populated) it last."""
-        if self.number("provenance") == 0:
-            return []
-        library = self.library
-        size, records, stacks = library.constant("record.bytes"), self.number("records"), self.number("stacks")
-        record = read(records + page * size, size, f"what is recorded of page {page}")
-        kept = library.constant("stacks.bytes")
-        ids = read(stacks + page * kept, kept, f"the stacks of page {page}") if stacks else bytes(kept)
-        given = self._event(record, ids, 0, ("allocated", "populated"))
-        taken = self._event(record, ids, 1, ("freed", "evicted"))
-        closing = self._event(self.raw("closing"), self.raw("closing_stacks"), 1, ("closed", "closed"))
-        if closing and (not taken or not given or is_later(given.sequence, taken.sequence)):
-            taken = closing
-        return [event for event in (taken, given) if event]
-
-    def _event(self, record: bytes, ids: bytes, which: int, verbs: tuple[str, str]) -> Event | None:
-        """An event of a record, as native/src/provenance.h says."""
-        library = self.library
-        raw = Struct(library, "record", 0, record)
-        when = struct.unpack("=2Q", raw.raw("when"))[which]
-        sequence = struct.unpack("=2I", raw.raw("sequence"))[which]
-        stack = struct.unpack("=2I", Struct(library, "stacks", 0, ids).raw("id"))[which]
-        if when == 0:
-            return None
-        opened = self.number("opened")
-        tick = opened + ((when >> 24) - opened) % (1 << 40)
-        frames, caller = library.kept(stack)
-        return Event(
-            verbs[sequence & 1],
-            (when & 0xFF) << 31 | sequence >> 1,
-            (tick << library.constant("tick.bits")) + library.epoch_ns,
-            library.thread((when >> 8) & 0xFFFF, tick),
-            frames,
-            caller,
-        )
-
-    def faults(self) -> list[Fault]:
-        """The faults that it remembers, oldest first; without those that were being written."""
-        entries, size = self.library.constant("ring.entries"), self.library.constant("entry.bytes")
-        used = min(self.number("faults"), entries)
-        if entries * size > RING_MOST:
-            raise TroubleError(
-                f"{self.library.title} says that a pool remembers {entries} faults of {size} bytes: damaged"
-            )
-        raw = read(self.number("ring"), used * size, "the remembered faults") if used else b""
-        found = []
-        for at in range(0, len(raw), size):
-            entry = Struct(self.library, "entry", 0, raw[at : at + size])
-            serial = entry.number("serial")
-            if serial and serial % 2 == 0:
-                found.append(Fault(self.library, entry.raw("fault")))
-        return sorted(found, key=lambda fault: fault.number("sequence"))
-
-
-class Fault(Struct):
-    """One remembered fault."""
-
-    def __init__(self, library: Library, raw: bytes) -> None:
-        super().__init__(library, "fault", 0, raw)
-
-    def lines(self) -> Iterator[str]:
-        """The report."""
-        bits = self.number("flags")
-        places = self.library.fields.items()
-        flags = [name.partition(".")[2] for name, (bit, _) in places if name.startswith("flag.") and bit & bits]
-        yield (
-            f"report {self.number('sequence')}: stray {self.word('access')} at {self.number('address'):#x}, page "
-            f"{self.number('page')} ({', '.join([self.word('state'), *flags])}), offset {self.number('offset')}"
-        )
-        yield (
-            f'  by thread {self.number("thread_id")} "{self.text("thread_name")}" of process {self.number("pid")}, '
-            f"{moment(self.number('time_ns'))}"
-        )
-        yield from stack_lines(self.raw("stack"), self.number("stack_depth"))
-        yield from self._neighbours()
-        for event in self._events():
-            yield from (f"  {line}" for line in event.lines())
-
-    def _neighbours(self) -> Iterator[str]:
-        page = self.number("page")
-        near = [(self.number(name), name) for name in ("below", "above") if self.number(name) != NO_PAGE]
-        words = ", ".join(f"page {number}, {abs(number - page)} {side}" for number, side in near if number != page)
-        if words:
-            yield f"  nearest allocated pages: {words}"
-
-    def _events(self) -> Iterator[Event]:
-        for name in ("freed", "allocated"):
-            origin = Struct(self.library, "origin", 0, self.raw(name))
-            if origin.number("sequence"):
-                yield Event(
-                    origin.word("event"),
-                    origin.number("sequence"),
-                    origin.number("time_ns"),
-                    (origin.number("thread_id"), origin.number("pid"), origin.text("thread_name")),
-                    origin.raw("stack")[: origin.number("stack_depth") * 8],
-                    origin.text("caller"),
-                )
-
-
-class Event(NamedTuple):
-    """Who did something to a page."""
-
-    verb: str
-    sequence: int
-    time_ns: int
-    thread: tuple[int, int, str]  # id, process, name; id 0: not known any more
-    stack: bytes
-    caller: str
-
-    def lines(self) -> Iterator[str]:
-        """As the fault reports have it."""
-        thread, pid, name = self.thread
-        by = f'thread {thread} "{name}" of process {pid}' if thread else "a thread that is not known any more"
-        yield f"{self.verb} by {by}, {moment(self.time_ns)} (event {self.sequence})"
-        yield from (line[2:] for line in stack_lines(self.stack, len(self.stack) // 8))
-        if self.caller:
-            yield "  on behalf of, innermost last:"
-            yield from (f"    {line}" for line in self.caller.splitlines())
-
-
-def is_later(first: int, second: int) -> bool:
-    """Sequence numbers are counted modulo 2^39."""
-    return (second - first) % (1 << 39) > 1 << 38
-
-
-def survey() -> tuple[list[Pool], list[str]]:
-    """All pools that can be read, and what could not be, as sentences."""
-    pools: list[Pool] = []
-    trouble: list[str] = []
-    for library in libraries(trouble):
-        at = library.first_pool
-        seen: set[int] = set()
-        try:
-            while at != 0:
-                if at in seen or len(seen) == POOLS_MOST:
-                    raise TroubleError(f"it does not end: after {len(seen)} pools it goes on at {at:#x}")
-                seen.add(at)
-                descriptor = Struct(library, "pool", at)
-                if descriptor.number("first") != 0:
-                    try:
-                        pools.append(Pool(library, at))
-                    except TroubleError as error:
-                        trouble.append(str(error))
-                at = descriptor.number("next")
-        except TroubleError as error:
-            trouble.append(f"the list of pools of {library.title} is damaged: {error}")
-    return pools, trouble
-
-
-def pool_at(address: int) -> Pool:
-    """The pool that an address lies in; an open one before a closed one."""
-    pools, trouble = survey()
-    found = [pool for pool in pools if pool.first <= address < pool.end]
-    if not found:
-        raise TroubleError("\n".join([f"{address:#x} is in no pool: see bufpool pools", *trouble]))
-    return min(found, key=lambda pool: pool.closed)
+def event_lines(event: Event) -> Iterator[str]:
+    """As the fault reports have it."""
+    thread, pid, name = event.thread
+    by = f'thread {thread} "{name}" of process {pid}' if thread else "a thread that is not known any more"
+    yield f"{event.verb} by {by}, {moment(event.time_ns)} (event {event.sequence})"
+    yield from (line[2:] for line in stack_lines(event.stack, len(event.stack) // 8))
+    if event.caller:
+        yield "  on behalf of, innermost last:"
+        yield from (f"    {line}" for line in event.caller.splitlines())
 
 
 def pool_of(wanted: str) -> Pool:
@@ -433,7 +109,7 @@ def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str
     yield f'page {page} of pool "{pool.name}" is {state}{"" if byte is None else pool.flags(byte)}'
     where = f"[{first:#x}, {first + pool.page_size:#x})"
     yield f"  {where}" if offset is None else f"  offset {offset} of {pool.page_size} bytes; the page is {where}"
-    yield from (f"  {line}" for line in pool.lines())
+    yield from (f"  {line}" for line in pool_lines(pool))
     if state == "allocated" and is_missing(first):
         yield "  its content is not in this dump: pools are left out, unless opened with BUFPOOL_DUMP (dump=True)"
     for lines in (history_lines(pool, page), fault_lines(pool, page)):
@@ -447,7 +123,7 @@ def history_lines(pool: Pool, page: int) -> Iterator[str]:
     """What the pool's provenance has of a page."""
     events = pool.history(page)
     for event in events:
-        yield from event.lines()
+        yield from event_lines(event)
     if not events:
         yield f"no history: {'nothing is recorded' if pool.number('provenance') else 'the pool has provenance off'}"
 
@@ -458,7 +134,7 @@ def fault_lines(pool: Pool, page: int) -> Iterator[str]:
     cut = f", the latest {SHOWN_FAULTS}" if len(faults) > SHOWN_FAULTS else ""
     yield f"remembered faults of this page: {len(faults) or 'none'}{cut}"
     for fault in faults[-SHOWN_FAULTS:]:
-        yield from (f"  {line}" for line in fault.lines())
+        yield from (f"  {line}" for line in report_lines(fault))
 
 
 # ---- Words -----------------------------------------------------------------------------------------------------------
@@ -500,34 +176,6 @@ def place_of(address: int, returns: bool, modules: list[Mapping]) -> str:
         return f"{function} at {line.symtab.filename}:{line.line}"
     mapped = mapping_at(code, modules)
     return f"{function} ({mapped.path}+{address - mapped.base:#x})".lstrip() if mapped else function
-
-
-class Mapping(NamedTuple):
-    """A part of a mapped file; base is where the file's first part is."""
-
-    first: int
-    last: int
-    base: int
-    path: str
-
-
-MAPPING = re.compile(r"^\s*(0x\w+)\s+(0x\w+)\s+0x\w+\s+0x\w+\s+(?:[-rwxsp]{4}\s+)?(/.*\S)\s*$", re.MULTILINE)
-
-
-def modules_of() -> list[Mapping]:
-    """The mapped files of the process."""
-    try:
-        lines = MAPPING.findall(gdb.execute("info proc mappings", to_string=True))
-    except gdb.error:  # a dump without them
-        return []
-    bases: dict[str, int] = {}
-    parts = ((int(first, 16), int(last, 16), path) for first, last, path in lines)
-    return [Mapping(first, last, bases.setdefault(path, first), path) for first, last, path in parts]
-
-
-def mapping_at(address: int, modules: list[Mapping]) -> Mapping | None:
-    """The mapped file at an address."""
-    return next((each for each in modules if each.first <= address < each.last), None)
 
 
 DUMPED = re.compile(r"(0x\w+)->(0x\w+) at 0x\w+: load\w+ .*\bHAS_CONTENTS\b")
@@ -595,7 +243,7 @@ class Pools(Command):
             if pool.library.title != title:
                 title = pool.library.title
                 yield title
-            yield from pool.lines()
+            yield from pool_lines(pool)
         if not pools and not trouble:
             yield "no pool is open, and none was closed"
         if trouble:
@@ -632,7 +280,7 @@ class Faults(Command):
             if faults or words:
                 yield f'pool "{pool.name}": faults: {pool.number("faults")}, remembered: {len(faults)}'
             for fault in faults:
-                yield from (f"  {line}" for line in fault.lines())
+                yield from (f"  {line}" for line in report_lines(fault))
         if trouble:
             raise TroubleError("\n".join(trouble))
 

@@ -1,0 +1,390 @@
+"""The library's own structures, read from a process or a core dump without debug information: for bufpool_gdb.py.
+
+The library says itself where its fields are (native/src/postmortem.h). Every read is checked, and every loop ends: what
+is damaged or missing is a TroubleError with a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import gdb
+
+MAGIC = b"bufpool layout\0\0"
+VERSION = 1
+HEAD = struct.Struct("=16sII16sQqQQ")  # struct bp_postmortem up to its fields
+FIELD = struct.Struct("=24sII")
+FIELDS_MOST = 1024
+POOLS_MOST = 65536
+RING_MOST = 1 << 24  # bytes
+SEGMENT_MOST = 1 << 28  # bytes of a core dump to search at once
+STACK_MOST, TEXT_MOST = 64, 4096  # frames, bytes
+
+
+class TroubleError(Exception):
+    """What cannot be shown, as a sentence."""
+
+
+class Mapping(NamedTuple):
+    """A part of a mapped file; base is where the file's first part is."""
+
+    first: int
+    last: int
+    base: int
+    path: str
+
+
+MAPPING = re.compile(r"^\s*(0x\w+)\s+(0x\w+)\s+0x\w+\s+0x\w+\s+(?:[-rwxsp]{4}\s+)?(/.*\S)\s*$", re.MULTILINE)
+
+
+def modules_of() -> list[Mapping]:
+    """The mapped files of the process."""
+    try:
+        lines = MAPPING.findall(gdb.execute("info proc mappings", to_string=True))
+    except gdb.error:  # a dump without them
+        return []
+    bases: dict[str, int] = {}
+    parts = ((int(first, 16), int(last, 16), path) for first, last, path in lines)
+    return [Mapping(first, last, bases.setdefault(path, first), path) for first, last, path in parts]
+
+
+def mapping_at(address: int, modules: list[Mapping]) -> Mapping | None:
+    """The mapped file at an address."""
+    return next((each for each in modules if each.first <= address < each.last), None)
+
+
+# ---- The library -----------------------------------------------------------------------------------------------------
+
+
+def read(address: int, size: int, what: str) -> bytes:
+    """Memory of the process or the dump."""
+    try:
+        return bytes(gdb.selected_inferior().read_memory(address, size))
+    except (gdb.error, OverflowError, ValueError):
+        raise TroubleError(
+            f"cannot read {what} ({size} bytes at {address:#x}): it is not in this core dump, or what points to it is "
+            "damaged"
+        ) from None
+
+
+def text_of(raw: bytes) -> str:
+    """A C string; a terminal is not to be steered by what is in it."""
+    text = raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class Library:
+    """One copy of the library: where the fields of its structures are."""
+
+    def __init__(self, address: int, module: str) -> None:
+        self.address = address
+        head = HEAD.unpack(read(address, HEAD.size, "bufpool's layout"))
+        _, version, size, library, self.first_pool, self.epoch_ns, self.threads, self.depot = head
+        self.title = f"bufpool {text_of(library)} in {module}"
+        if version != VERSION:
+            raise TroubleError(
+                f"{self.title} has layout {version}, and this script knows {VERSION}: take that library's script"
+            )
+        count = (size - HEAD.size) // FIELD.size
+        if not 0 < count <= FIELDS_MOST:
+            raise TroubleError(f"{self.title} says that its layout has {size} bytes: it is damaged")
+        raw = read(address + HEAD.size, count * FIELD.size, "bufpool's layout")
+        named = ((text_of(name), (offset, length)) for name, offset, length in FIELD.iter_unpack(raw))
+        self.fields = {name: place for name, place in named if name}
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Offset and size of a field."""
+        if name not in self.fields:
+            raise TroubleError(f"{self.title} does not say where {name} is: take that library's script")
+        return self.fields[name]
+
+    def constant(self, name: str) -> int:
+        """The value that the library gave a name."""
+        return self.place(name)[0]
+
+    def thread(self, number: int, tick: int) -> tuple[int, int, str]:
+        """Whose number in the records it was at a tick: thread, process, name; zeros if that is not known any more."""
+        table = int.from_bytes(read(self.threads, 8, "the place of the table of threads"), "little")
+        entry = Struct(self, "thread", table + number * self.constant("thread.bytes"))
+        serial = entry.number("serial") if number and table else 0
+        if serial == 0 or serial % 2 or (serial != 2 and tick <= entry.number("since")):
+            return 0, 0, ""
+        return entry.number("id"), entry.number("pid"), entry.text("name")
+
+    def kept(self, number: int) -> tuple[bytes, str]:
+        """A stack of the depot, and the text that names its caller."""
+        offset, size = self.place("depot.arena")
+        depot = int.from_bytes(read(self.depot, 8, "the place of the stacks"), "little")
+        head = self.constant("kept.bytes")
+        if number == 0 or depot == 0 or number * 8 + head > size:
+            return b"", ""
+        entry = Struct(self, "kept", depot + offset + number * 8)
+        frames, length = min(entry.number("frames"), STACK_MOST), min(entry.number("length"), TEXT_MOST)
+        text = self.kept(entry.number("caller"))[1] if frames else ""
+        if frames:
+            return read(entry.at + head, frames * 8, "a kept stack"), text
+        return b"", text_of(read(entry.at + head, length, "a kept text")) if length else ""
+
+    def word(self, group: str, value: int) -> str:
+        """The name of a constant: word("state", 2) is "freed"."""
+        for name, (constant, size) in self.fields.items():
+            if size == 0 and constant == value and name.startswith(f"{group}."):
+                return name.partition(".")[2]
+        return f"{group} {value}"
+
+
+class Struct:
+    """A structure of the library, at an address or, with raw, as bytes."""
+
+    def __init__(self, library: Library, kind: str, at: int, raw: bytes | None = None) -> None:
+        self.library = library
+        self.kind = kind
+        self.at = at
+        self.copy = raw
+
+    def raw(self, field: str) -> bytes:
+        """The bytes of a field."""
+        offset, size = self.library.place(f"{self.kind}.{field}")
+        if self.copy is None:
+            return read(self.at + offset, size, f"{self.kind}.{field}")
+        return self.copy[offset : offset + size]
+
+    def number(self, field: str) -> int:
+        """An integer."""
+        return int.from_bytes(self.raw(field), "little", signed=False)
+
+    def text(self, field: str) -> str:
+        """A name that lies in the structure itself."""
+        return text_of(self.raw(field)).replace("\n", "\\n")
+
+    def word(self, field: str) -> str:
+        """The name of an enumeration's value."""
+        return self.library.word(field, self.number(field))
+
+
+SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) \S+ (\.bufpool|load\w+)(?: \S+ (.*))?$", re.MULTILINE)
+
+
+def layouts(start: int, end: int) -> Iterator[int]:
+    """Where the layouts in a range of memory begin."""
+    at: int | None = start
+    while at is not None and end - at >= HEAD.size:
+        try:
+            at = gdb.selected_inferior().search_memory(at, end - at, MAGIC)
+        except gdb.error as error:
+            raise TroubleError(f"cannot read [{start:#x}, {end:#x}): {error}") from None
+        if at is not None:
+            yield at
+            at += len(MAGIC)
+
+
+def libraries(trouble: list[str]) -> Iterator[Library]:
+    """Every copy of the library: its layout is in an ELF section of its own, which was written to, and so is dumped."""
+    space = gdb.current_progspace()
+    if gdb.selected_thread() is None or space is None:
+        raise TroubleError("there is no process: attach to one, run one, or open a core dump")
+    ranges = [
+        (int(first, 16), int(last, 16), section, module)
+        for first, last, section, module in SECTION.findall(gdb.execute("info files", to_string=True))
+    ]
+    sections = [each for each in ranges if each[2] == ".bufpool"]
+    # A core dump whose program or libraries are not at hand: search it all.
+    segments = [each for each in ranges if each[1] - each[0] <= SEGMENT_MOST]
+    modules = modules_of()
+    found = False
+    for start, end, _, module in sections or segments:
+        try:
+            for place in layouts(start, end):
+                found = True
+                mapped = mapping_at(place, modules)
+                yield Library(place, module or (mapped.path if mapped else space.filename) or "the program")
+        except TroubleError as error:
+            trouble.append(str(error))
+    if not found:
+        trouble.append(
+            "no copy of bufpool was found; open a core dump together with its program, and see that gdb finds its "
+            "libraries (info sharedlibrary, set sysroot)"
+        )
+
+
+# ---- Pools and faults ------------------------------------------------------------------------------------------------
+
+
+class Pool(Struct):
+    """A descriptor that is in use."""
+
+    def __init__(self, library: Library, at: int) -> None:
+        super().__init__(library, "pool", at)
+        self.first = self.number("first")
+        self.end = self.number("end")
+        self.page_size = self.number("page_size")
+        self.name = self.text("name")
+        self.closed = self.number("closed") != 0
+        capacity = self.number("capacity")
+        if self.end - self.first != capacity or self.page_size == 0 or capacity % self.page_size:
+            raise TroubleError(
+                f"the pool at {at:#x} is damaged: its addresses, capacity and page size do not fit together"
+            )
+        self.count = capacity // self.page_size
+
+    def trap(self) -> str:
+        """The name of its trap."""
+        try:
+            name = Struct(self.library, "trap", self.number("trap")).number("name")
+            return text_of(read(name, 12, "the trap's name"))
+        except TroubleError:  # it is in the library's file, which gdb may not have found
+            return "(name not in this dump)"
+
+    def state_byte(self, page: int) -> int:
+        """Of an open pool."""
+        return read(self.number("states") + page, 1, f"the state of page {page}")[0]
+
+    def state(self, byte: int) -> str:
+        """The word for a state byte; a page on its way counts as what it becomes while it is being taken away."""
+        constant = self.library.constant
+        if byte & constant("byte.freeing"):
+            return "freed"
+        if byte & constant("byte.evicting"):
+            return "evicted"
+        return self.library.word("state", byte & constant("byte.mask"))
+
+    def flags(self, byte: int) -> str:
+        """What else a state byte says."""
+        said = {
+            "byte.busy": "being changed at this moment",
+            "byte.scratch": "shows the scratch pattern after a stray access",
+        }
+        return "".join(f"; {text}" for name, text in said.items() if byte & self.library.constant(name))
+
+    def history(self, page: int) -> list[Event]:
+        """Who freed (or evicted) the page last, or closed the pool since; and who allocated (or populated) it last."""
+        if self.number("provenance") == 0:
+            return []
+        library = self.library
+        size, records, stacks = library.constant("record.bytes"), self.number("records"), self.number("stacks")
+        record = read(records + page * size, size, f"what is recorded of page {page}")
+        kept = library.constant("stacks.bytes")
+        ids = read(stacks + page * kept, kept, f"the stacks of page {page}") if stacks else bytes(kept)
+        given = self._event(record, ids, 0, ("allocated", "populated"))
+        taken = self._event(record, ids, 1, ("freed", "evicted"))
+        closing = self._event(self.raw("closing"), self.raw("closing_stacks"), 1, ("closed", "closed"))
+        last = [event.sequence if event else 0 for event in (taken, given)]
+        if closing and not is_later(*last):
+            taken = closing
+        return [event for event in (taken, given) if event]
+
+    def _event(self, record: bytes, ids: bytes, which: int, verbs: tuple[str, str]) -> Event | None:
+        """An event of a record, as native/src/provenance.h says."""
+        library = self.library
+        raw = Struct(library, "record", 0, record)
+        when = struct.unpack("=2Q", raw.raw("when"))[which]
+        sequence = struct.unpack("=2I", raw.raw("sequence"))[which]
+        stack = struct.unpack("=2I", Struct(library, "stacks", 0, ids).raw("id"))[which]
+        if when == 0:
+            return None
+        opened = self.number("opened")
+        tick = opened + ((when >> 24) - opened) % (1 << 40)
+        frames, caller = library.kept(stack)
+        return Event(
+            verbs[sequence & 1],
+            (when & 0xFF) << 31 | sequence >> 1,
+            (tick << library.constant("tick.bits")) + library.epoch_ns,
+            library.thread((when >> 8) & 0xFFFF, tick),
+            frames,
+            caller,
+        )
+
+    def faults(self) -> list[Fault]:
+        """The faults that it remembers, oldest first; without those that were being written."""
+        entries, size = self.library.constant("ring.entries"), self.library.constant("entry.bytes")
+        used = min(self.number("faults"), entries)
+        if entries * size > RING_MOST:
+            raise TroubleError(
+                f"{self.library.title} says that a pool remembers {entries} faults of {size} bytes: damaged"
+            )
+        raw = read(self.number("ring"), used * size, "the remembered faults") if used else b""
+        found = []
+        for at in range(0, len(raw), size):
+            entry = Struct(self.library, "entry", 0, raw[at : at + size])
+            serial = entry.number("serial")
+            if serial and serial % 2 == 0:
+                found.append(Fault(self.library, entry.raw("fault")))
+        return sorted(found, key=lambda fault: fault.number("sequence"))
+
+
+class Fault(Struct):
+    """One remembered fault."""
+
+    def __init__(self, library: Library, raw: bytes) -> None:
+        super().__init__(library, "fault", 0, raw)
+
+    def flags(self) -> list[str]:
+        """The names of the flags that are set."""
+        bits, places = self.number("flags"), self.library.fields.items()
+        return [name.partition(".")[2] for name, (bit, _) in places if name.startswith("flag.") and bit & bits]
+
+    def history(self) -> Iterator[Event]:
+        """Who freed the page, and who allocated it, as it was known when the fault was taken up."""
+        for name in ("freed", "allocated"):
+            origin = Struct(self.library, "origin", 0, self.raw(name))
+            if origin.number("sequence"):
+                yield Event(
+                    origin.word("event"),
+                    origin.number("sequence"),
+                    origin.number("time_ns"),
+                    (origin.number("thread_id"), origin.number("pid"), origin.text("thread_name")),
+                    origin.raw("stack")[: origin.number("stack_depth") * 8],
+                    text_of(origin.raw("caller")),
+                )
+
+
+class Event(NamedTuple):
+    """Who did something to a page."""
+
+    verb: str
+    sequence: int
+    time_ns: int
+    thread: tuple[int, int, str]  # id, process, name; id 0: not known any more
+    stack: bytes
+    caller: str
+
+
+def is_later(first: int, second: int) -> bool:
+    """Sequence numbers are counted modulo 2^39."""
+    return (second - first) % (1 << 39) > 1 << 38
+
+
+def survey() -> tuple[list[Pool], list[str]]:
+    """All pools that can be read, and what could not be, as sentences."""
+    pools: list[Pool] = []
+    trouble: list[str] = []
+    for library in libraries(trouble):
+        at = library.first_pool
+        seen: set[int] = set()
+        try:
+            while at != 0:
+                if at in seen or len(seen) == POOLS_MOST:
+                    raise TroubleError(f"it does not end: after {len(seen)} pools it goes on at {at:#x}")
+                seen.add(at)
+                descriptor = Struct(library, "pool", at)
+                if descriptor.number("first") != 0:
+                    try:
+                        pools.append(Pool(library, at))
+                    except TroubleError as error:
+                        trouble.append(str(error))
+                at = descriptor.number("next")
+        except TroubleError as error:
+            trouble.append(f"the list of pools of {library.title} is damaged: {error}")
+    return pools, trouble
+
+
+def pool_at(address: int) -> Pool:
+    """The pool that an address lies in; an open one before a closed one."""
+    pools, trouble = survey()
+    found = [pool for pool in pools if pool.first <= address < pool.end]
+    if not found:
+        raise TroubleError("\n".join([f"{address:#x} is in no pool: see bufpool pools", *trouble]))
+    return min(found, key=lambda pool: pool.closed)
