@@ -160,9 +160,13 @@ static void cell(const char *of_memory, const char *by_trap)
     passes(overflow_is_caught, NULL);
     static const char *const policies[] = {"resume", "raise"};
     size_t least = getauxval(AT_MINSIGSTKSZ); /* the kernel's own share, with all registers */
-    for (size_t i = 0; i < 2; i++) {
-        struct small small = {policies[i], 16384};
-        printf("alternate stack of 16384 bytes, %s; the kernel takes up to %zu\n", policies[i], least);
+    for (size_t i = 0; i < 4; i++) {
+        struct small small = {policies[i % 2], i < 2 ? 16384 : 8192};
+        if (small.size < least + 4700 || (SANITIZED && small.size < 16384)) {
+            printf("no room for us on an alternate stack of %zu bytes: the kernel takes up to %zu\n", small.size,
+                   least);
+            continue;
+        }
         passes(on_small_stack, &small);
     }
 }
