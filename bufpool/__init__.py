@@ -8,7 +8,6 @@ POISON is the byte, an int, that a stray read sees wherever it is not raised on 
 catch_faults().
 """
 
-import atexit
 import importlib
 from typing import TYPE_CHECKING
 
@@ -76,9 +75,6 @@ __all__ = [
     "sqlite",
     "unmount",
 ]
-
-# What nobody has asked for by the end is written to stderr.
-atexit.register(lib.bufpool_flush, ffi.NULL)
 
 
 def __getattr__(name: str) -> "ModuleType":

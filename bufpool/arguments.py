@@ -94,6 +94,14 @@ def depth_argument(value: Any) -> int:
     return depth
 
 
+def limit_argument(value: Any) -> int:
+    """A report_limit."""
+    limit = integer_argument(value, "report_limit")
+    if not 1 <= limit < 2**32:
+        raise ArgumentError(f"report_limit {limit} must be from 1 to {2**32 - 1}, which is no limit; None gives 16")
+    return limit
+
+
 def page_number(pool: Pool, page: Any) -> int:
     """The number of a page of this pool, given as Page or number. Raises PageStateError, TypeError."""
     if isinstance(page, int) and not isinstance(page, bool):

@@ -6,6 +6,7 @@ thread that made it. Every call of the library begins by asking for what is owed
 
 from __future__ import annotations
 
+import atexit
 import functools
 import sys
 import threading
@@ -19,6 +20,7 @@ from bufpool._native import ffi, lib
 from bufpool.arguments import data_argument
 from bufpool.errors import ArgumentError, StrayAccessError, failure
 from bufpool.report import FAULT_SIZE, FaultReport, from_native
+from bufpool.told import tell
 
 if TYPE_CHECKING:
     from bufpool._native import CData
@@ -81,19 +83,31 @@ def check() -> None:
 
 def owed() -> list[FaultReport]:
     """Takes over what this thread is owed, oldest first."""
-    reports, fault = [], _thread.fault
-    while lib.bufpool_py_check(fault):
-        reports.append(from_native(fault[0]))
-    return reports
+    return _taken_over(lib.bufpool_py_check)
 
 
 def owed_to_ended(pool: CData, thread_ids: set[int]) -> list[FaultReport]:
     """Takes over what is owed to threads that have ended; thread_ids are those that strayed."""
     _await_end_of_joined(thread_ids)
-    reports, fault = [], _thread.fault
-    while lib.bufpool_py_check_ended(fault, pool):
-        reports.append(from_native(fault[0]))
+    return _taken_over(lib.bufpool_py_check_ended, pool)
+
+
+def _taken_over(function: Callable[..., int], *arguments: object) -> list[FaultReport]:
+    """Takes over what there is; those that were answered in place are logged, the others returned too."""
+    every, reports, fault = [], [], _thread.fault
+    while function(fault, *arguments):
+        every.append(from_native(fault[0]))
+        if not fault.flags & lib.BUFPOOL_FAULT_TOLD:
+            reports.append(every[-1])
+    tell(every)
     return reports
+
+
+def _taken(fault: CData, stack: tuple[str, ...] = ()) -> FaultReport:
+    """The same for the one that a call has ended with."""
+    report = from_native(fault[0], stack)
+    tell([report])
+    return report
 
 
 def _await_end_of_joined(thread_ids: set[int]) -> None:
@@ -102,6 +116,15 @@ def _await_end_of_joined(thread_ids: set[int]) -> None:
     deadline = time.monotonic() + 0.1  # a thread that C started may live on: it is owed its faults still
     while any(Path(f"/proc/self/task/{thread_id}").exists() for thread_id in gone) and time.monotonic() < deadline:
         time.sleep(0.0005)
+
+
+@atexit.register
+def _say_the_rest() -> None:
+    """At the end of the program nobody asks any more."""
+    for report in owed() + _taken_over(lib.bufpool_py_check_ended, ffi.NULL):
+        if not report.limited:
+            print(report, file=sys.stderr, flush=True)
+    lib.bufpool_flush(ffi.NULL)  # of threads that still run
 
 
 def deliver(reports: list[FaultReport], *, late: bool = True) -> None:
@@ -138,9 +161,13 @@ def call(function: Callable[..., int], *arguments: object) -> int:
         if result >= 0:
             return result
         if result == lib.BUFPOOL_PY_OWED:
-            deliver([from_native(fault[0]), *owed()])
+            told = fault.flags & lib.BUFPOOL_FAULT_TOLD
+            reports = [_taken(fault), *owed()]
+            reports = reports[1:] if told else reports
+            if reports:
+                deliver(reports)
         elif result == lib.BUFPOOL_ESTRAY:
-            raise StrayAccessError([from_native(fault[0], python_stack())])
+            raise StrayAccessError([_taken(fault, python_stack())])
         else:
             raise failure(result)
 
@@ -210,7 +237,7 @@ def _salvaged(data: CData, report: FaultReport) -> CData:
         done += readable + report.page_size - report.offset
         if done >= size or lib.bufpool_guarded_copy(copy + done, data + done, size - done, fault) == 0:
             return ffi.from_buffer("char[]", ffi.buffer(copy, size))
-        report = from_native(fault[0], python_stack())
+        report = _taken(fault, python_stack())
         deliver([report], late=False)
 
 

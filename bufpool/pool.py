@@ -21,6 +21,7 @@ from bufpool.arguments import (
     count_argument,
     depth_argument,
     integer_argument,
+    limit_argument,
     nodes_text,
     page_number,
     page_numbers,
@@ -40,6 +41,7 @@ from bufpool.faults import (
 )
 from bufpool.page import Location, Page
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, event_from_native, from_native
+from bufpool.told import OnReport, listeners
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -84,6 +86,10 @@ class Pool:
                   access (page[...]) raises at once, whatever on_fault is.
     name          shown in reports; by default "pool-N"
     log           a file that receives each report as one line of JSON
+    report_limit  the first reports of one instruction that are written and logged in full, further ones are counted;
+                  None: 16; 2**32 - 1: no limit. What is raised, collected and given to on_report is not limited
+    on_report     a function that is called with each FaultReport, in the thread that strayed, at its next call of the
+                  library; can be set later, too. The logger "bufpool" gets each report then as well, as record.report
     lazy_zero     a page allocated without data gets its frame with the first write
     host_handler  install no signal handlers: the host program calls bufpool_handle_signal() from its own
     granule       bytes or text; only "hugetlb" has a choice: a huge page size of this machine
@@ -118,6 +124,7 @@ class Pool:
     on_fault: str
     name: str
     provenance: str
+    on_report: OnReport | None = None
 
     def __init__(
         self,
@@ -129,6 +136,8 @@ class Pool:
         on_fault: str = "raise",
         name: str | None = None,
         log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+        report_limit: int | None = None,
+        on_report: OnReport | None = None,
         lazy_zero: bool = False,
         host_handler: bool = False,
         granule: sizes.Size | None = None,
@@ -153,6 +162,7 @@ class Pool:
             "provenance": c_text(provenance, "provenance"),
         }
         chosen = {
+            lib.BUFPOOL_TELL: True,
             lib.BUFPOOL_LAZY_ZERO: lazy_zero,
             lib.BUFPOOL_HOST_HANDLER: host_handler,
             lib.BUFPOOL_LOCK: lock,
@@ -166,11 +176,13 @@ class Pool:
             "page_size": 0
             if page_size is None
             else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB, or None for one granule"),
+            "report_limit": 0 if report_limit is None else limit_argument(report_limit),
             "granule": 0 if granule is None else sizes.parse(granule, "granule", "a huge page size of this machine"),
             "provenance_depth": depth_argument(provenance_depth),
         }
         config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})
         handle = ffi.new("bufpool_pool **")
+        self.on_report = on_report
         code = lib.bufpool_open(config, handle)
         if code:
             raise failure(code)
@@ -202,10 +214,13 @@ class Pool:
         self._call = call_recorded if stacks else call
         self._call_with_data = call_with_data_recorded if stacks else call_with_data
         _pools[_key(handle)] = self
+        listeners[self.address] = self
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _FIXED and name in self.__dict__:
             raise AttributeError(f"{name} of pool {self.name!r} cannot be set: it was decided when the pool was opened")
+        if name == "on_report" and not (value is None or callable(value)):
+            raise TypeError(f"on_report is a {type(value).__name__}: it has to be a function of one argument, or None")
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:

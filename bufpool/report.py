@@ -62,6 +62,8 @@ class FaultReport:
     address: int  # exact to the byte
     access: str  # "read", "write" or "execute"
     pool: str  # the pool's name
+    pool_address: int
+    pool_capacity: int  # bytes
     page: int
     page_size: int  # bytes
     offset: int  # bytes from the page's start
@@ -82,6 +84,7 @@ class FaultReport:
     inherited: bool = False  # made in a forked child, to its own pool, which it has inherited
     fork_note: str | None = None  # in a forked child: of which process, and why the pool was not inherited
     lost: bool = False  # the page is allocated, but its frame was taken past the pool: by truncating or punching a file
+    limited: bool = False  # over the pool's report_limit: only counted, not written and not logged
     _raw: bytes = attrs.field(repr=False, eq=False)
 
     @property
@@ -108,6 +111,8 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         address=fault.address,
         access=_text(lib.bufpool_access_name(fault.access)),
         pool=_text(fault.pool_name),
+        pool_address=fault.pool_address,
+        pool_capacity=fault.pool_capacity,
         page=fault.page,
         page_size=fault.page_size,
         offset=fault.offset,
@@ -127,6 +132,7 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         inherited=bool(fault.flags & lib.BUFPOOL_FAULT_INHERITED),
         fork_note=_text(fault.fork_note) or None,
         lost=bool(fault.flags & lib.BUFPOOL_FAULT_LOST),
+        limited=bool(fault.flags & lib.BUFPOOL_FAULT_LIMITED),
         raw=bytes(ffi.buffer(ffi.addressof(fault), FAULT_SIZE)),
     )
 

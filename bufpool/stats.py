@@ -42,6 +42,7 @@ class PoolStats:
     huge_fills: int  # granules that were filled with one huge page, since open
     small_fills: int  # granules of memory thp that were filled with small pages, since open
     provenance_lost: int  # calls of which the thread or the stack could not be kept: the tables were full
+    reports_limited: int  # reports that were only counted, not written or logged in full: see report_limit
     reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
     restarts: int  # optimistic sections (C) that a hole has restarted, since open
     name: str

@@ -27,6 +27,7 @@ typedef struct bufpool_pool bufpool_pool;
 #define BUFPOOL_DUMP 8
 #define BUFPOOL_RESERVE 16
 #define BUFPOOL_DISCARD 32
+#define BUFPOOL_TELL 128
 
 typedef struct bufpool_config {
     size_t size;
@@ -43,6 +44,7 @@ typedef struct bufpool_config {
     const char *provenance;
     uint32_t provenance_depth;
     const char *fork;
+    uint32_t report_limit;
 } bufpool_config;
 
 int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
@@ -141,6 +143,7 @@ typedef struct bufpool_statistics {
     char provenance[8];
     uint64_t provenance_lost;
     uint64_t restarts;
+    uint64_t reports_limited;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
@@ -153,6 +156,8 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_FORKED 2
 #define BUFPOOL_FAULT_LOST 4
 #define BUFPOOL_FAULT_INHERITED 8
+#define BUFPOOL_FAULT_LIMITED 16
+#define BUFPOOL_FAULT_TOLD 32
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -215,6 +220,8 @@ size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size
 size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size);
 const char *bufpool_access_name(bufpool_access access);
 
+size_t bufpool_symbol(uint64_t address, char *buffer, size_t size);
+
 typedef enum bufpool_verdict {
     BUFPOOL_VERDICT_REPORT = 0,
     BUFPOOL_VERDICT_RESTART = 1,
@@ -235,6 +242,10 @@ int bufpool_install_handlers(void);
 int bufpool_check(bufpool_fault *fault);
 
 int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault);
+
+int bufpool_told(bufpool_fault *fault);
+
+int bufpool_told_ended(bufpool_pool *pool, bufpool_fault *fault);
 
 int bufpool_flush(bufpool_pool *pool);
 

@@ -3,7 +3,8 @@
  *
  * Before its work each function asks whether this thread is owed a fault (on_fault "raise"). If so it does nothing else
  * and returns BUFPOOL_PY_OWED: Python raises the fault, and no finished work is lost behind the exception. With
- * BUFPOOL_PY_OWED and BUFPOOL_ESTRAY *fault is filled in; its size is set by the caller.
+ * BUFPOOL_PY_OWED and BUFPOOL_ESTRAY *fault is filled in; its size is set by the caller. A fault with the flag
+ * BUFPOOL_FAULT_TOLD is only to be logged: then the call is made again.
  */
 #include <bufpool/bufpool.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 /* Other errors, such as a forked child's, are left for the call itself to meet. */
 static bool py_owed(bufpool_fault *fault)
 {
-    return bufpool_check(fault) == BUFPOOL_ESTRAY;
+    return bufpool_check(fault) == BUFPOOL_ESTRAY || bufpool_told(fault) == BUFPOOL_ESTRAY;
 }
 
 static int py_result(int code, bufpool_fault *fault)
@@ -34,7 +35,8 @@ static int bufpool_py_check(bufpool_fault *fault)
 
 static int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool)
 {
-    return bufpool_check_ended(pool, fault) == BUFPOOL_ESTRAY ? BUFPOOL_PY_OWED : 0;
+    bool owed = bufpool_check_ended(pool, fault) == BUFPOOL_ESTRAY || bufpool_told_ended(pool, fault) == BUFPOOL_ESTRAY;
+    return owed ? BUFPOOL_PY_OWED : 0;
 }
 
 /* ---- The end of Python ------------------------------------------------------------------------------------------ */

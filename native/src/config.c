@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "error.h"
+#include "limit.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,8 @@
 #define MAX_PAGE (UINT64_C(1) << 30)
 #define DEFAULT_DEPTH 8
 #define ALL_FLAGS \
-    (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD)
+    (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD | \
+     BUFPOOL_TELL)
 
 static const char *const policies[] = {[BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume"};
 
@@ -158,7 +160,8 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
                                  .name = known.name,
                                  .log = known.log,
                                  .flags = known.flags,
-                                 .numa_text = known.numa};
+                                 .numa_text = known.numa,
+                                 .report_limit = known.report_limit == 0 ? BP_LIMIT_DEFAULT : known.report_limit};
     int code = 0;
     const char *fork = known.fork == NULL ? "inherit" : known.fork;
     const char *memory = known.memory == NULL ? "anon" : known.memory;
@@ -191,7 +194,7 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         return bp_error(BUFPOOL_EARGUMENT, "unknown fork \"%s\": valid are \"inherit\", \"exclude\"", fork);
     }
     if (config->flags & ~ALL_FLAGS) {
-        return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only those up to BUFPOOL_DISCARD (0x%x in all) are known",
+        return bp_error(BUFPOOL_EARGUMENT, "flags is 0x%x: only those in 0x%x (BUFPOOL_LAZY_ZERO, ...) are known",
                         config->flags, ALL_FLAGS);
     }
     if (config->flags & BUFPOOL_RESERVE && !config->memory->hugetlb) {

@@ -15,6 +15,7 @@ struct bp_config {
     const char *name; /* NULL: none given */
     const char *log;  /* NULL: none */
     uint32_t flags;
+    uint32_t report_limit;
     struct bp_numa numa;
     const char *numa_text; /* NULL: none */
     enum bp_provenance_mode provenance;

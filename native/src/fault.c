@@ -46,6 +46,8 @@ struct event {
     bufpool_pool *pool; /* visited until leave() */
     uint64_t known;     /* provenance's last sequence number when the handler began */
     int before;         /* errno of the interrupted code */
+    bool guarded;       /* it ends a guarded call: nothing goes to stderr */
+    struct bp_more more;
     bufpool_fault fault;
 };
 
@@ -133,7 +135,9 @@ static uint64_t take_numbers(struct event *event)
 static void keep(struct event *event)
 {
     bufpool_pool *pool = event->pool;
-    struct bp_ring_entry *entry = &pool->ring[take_numbers(event) % BP_FAULT_RING];
+    uint64_t number = take_numbers(event);
+    bp_report_count(pool, &event->fault, !event->guarded && pool->policy != BP_RAISE, &event->more);
+    struct bp_ring_entry *entry = &pool->ring[number % BP_FAULT_RING];
     uint64_t serial = atomic_load(&entry->serial);
     /* A thread that lost the processor while it wrote may be lapped by 256 others: about a second's patience. */
     for (int patience = 0; serial % 2 != 0 || !atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1);
@@ -153,11 +157,20 @@ static void keep(struct event *event)
     atomic_store(&entry->serial, serial + 2);
 }
 
-/* The same, and writes it to the log. */
+static void write_log(struct event *event)
+{
+    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
+        bp_report_more_log(event->pool, &event->more);
+    } else {
+        bp_report_log(event->pool, &event->fault);
+    }
+}
+
+/* Keeps it, and writes it to the log. */
 static void record(struct event *event)
 {
     keep(event);
-    bp_report_log(event->pool, &event->fault);
+    write_log(event);
 }
 
 static bool is_allocated(const bufpool_pool *pool, uint64_t page)
@@ -189,6 +202,7 @@ _Noreturn static void jump(struct event *event, bufpool_section *section)
 _Noreturn static void end_guarded_call(struct event *event, bufpool_section *section)
 {
     walk_stack(event);
+    event->guarded = true;
     record(event);
     *section->fault = event->fault;
     jump(event, section);
@@ -221,9 +235,14 @@ static bool divert(struct event *event)
            bp_scratch_divert(event->pool, event->fault.page, (uintptr_t)event->fault.address);
 }
 
+/* The last report is never limited. */
 static void report_and_die(struct event *event)
 {
     bp_postmortem_dump(event->pool, event->fault.page);
+    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
+        event->fault.flags &= ~BUFPOOL_FAULT_LIMITED;
+        bp_report_log(event->pool, &event->fault);
+    }
     leave(event);
     bp_report_stderr(&event->fault);
     bp_report_wait();
@@ -239,12 +258,20 @@ static void resume(struct event *event)
     }
     remember_access(event);
     bp_thread.restarts = 0;
-    bool owed = event->pool->policy == BP_RAISE && bp_owed_push(&event->fault);
-    if (!owed && event->pool->policy == BP_RAISE) {
+    bool raise = event->pool->policy == BP_RAISE;
+    event->fault.flags |= raise ? 0 : BUFPOOL_FAULT_TOLD;
+    bool owed = (raise || event->pool->tell) && bp_owed_push(&event->fault);
+    if (!owed && (raise || event->pool->tell)) {
         atomic_fetch_add(&event->pool->reports_lost, 1);
     }
     leave(event);
-    if (!owed) { /* outside the pool: bufpool_close() need not wait for a slow reader of stderr */
+    if (owed && raise) {
+        return;
+    }
+    /* Outside the pool: bufpool_close() need not wait for a slow reader of stderr. */
+    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
+        bp_report_more_stderr(&event->more);
+    } else {
         bp_report_stderr(&event->fault);
     }
 }
@@ -310,7 +337,7 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
         leave(event);
         return true;
     }
-    bp_report_log(pool, &event->fault);
+    write_log(event);
     if (pool->policy == BP_ABORT) {
         report_and_die(event);
     } else {

@@ -115,6 +115,7 @@ static void renew_pool(bufpool_pool *pool)
     atomic_store(&pool->scratch_maps, 0);
     atomic_store(&pool->scratch_ns, 0);
     atomic_store(&pool->reports_lost, 0);
+    atomic_store(&pool->reports_limited, 0);
     pool->opener = pool->pid;
     pool->pid = (int32_t)getpid();
     pool->process = bp_process();

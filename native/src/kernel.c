@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -266,8 +267,39 @@ int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, s
 
 int bp_kernel_open_log(const char *path)
 {
-    return bp_kernel_keep_clear(
-        result(open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600)));
+    const int flags = O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int fd = bp_kernel_keep_clear(result(open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | flags, 0600)));
+    struct stat file;
+    if (fd >= 0 && fstat(fd, &file) == 0 && S_ISREG(file.st_mode)) {
+        /* The very same file again, not what its name may stand for by now. */
+        char self[32];
+        snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+        int readable = bp_kernel_keep_clear(result(open(self, O_RDWR | flags)));
+        if (readable >= 0) {
+            close(fd);
+            fd = readable;
+        }
+    }
+    return fd;
+}
+
+int bp_kernel_last_byte(int fd)
+{
+    struct stat file;
+    unsigned char byte;
+    if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) {
+        return -ENODATA;
+    }
+    if (file.st_size == 0) {
+        return '\n';
+    }
+    return syscall(SYS_pread64, fd, &byte, 1, file.st_size - 1) == 1 ? byte : -ENODATA;
+}
+
+int bp_kernel_is_pipe(int fd)
+{
+    struct stat file;
+    return fstat(fd, &file) == 0 && S_ISFIFO(file.st_mode);
 }
 
 int bp_kernel_identify(int fd, uint64_t id[2])
@@ -301,7 +333,38 @@ ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size)
     return got < 0 ? -errno : got;
 }
 
-int bp_kernel_write(int fd, const void *data, size_t size, int once)
+/* The signals that a write can raise, blocked; those of them that wait already are left to the host. */
+struct quiet {
+    sigset_t raised;
+    sigset_t before;
+};
+
+static void be_quiet(struct quiet *quiet)
+{
+    sigset_t pending;
+    sigemptyset(&quiet->raised);
+    sigemptyset(&pending);
+    sigpending(&pending);
+    const int signals[] = {SIGPIPE, SIGXFSZ};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        if (!sigismember(&pending, signals[i])) {
+            sigaddset(&quiet->raised, signals[i]);
+        }
+    }
+    pthread_sigmask(SIG_BLOCK, &quiet->raised, &quiet->before);
+}
+
+static void end_quiet(const struct quiet *quiet)
+{
+    const struct timespec at_once = {0, 0};
+    long taken;
+    do { /* the kernel's set of signals is shorter than the C library's */
+        taken = syscall(SYS_rt_sigtimedwait, &quiet->raised, NULL, &at_once, 8);
+    } while (taken > 0 || (taken < 0 && errno == EINTR));
+    pthread_sigmask(SIG_SETMASK, &quiet->before, NULL);
+}
+
+static int write_all(int fd, const void *data, size_t size, int once)
 {
     const char *from = data;
     int patience = 1000; /* a full pipe without a reader must not hold a crashing process for ever: one second */
@@ -324,6 +387,15 @@ int bp_kernel_write(int fd, const void *data, size_t size, int once)
         size -= (size_t)written;
     }
     return 0;
+}
+
+int bp_kernel_write(int fd, const void *data, size_t size, int once)
+{
+    struct quiet quiet;
+    be_quiet(&quiet);
+    int code = write_all(fd, data, size, once);
+    end_quiet(&quiet);
+    return code;
 }
 
 int32_t bp_kernel_thread(void)

@@ -110,9 +110,15 @@ int bp_kernel_open_pagemap(void);
 /* Is the frame at address a huge page (PAGEMAP_SCAN, Linux 6.7)? 1, 0, or -errno. */
 int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length);
 
-/* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600; a FIFO without a reader is -ENXIO, not a wait. */
+/* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600; a FIFO without a reader is -ENXIO, not a wait. A regular file is
+ * open for reading, too, if it may be. */
 int bp_kernel_open_log(const char *path);
 int bp_kernel_open_read(const char *path);
+
+/* The last byte of an open regular file, a line break if it is empty; -ENODATA of another file, or one that may not be
+ * read. */
+int bp_kernel_last_byte(int fd);
+int bp_kernel_is_pipe(int fd); /* 1, or 0 */
 
 /* Device and inode of an open file. */
 int bp_kernel_identify(int fd, uint64_t id[2]);
@@ -121,7 +127,8 @@ ssize_t bp_kernel_read(int fd, void *buffer, size_t size);
 /* From the start of a file, whatever was read of it before. */
 ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size);
 
-/* Writes all of it; with once set, by a single write(2), so that a line never tears. */
+/* Writes all of it; with once set, by a single write(2), so that a line never tears: -ENOSPC if it was cut short. Neither
+ * SIGPIPE nor SIGXFSZ comes of it. */
 int bp_kernel_write(int fd, const void *data, size_t size, int once);
 
 int32_t bp_kernel_thread(void);

@@ -29,6 +29,7 @@ struct bp_owed {
     struct chunk *first;
     struct chunk *last;
     _Atomic uint32_t count;
+    _Atomic uint32_t told; /* of them, those that their thread is only to be told of */
 };
 
 static _Atomic(struct bp_owed *) queues;
@@ -113,13 +114,25 @@ static bool append(struct bp_owed *queue, const bufpool_fault *fault)
     }
     chunk->faults[chunk->used++] = *fault;
     atomic_fetch_add(&queue->count, 1);
+    if (fault->flags & BUFPOOL_FAULT_TOLD) {
+        atomic_fetch_add(&queue->told, 1);
+    }
     return true;
+}
+
+/* How many faults the queue's thread is owed, or (told) to be told of. */
+static uint32_t waiting(struct bp_owed *queue, bool told)
+{
+    uint32_t count = atomic_load(&queue->told);
+    uint32_t all = atomic_load(&queue->count);
+    return told ? count : all > count ? all - count : 0;
 }
 
 bool bp_owed_push(const bufpool_fault *fault)
 {
     struct bp_owed *queue = own_queue();
-    if (queue == NULL || atomic_load(&queue->count) >= BP_OWED_MAX || !hold(queue)) {
+    bool told = fault->flags & BUFPOOL_FAULT_TOLD;
+    if (queue == NULL || waiting(queue, told) >= (told ? BP_TOLD_MAX : BP_OWED_MAX) || !hold(queue)) {
         return false;
     }
     bool kept = append(queue, fault);
@@ -127,16 +140,19 @@ bool bp_owed_push(const bufpool_fault *fault)
     return kept;
 }
 
-/* The oldest fault of a queue that is held, of one pool if base is not 0. */
-static bool take_held(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
+/* The oldest fault of a queue that is held, of one pool if base is not 0, that its thread is owed, or (told) to be told
+ * of. */
+static bool take_held(struct bp_owed *queue, uint64_t base, bool told, bufpool_fault *fault)
 {
     bool found = false;
     for (struct chunk *chunk = queue->first; chunk != NULL && !found; chunk = chunk->next) {
         for (uint32_t i = chunk->gone; i < chunk->used && !found; i++) {
             bufpool_fault *entry = &chunk->faults[i];
-            if (entry->size != 0 && (base == 0 || entry->pool_address == base)) {
+            if (entry->size != 0 && (base == 0 || entry->pool_address == base) &&
+                told == ((entry->flags & BUFPOOL_FAULT_TOLD) != 0)) {
                 *fault = *entry;
                 entry->size = 0;
+                atomic_fetch_sub(&queue->told, told);
                 atomic_fetch_sub(&queue->count, 1);
                 found = true;
             }
@@ -157,15 +173,15 @@ static bool take_held(struct bp_owed *queue, uint64_t base, bufpool_fault *fault
 }
 
 /* With signals blocked: a handler of the host's that strays would wait in vain for the queue that it has interrupted. */
-static bool take(struct bp_owed *queue, uint64_t base, bufpool_fault *fault)
+static bool take(struct bp_owed *queue, uint64_t base, bool told, bufpool_fault *fault)
 {
-    if (atomic_load(&queue->count) == 0) {
+    if (waiting(queue, told) == 0) {
         return false;
     }
     sigset_t before;
     bp_signal_block(&before);
     bool held = hold(queue);
-    bool found = held && take_held(queue, base, fault);
+    bool found = held && take_held(queue, base, told, fault);
     if (held) {
         drop(queue);
     }
@@ -181,18 +197,28 @@ static int hand_over(const bufpool_fault *from, bufpool_fault *to)
     return bp_guard_error(from);
 }
 
+static int take_own(bool told, bufpool_fault *fault)
+{
+    bufpool_fault taken;
+    struct bp_owed *mine = bp_thread.owed;
+    if (mine == NULL || atomic_load(&mine->process) != bp_process() || !take(mine, 0, told, &taken)) {
+        return 0;
+    }
+    return hand_over(&taken, fault);
+}
+
 int bufpool_check(bufpool_fault *fault)
 {
     bp_thread.epoch++;
     if (bp_thread.scratches > 0) {
         bp_scratch_rearm_thread();
     }
-    bufpool_fault owed;
-    struct bp_owed *mine = bp_thread.owed;
-    if (mine == NULL || atomic_load(&mine->process) != bp_process() || !take(mine, 0, &owed)) {
-        return 0;
-    }
-    return hand_over(&owed, fault);
+    return take_own(false, fault);
+}
+
+int bufpool_told(bufpool_fault *fault)
+{
+    return take_own(true, fault);
 }
 
 /* 0: of any pool. */
@@ -201,29 +227,46 @@ static uintptr_t base_of(const bufpool_pool *pool)
     return pool == NULL ? 0 : pool->space.base;
 }
 
-int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault)
+static bool take_ended(const bufpool_pool *pool, bool told, bufpool_fault *fault)
 {
-    bufpool_fault owed;
     for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
         bool here = atomic_load(&queue->process) == bp_process();
-        if (here && atomic_load(&queue->count) > 0 && has_ended(queue) && take(queue, base_of(pool), &owed)) {
-            return hand_over(&owed, fault);
+        if (here && waiting(queue, told) > 0 && has_ended(queue) && take(queue, base_of(pool), told, fault)) {
+            return true;
         }
     }
-    return 0;
+    return false;
 }
 
-static int write_owed(const bufpool_pool *pool, bool ended_only)
+int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault)
+{
+    bufpool_fault taken;
+    return take_ended(pool, false, &taken) ? hand_over(&taken, fault) : 0;
+}
+
+int bufpool_told_ended(bufpool_pool *pool, bufpool_fault *fault)
+{
+    bufpool_fault taken;
+    return take_ended(pool, true, &taken) ? hand_over(&taken, fault) : 0;
+}
+
+/* Returns how many; *limited receives how many of them were not written, but counted. */
+static int write_owed(const bufpool_pool *pool, bool ended_only, int *limited)
 {
     bufpool_fault owed;
     int written = 0;
+    *limited = 0;
     for (struct bp_owed *queue = atomic_load(&queues); queue != NULL; queue = queue->next) {
-        bool wanted = atomic_load(&queue->process) == bp_process() && atomic_load(&queue->count) > 0;
+        bool wanted = atomic_load(&queue->process) == bp_process() && waiting(queue, false) > 0;
         if (!wanted || (ended_only && !has_ended(queue))) {
             continue;
         }
-        while (take(queue, base_of(pool), &owed)) {
-            bp_report_stderr(&owed);
+        while (take(queue, base_of(pool), false, &owed)) {
+            if (owed.flags & BUFPOOL_FAULT_LIMITED) {
+                ++*limited;
+            } else {
+                bp_report_stderr(&owed);
+            }
             written++;
         }
     }
@@ -232,12 +275,27 @@ static int write_owed(const bufpool_pool *pool, bool ended_only)
 
 void bp_owed_flush_ended(bufpool_pool *pool)
 {
-    write_owed(pool, true);
+    int limited;
+    write_owed(pool, true, &limited);
+    bp_report_rest(pool, limited > 0);
+    bufpool_fault told;
+    while (take_ended(pool, true, &told)) { /* written already */
+    }
 }
 
 int bufpool_flush(bufpool_pool *pool)
 {
-    return write_owed(pool, false);
+    int limited;
+    int written = write_owed(pool, false, &limited);
+    for (bufpool_pool *each = bp_pool_first(); each != NULL; each = each->next) {
+        if ((pool == NULL || each == pool) && bp_pool_visit(each)) {
+            if (each->process == bp_process()) {
+                bp_report_rest(each, limited > 0);
+            }
+            bp_pool_leave(each);
+        }
+    }
+    return written;
 }
 
 void bp_owed_renew(void)
@@ -246,6 +304,7 @@ void bp_owed_renew(void)
         queue->first = NULL; /* not walked: a thread may have been changing the list */
         queue->last = NULL;
         atomic_store(&queue->count, 0);
+        atomic_store(&queue->told, 0);
         atomic_flag_clear(&queue->held);
     }
 }

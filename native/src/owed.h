@@ -11,8 +11,10 @@
 
 #include "pool.h"
 
-/* Keeps a fault for this thread. false: no memory, or more than BP_OWED_MAX are owed already. Async-signal-safe. */
+/* Keeps a fault for this thread; with BUFPOOL_FAULT_TOLD, to be told of only. false: no memory, or more than BP_OWED_MAX
+ * (BP_TOLD_MAX) are kept already. Async-signal-safe. */
 #define BP_OWED_MAX 65536
+#define BP_TOLD_MAX 4096
 bool bp_owed_push(const bufpool_fault *fault);
 
 /* Writes to stderr what of this pool is owed to threads that have ended: nobody else will ask. */

@@ -7,6 +7,7 @@
 #include "fork.h"
 #include "owed.h"
 #include "postmortem.h"
+#include "report.h"
 #include "scratch.h"
 #include "stack.h"
 #include "thread.h"
@@ -254,20 +255,6 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
                     config->path != NULL ? config->path : config->memory->name, pool->trap_note);
 }
 
-static int open_log(bufpool_pool *pool, const char *path)
-{
-    pool->log = path == NULL ? -1 : bp_kernel_open_log(path);
-    if (path == NULL) {
-        return 0;
-    }
-    int code = pool->log < 0 ? pool->log : bp_kernel_identify(pool->log, pool->log_id);
-    if (code < 0) {
-        return bp_error(code, "cannot open the log \"%s\": %s%s", path, strerror(-code),
-                        code == -ELOOP ? " (it is a symbolic link, which is not followed)" : "");
-    }
-    return 0;
-}
-
 /* Fills a cleared descriptor; on an error nothing is left open. */
 static int build(bufpool_pool *pool, const struct bp_config *config)
 {
@@ -279,7 +266,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
                         BP_FAULT_RING * sizeof *pool->ring, pool->name, strerror(-code));
     }
     pool->ring = ring;
-    code = open_log(pool, config->log);
+    code = bp_report_open(pool, config->log);
     if (code < 0) {
         goto no_pages;
     }
@@ -336,6 +323,8 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     pool->page_size = config->page_size;
     pool->capacity = config->capacity;
     pool->policy = config->policy;
+    pool->tell = config->flags & BUFPOOL_TELL;
+    pool->report_limit = config->report_limit;
     snprintf(pool->memory, sizeof pool->memory, "%s", config->path != NULL ? config->path : config->memory->name);
     pool->process = bp_process();
     pool->pid = (int32_t)getpid();

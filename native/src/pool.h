@@ -8,6 +8,7 @@
 #ifndef BP_POOL_H
 #define BP_POOL_H
 
+#include "limit.h"
 #include "pages.h"
 #include "provenance.h"
 #include "space.h"
@@ -70,8 +71,11 @@ struct bufpool_pool {
     bool inherit;    /* fork = "inherit" */
     struct bp_heritage heritage;
     enum bp_policy policy;
-    int log;            /* descriptor, or -1 */
-    uint64_t log_id[2]; /* its file, see bp_kernel_identify() */
+    bool tell;             /* BUFPOOL_TELL */
+    int log;               /* descriptor, or -1 */
+    uint64_t log_id[2];    /* its file, see bp_kernel_identify() */
+    atomic_bool log_torn;  /* our last line in it was cut short */
+    uint32_t report_limit; /* see limit.h */
     char name[64];
     char memory[64]; /* its name, or the path, cut */
     char trap_note[768];
@@ -87,9 +91,10 @@ struct bufpool_pool {
     _Atomic(void *) callback_context;
 
     _Atomic uint64_t evicted, allocations, frees, evictions, populates;
-    _Atomic uint64_t faults, repeats, restarts, scratch_maps, scratch_ns, reports_lost;
+    _Atomic uint64_t faults, repeats, restarts, scratch_maps, scratch_ns, reports_lost, reports_limited;
     _Atomic uint32_t scratched;
     struct bp_scratch_slot scratch[BP_SCRATCH_SLOTS];
+    struct bp_limits limits;
     struct bp_ring_entry *ring; /* BP_FAULT_RING entries; stays while the descriptor is in use */
 };
 

@@ -126,6 +126,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .reserve_lost = atomic_load(&pool->space.reserve_lost),
         .provenance_lost = atomic_load(&pool->provenance.lost),
         .restarts = atomic_load(&pool->restarts),
+        .reports_limited = atomic_load(&pool->reports_limited),
     };
     memcpy(full.name, pool->name, sizeof full.name);
     memcpy(full.memory, pool->memory, sizeof full.memory);

@@ -24,6 +24,7 @@ static struct {
 static bufpool_pool *open_cell(uint64_t granules, uint64_t pages, uint32_t flags)
 {
     bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.report_limit = UINT32_MAX;
     config.page_size = granules * cell.granule;
     config.capacity = pages * config.page_size;
     config.memory = cell.memory;

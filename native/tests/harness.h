@@ -184,6 +184,7 @@ MAYBE_UNUSED static bufpool_pool *open_pool_fork(const char *memory, const char 
     config.trap = trap;
     config.on_fault = on_fault;
     config.fork = fork;
+    config.report_limit = UINT32_MAX;
     bufpool_pool *pool = NULL;
     CHECK_OK(bufpool_open(&config, &pool));
     CHECK(pool != NULL);

@@ -49,8 +49,8 @@ static void configurations(void)
     REFUSED(config.trap = "UFFD", BUFPOOL_EARGUMENT, "unknown trap \"UFFD\"", "\"uffd\"");
     REFUSED(config.on_fault = "ignore", BUFPOOL_EARGUMENT, "unknown on_fault \"ignore\"",
             "\"abort\", \"raise\", \"resume\"");
-    REFUSED(config.flags = 64, BUFPOOL_EARGUMENT, "flags is 0x40", "BUFPOOL_DISCARD (0x3f");
-    REFUSED(config.flags = 0x80000001, BUFPOOL_EARGUMENT, "flags is 0x80000001", "BUFPOOL_DISCARD");
+    REFUSED(config.flags = 1u << 20, BUFPOOL_EARGUMENT, "flags is 0x100000", "BUFPOOL_LAZY_ZERO");
+    REFUSED(config.flags = 0x80000001, BUFPOOL_EARGUMENT, "flags is 0x80000001", "are known");
     char name[65];
     memset(name, 'n', 64);
     name[64] = 0;

@@ -27,6 +27,7 @@ __attribute__((noreturn)) static void stray_for_ever(void)
     config.trap = trap;
     config.on_fault = "resume";
     config.log = path;
+    config.report_limit = UINT32_MAX;
     CHECK_OK(bufpool_open(&config, &pool));
     uint64_t numbers[] = {0, 1000, 2000};
     run_threads(3, strayer, numbers, sizeof *numbers);

@@ -112,6 +112,7 @@ static void *on_alternate_stack(void *argument)
 static void alternate(void *argument)
 {
     bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.report_limit = UINT32_MAX;
     config.capacity = 128 * GRANULE;
     config.memory = memory;
     config.trap = trap;

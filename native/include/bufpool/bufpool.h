@@ -69,6 +69,8 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
  *   RESERVE       hugetlb and path: the kernel reserves a huge page for every page of the pool, at open (EEXHAUSTED if
  *                 there are too few) and again after each free, so that an allocation finds its frame. What could not be
  *                 reserved again is counted (reserve_lost)
+ *   TELL          faults that are answered in place (on_fault "resume") are kept for their threads too: see
+ *                 bufpool_told()
  *   DISCARD       path: drop the frames that an existing file holds, as after a crash; without it such a file is refused
  */
 #define BUFPOOL_LAZY_ZERO 1u
@@ -77,6 +79,7 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 #define BUFPOOL_DUMP 8u
 #define BUFPOOL_RESERVE 16u
 #define BUFPOOL_DISCARD 32u
+#define BUFPOOL_TELL 128u
 
 typedef struct bufpool_config {
     size_t size;        /* sizeof(bufpool_config) */
@@ -98,10 +101,14 @@ typedef struct bufpool_config {
     const char *provenance;
     uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
     const char *fork;          /* "inherit" (NULL) or "exclude": see below */
+    uint32_t report_limit; /* the first reports of one instruction (pc) that are written to stderr and the log in full;
+                            * further ones are counted, and told of in a line whenever they have doubled, by
+                            * bufpool_flush() and at close. 0: 16; UINT32_MAX: no limit. Not of a report that ends the
+                            * process, nor of what is kept for bufpool_faults() and bufpool_check() */
 } bufpool_config;
 
 #define BUFPOOL_CONFIG_INIT \
-    {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL, NULL, 0, NULL}
+    {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL, NULL, 0, NULL, 0}
 
 /* Memories
  *   anon     private to this process; granule 4 KiB
@@ -275,6 +282,7 @@ typedef struct bufpool_statistics {
     char provenance[8];    /* "off", "last" or "stacks" */
     uint64_t provenance_lost; /* calls of which the thread or the stack could not be kept: the tables were full */
     uint64_t restarts;        /* optimistic sections that a hole has restarted, since open; see optimistic.h */
+    uint64_t reports_limited; /* reports that were only counted, not written in full: see report_limit */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -302,6 +310,8 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_FORKED 2u /* made in a forked child that has not got the pool */
 #define BUFPOOL_FAULT_LOST 4u /* the page is allocated, but its frame is gone: somebody truncated or punched its file */
 #define BUFPOOL_FAULT_INHERITED 8u /* made in a forked child, to its own pool, which it has inherited */
+#define BUFPOOL_FAULT_LIMITED 16u  /* over the pool's report_limit: only counted, not written to stderr and the log */
+#define BUFPOOL_FAULT_TOLD 32u     /* answered and written already: from bufpool_told() */
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -380,6 +390,11 @@ BUFPOOL_API size_t bufpool_format_text(const bufpool_fault *fault, char *buffer,
 BUFPOOL_API size_t bufpool_format_json(const bufpool_fault *fault, char *buffer, size_t size);
 BUFPOOL_API const char *bufpool_access_name(bufpool_access access); /* async-signal-safe */
 
+/* The function in this process that a code address lies in, as "memcpy+0x1c", if its module exports it; else "". For a
+ * return address pass one less. Cut to size and terminated; returns the whole length. Not async-signal-safe: takes the
+ * loader's lock. */
+BUFPOOL_API size_t bufpool_symbol(uint64_t address, char *buffer, size_t size);
+
 typedef enum bufpool_verdict {
     BUFPOOL_VERDICT_REPORT = 0,  /* do what on_fault says */
     BUFPOOL_VERDICT_RESTART = 1, /* the host has made the page accessible: run the instruction again, no report */
@@ -431,6 +446,14 @@ BUFPOOL_API int bufpool_check(bufpool_fault *fault);
 
 /* The same for faults owed to threads that have ended, of one pool or (pool NULL) of all. */
 BUFPOOL_API int bufpool_check_ended(bufpool_pool *pool, bufpool_fault *fault);
+
+/* What this thread's stray accesses to pools with BUFPOOL_TELL were that on_fault "resume" has answered: ESTRAY and the
+ * oldest of them, or 0 when there is none. For a host that passes reports on to where no signal handler may write. At
+ * most 4096 are kept for a thread; what comes on top is counted in reports_lost. */
+BUFPOOL_API int bufpool_told(bufpool_fault *fault);
+
+/* The same of threads that have ended, of one pool or (pool NULL) of all. */
+BUFPOOL_API int bufpool_told_ended(bufpool_pool *pool, bufpool_fault *fault);
 
 /* Writes to stderr the reports that are still owed to any thread, of one pool or (pool NULL) of all; they count as
  * handed over. Returns how many. */

@@ -1,0 +1,68 @@
+"""Who is told of a report: the logger "bufpool", and the pool's on_report.
+
+Both at a defined point in the thread that strayed (or, once it has ended, in the one that closes the pool), never in
+the signal handler. An error in either is printed to stderr and loses no report.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from bufpool.report import FaultReport
+
+logger = logging.getLogger("bufpool")
+logger.addHandler(logging.NullHandler())
+
+OnReport = Callable[[FaultReport], object]
+
+
+class Listener(Protocol):
+    """A pool: what it wants to be called with each report."""
+
+    on_report: OnReport | None
+
+
+listeners: weakref.WeakValueDictionary[int, Listener] = weakref.WeakValueDictionary()  # by the pool's address
+
+
+class _Depth(threading.local):
+    value = 0
+
+
+_depth = _Depth()
+
+
+def tell(reports: Sequence[FaultReport]) -> None:
+    """Logs each report at ERROR (but for those over the pool's report_limit), then calls on_report."""
+    if not reports:
+        return
+    # A handler of the logger, or an on_report, may stray itself: that is logged, but on_report is not called again; and
+    # what strays while that is logged is not logged again.
+    depth, _depth.value = _depth.value, _depth.value + 1
+    try:
+        for report in reports:
+            listener = listeners.get(report.pool_address)
+            if depth < 2 and not report.limited:
+                _shielded(_log, report)
+            if depth < 1 and listener is not None and listener.on_report is not None:
+                _shielded(listener.on_report, report)
+    finally:
+        _depth.value = depth
+
+
+def _log(report: FaultReport) -> None:
+    logger.error("%s", report, extra={"report": report})
+
+
+def _shielded(function: OnReport, report: FaultReport) -> None:
+    try:
+        function(report)
+    except Exception as error:
+        print(f"bufpool: {function!r} was told of report {report.sequence}, and raised:", file=sys.stderr)
+        traceback.print_exception(type(error), error, error.__traceback__)

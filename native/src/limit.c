@@ -1,0 +1,84 @@
+/* limit.c: counting the reports of each pc, see limit.h. */
+#include "limit.h"
+
+#include <string.h>
+
+#define PROBES 16
+
+static struct bp_limit_entry *entry_of(struct bp_limits *limits, uint64_t pc)
+{
+    uint64_t hash = pc * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+    for (uint64_t i = 0; i < PROBES && pc != 0; i++) {
+        struct bp_limit_entry *entry = &limits->entries[(hash + i) % BP_LIMIT_ENTRIES];
+        uint64_t found = 0;
+        if (atomic_compare_exchange_strong(&entry->pc, &found, pc) || found == pc) {
+            return entry;
+        }
+    }
+    return &limits->others;
+}
+
+/* After a fork: the counts are the parent's. */
+static void forget(struct bp_limits *limits)
+{
+    for (size_t n = 0; n <= BP_LIMIT_ENTRIES; n++) {
+        struct bp_limit_entry *entry = n < BP_LIMIT_ENTRIES ? &limits->entries[n] : &limits->others;
+        atomic_store(&entry->faults, 0);
+        atomic_store(&entry->first, 0);
+        atomic_store(&entry->told, 0);
+    }
+}
+
+static void describe(struct bp_limit_entry *entry, uint64_t count, uint32_t limit, struct bp_more *more)
+{
+    more->count = count;
+    more->first = atomic_load(&entry->first);
+    more->pc = atomic_load(&entry->pc);
+    more->limit = limit;
+    more->on_stderr = atomic_load(&entry->on_stderr);
+}
+
+bool bp_limits_pass(struct bp_limits *limits, uint32_t limit, const bufpool_fault *fault, bool on_stderr,
+                    struct bp_more *more)
+{
+    int32_t process = atomic_load(&limits->process);
+    if (process != fault->pid && atomic_compare_exchange_strong(&limits->process, &process, fault->pid) &&
+        process != 0) {
+        forget(limits);
+    }
+    struct bp_limit_entry *entry = entry_of(limits, fault->pc);
+    uint64_t none = 0;
+    atomic_compare_exchange_strong(&entry->first, &none, fault->sequence);
+    uint64_t count = atomic_fetch_add(&entry->faults, 1) + 1;
+    more->count = 0;
+    if (limit == UINT32_MAX || count <= limit) {
+        return true;
+    }
+    if (on_stderr) {
+        atomic_store(&entry->on_stderr, true);
+    }
+    uint64_t over = count - limit;
+    if ((over & (over - 1)) == 0) {
+        uint64_t told = atomic_load(&entry->told);
+        while (told < over && !atomic_compare_exchange_weak(&entry->told, &told, over)) {
+        }
+        describe(entry, over, limit, more);
+        more->time_ns = fault->time_ns;
+        more->pid = fault->pid;
+        memcpy(more->pool, fault->pool_name, sizeof more->pool);
+    }
+    return false;
+}
+
+bool bp_limits_entry(struct bp_limits *limits, size_t n, uint32_t limit, bool all, struct bp_more *more)
+{
+    if (n > BP_LIMIT_ENTRIES) {
+        return false;
+    }
+    struct bp_limit_entry *entry = n < BP_LIMIT_ENTRIES ? &limits->entries[n] : &limits->others;
+    uint64_t faults = atomic_load(&entry->faults);
+    uint64_t over = faults > limit ? faults - limit : 0;
+    uint64_t told = atomic_exchange(&entry->told, over);
+    describe(entry, over > told || all ? over : 0, limit, more);
+    return true;
+}
