@@ -45,7 +45,7 @@ class Loops:
             timeout=300,
         )
         self.ffi: Any = cffi.FFI()
-        declarations = [(BENCH / name).read_text() for name in ("loops.h", "memories.h", "sections.h")]
+        declarations = [(BENCH / name).read_text() for name in ("loops.h", "memories.h", "sections.h", "strays.h")]
         self.ffi.cdef("typedef struct bufpool_pool bufpool_pool;" + "".join(declarations))
         self.c: Any = self.ffi.dlopen(str(library))
 
