@@ -2,6 +2,7 @@
 #include "must.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -33,17 +34,39 @@ bufpool_pool *pool_straying(const char *provenance)
     return pool;
 }
 
-/* Strays, each armed again by the next call; what is written to stderr goes nowhere. */
-void pool_strays(bufpool_pool *pool, uint64_t count)
+struct strays {
+    bufpool_pool *pool;
+    uint64_t count;
+};
+
+/* In a thread of its own: the stack that is walked is a C program's, not that of the interpreter around the bench. */
+static void in_thread(void *(*function)(void *), bufpool_pool *pool, uint64_t count)
 {
-    const volatile char *address = bufpool_address(pool, 1);
-    int nowhere = must_call(open("/dev/null", O_WRONLY), "/dev/null");
-    int error = must_call(dup(STDERR_FILENO), "dup");
-    must_call(dup2(nowhere, STDERR_FILENO), "dup2");
-    for (uint64_t i = 0; i < count; i++) {
+    struct strays strays = {pool, count};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, function, &strays) != 0 || pthread_join(thread, NULL) != 0) {
+        abort();
+    }
+}
+
+static void *stray(void *argument)
+{
+    const struct strays *strays = argument;
+    const volatile char *address = bufpool_address(strays->pool, 1);
+    for (uint64_t i = 0; i < strays->count; i++) {
         (void)*address;
         must(bufpool_check(NULL));
     }
+    return NULL;
+}
+
+/* Strays, each armed again by the next call; what is written to stderr goes nowhere. */
+void pool_strays(bufpool_pool *pool, uint64_t count)
+{
+    int nowhere = must_call(open("/dev/null", O_WRONLY), "/dev/null");
+    int error = must_call(dup(STDERR_FILENO), "dup");
+    must_call(dup2(nowhere, STDERR_FILENO), "dup2");
+    in_thread(stray, pool, count);
     must_call(dup2(error, STDERR_FILENO), "dup2");
     close(error);
     close(nowhere);
@@ -57,14 +80,14 @@ static void jump(int signo)
     siglongjmp(place, 1);
 }
 
-/* The least that a program can do about a fault: a handler of its own for the one access, and back. */
-void plain_strays(uint64_t count)
+static void *jump_back(void *argument)
 {
+    const struct strays *strays = argument;
     char *page = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) {
         abort();
     }
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < strays->count; i++) {
         struct sigaction action = {.sa_handler = jump};
         struct sigaction before;
         must_call(sigaction(SIGSEGV, &action, &before), "sigaction");
@@ -74,4 +97,11 @@ void plain_strays(uint64_t count)
         must_call(sigaction(SIGSEGV, &before, NULL), "sigaction");
     }
     munmap(page, PAGE);
+    return NULL;
+}
+
+/* The least that a program can do about a fault: a handler of its own for the one access, and back. */
+void plain_strays(uint64_t count)
+{
+    in_thread(jump_back, NULL, count);
 }

@@ -1,10 +1,13 @@
-/* modules.c: looking addresses up in /proc/self/maps, see modules.h. */
+/* modules.c: looking addresses up, in the loader's tables or in /proc/self/maps, see modules.h. */
 #include "modules.h"
 
 #include "kernel.h"
 
+#include <dlfcn.h>
+#include <link.h>
 #include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 struct search {
     const uint64_t *addresses;
@@ -79,19 +82,16 @@ static void take_line(struct search *search, const char *line)
         search->kept = NULL;
     }
     for (size_t i = 0; i < search->count; i++) {
-        if (start <= search->addresses[i] && search->addresses[i] < end && keep(search) != NULL) {
+        bool wanted = search->modules[i].path == NULL && start <= search->addresses[i] && search->addresses[i] < end;
+        if (wanted && keep(search) != NULL) {
             search->modules[i].path = search->kept;
             search->modules[i].offset = search->addresses[i] - search->base;
         }
     }
 }
 
-void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size,
-                     struct bp_modules_room *with)
+static void search_maps(struct search *search, struct bp_modules_room *with)
 {
-    struct search search = {addresses, count, modules, names, size, with->path, sizeof with->path, 0, NULL};
-    with->path[0] = 0;
-    memset(modules, 0, count * sizeof *modules);
     int fd = bp_kernel_open_read("/proc/self/maps");
     if (fd < 0) {
         return;
@@ -102,7 +102,7 @@ void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *
         for (ssize_t i = 0; i < got; i++) {
             if (with->chunk[i] == '\n') {
                 with->line[length] = 0;
-                take_line(&search, with->line);
+                take_line(search, with->line);
                 length = 0;
             } else if (length < sizeof with->line - 1) {
                 with->line[length++] = with->chunk[i];
@@ -110,4 +110,87 @@ void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *
         }
     }
     bp_kernel_close(fd);
+}
+
+/* ---- The loader's own answer, where it has one without a lock (glibc 2.35) ---- */
+
+#ifdef DLFO_STRUCT_HAS_EH_DBASE
+
+static int (*find_object)(void *, struct dl_find_object *);
+static char program[256]; /* the loader calls the program "" */
+
+void bp_modules_prepare(void)
+{
+    if (find_object == NULL) {
+        ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+        program[length < 0 ? 0 : length] = 0;
+        *(void **)&find_object = dlsym(RTLD_DEFAULT, "_dl_find_object");
+    }
+}
+
+/* The copy of the path of the module that begins at base, if one of the first n addresses is in it. */
+static const char *known_path(const struct search *search, size_t n, uint64_t base)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct bp_module *module = &search->modules[i];
+        if (module->path != NULL && search->addresses[i] - module->offset == base) {
+            return module->path;
+        }
+    }
+    return NULL;
+}
+
+/* Looks up address n. */
+static bool ask_loader(struct search *search, size_t n)
+{
+    struct dl_find_object found;
+    if (find_object == NULL || find_object((void *)(uintptr_t)search->addresses[n], &found) != 0) {
+        return false;
+    }
+    const char *path = found.dlfo_link_map->l_name[0] == 0 ? program : found.dlfo_link_map->l_name;
+    uint64_t base = (uint64_t)(uintptr_t)found.dlfo_map_start;
+    search->kept = known_path(search, n, base);
+    if (search->kept == NULL) {
+        if (path[0] != '/') {
+            return false; /* as it was given to dlopen(): only the kernel knows the whole of it */
+        }
+        size_t length = strnlen(path, search->path_size - 1);
+        memcpy(search->path, path, length);
+        search->path[length] = 0;
+    }
+    search->modules[n].path = keep(search);
+    search->modules[n].offset = search->addresses[n] - base;
+    return search->modules[n].path != NULL;
+}
+
+#else
+
+void bp_modules_prepare(void)
+{
+}
+
+static bool ask_loader(struct search *search, size_t n)
+{
+    (void)search;
+    (void)n;
+    return false;
+}
+
+#endif
+
+void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size,
+                     struct bp_modules_room *with)
+{
+    struct search search = {addresses, count, modules, names, size, with->path, sizeof with->path, 0, NULL};
+    with->path[0] = 0;
+    memset(modules, 0, count * sizeof *modules);
+    size_t known = 0;
+    for (size_t i = 0; i < count; i++) {
+        known += ask_loader(&search, i);
+    }
+    if (known < count) {
+        search.kept = NULL;
+        search.path[0] = 0;
+        search_maps(&search, with);
+    }
 }

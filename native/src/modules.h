@@ -17,8 +17,12 @@ struct bp_modules_room {
     char path[256];
 };
 
-/* Finds the modules of count addresses (at most 64) in one pass over /proc/self/maps, with plain system calls: the
- * loader's own tables are behind a lock. Paths go to names. Async-signal-safe. */
+/* Finds out what of the loader may be used in a handler. */
+void bp_modules_prepare(void);
+
+/* Finds the modules of count addresses, at most 64. From glibc 2.35 on the loader knows most of them without a lock
+ * (_dl_find_object, as in stack.c); the others are looked up in one pass over /proc/self/maps, with plain system calls.
+ * Paths go to names. Async-signal-safe. */
 void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size,
                      struct bp_modules_room *room);
 

@@ -5,6 +5,7 @@
 #include "config.h"
 #include "error.h"
 #include "fork.h"
+#include "modules.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "report.h"
@@ -352,6 +353,7 @@ static void prepare_code(void)
 {
     bp_signal_stay();
     bp_stack_prepare();
+    bp_modules_prepare();
 }
 
 int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
