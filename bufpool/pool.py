@@ -104,6 +104,8 @@ class Pool:
     provenance_depth  with "stacks": native frames kept of each call, 1 to 16; None: 8
     fork          "inherit": a child made by os.fork() or multiprocessing's "fork" has a pool of private memory, armed,
                   with pages of its own; "exclude": nothing is mapped in a child, and a fork costs nothing
+    monitor       report stray accesses that system calls make, too (report.in_syscall names the call). Trap "uffd",
+                  Linux 6.6, and a right that most users lack: UnsupportedError names the ways to get it
 
     capacity, page_size, memory, trap, on_fault, name, granule and provenance, as they came out, can be read from
     attributes, and address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked
@@ -149,6 +151,7 @@ class Pool:
         provenance: str = "off",
         provenance_depth: int | None = None,
         fork: str = "inherit",
+        monitor: bool = False,
     ) -> None:
         self._refuse_second()
         texts = {
@@ -169,6 +172,7 @@ class Pool:
             lib.BUFPOOL_DUMP: dump,
             lib.BUFPOOL_RESERVE: reserve,
             lib.BUFPOOL_DISCARD: discard,
+            lib.BUFPOOL_MONITOR: monitor,
         }
         flags = sum(flag for flag, wanted in chosen.items() if wanted)
         values = {

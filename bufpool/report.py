@@ -127,6 +127,7 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         freed=event_from_native(fault.freed),
         below=_page(fault.below),
         above=_page(fault.above),
+        in_syscall=_text(fault.in_syscall) or None,
         raced=bool(fault.flags & lib.BUFPOOL_FAULT_RACED),
         forked=bool(fault.flags & lib.BUFPOOL_FAULT_FORKED),
         inherited=bool(fault.flags & lib.BUFPOOL_FAULT_INHERITED),

@@ -28,6 +28,7 @@ typedef struct bufpool_pool bufpool_pool;
 #define BUFPOOL_RESERVE 16
 #define BUFPOOL_DISCARD 32
 #define BUFPOOL_TELL 128
+#define BUFPOOL_MONITOR 64
 
 typedef struct bufpool_config {
     size_t size;
@@ -158,6 +159,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_INHERITED 8
 #define BUFPOOL_FAULT_LIMITED 16
 #define BUFPOOL_FAULT_TOLD 32
+#define BUFPOOL_FAULT_FOREIGN 64
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -214,6 +216,7 @@ typedef struct bufpool_fault {
     bufpool_origin allocated;
     bufpool_origin freed;
     char fork_note[256];
+    char in_syscall[32];
 } bufpool_fault;
 
 size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);

@@ -13,7 +13,7 @@
 #define DEFAULT_DEPTH 8
 #define ALL_FLAGS \
     (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD | \
-     BUFPOOL_TELL)
+     BUFPOOL_MONITOR | BUFPOOL_TELL)
 
 static const char *const policies[] = {[BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume"};
 
@@ -208,6 +208,15 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         return bp_error(BUFPOOL_EARGUMENT,
                         "flags has BUFPOOL_DISCARD (in Python discard), which goes with a path, and memory is \"%s\"",
                         memory);
+    }
+    if (config->flags & BUFPOOL_MONITOR && config->trap == NULL) {
+        config->trap = &bp_trap_uffd; /* the only one, so its own reason tells */
+    }
+    if (config->flags & BUFPOOL_MONITOR && config->trap != &bp_trap_uffd) {
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "flags has BUFPOOL_MONITOR (in Python monitor), and trap is \"%s\": only uffd tells of system "
+                        "calls; bufpool_explain() works with every trap",
+                        trap);
     }
     if (known.name != NULL) {
         code = check_name(known.name);

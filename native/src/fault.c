@@ -15,16 +15,19 @@
  * handler (faulthandler) raises again after a fault of ours, without an address, is let go: the instruction is run
  * again and faults into us.
  */
+#include "fault.h"
 #include "chain.h"
 #include "diagnose.h"
 #include "error.h"
 #include "fork.h"
+#include "monitor.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "report.h"
 #include "scratch.h"
 #include "section.h"
 #include "stack.h"
+#include "syscalls.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -43,10 +46,11 @@ struct event {
     siginfo_t *info;
     void *context;
     struct bp_machine machine;
-    bufpool_pool *pool; /* visited until leave() */
-    uint64_t known;     /* provenance's last sequence number when the handler began */
-    int before;         /* errno of the interrupted code */
-    bool guarded;       /* it ends a guarded call: nothing goes to stderr */
+    bufpool_pool *pool;    /* visited until leave() */
+    struct bp_order order; /* thread 0: the signal is the kernel's own */
+    uint64_t known;        /* provenance's last sequence number when the handler began */
+    int before;            /* errno of the interrupted code */
+    bool guarded;          /* it ends a guarded call: nothing goes to stderr */
     struct bp_more more;
     bufpool_fault fault;
 };
@@ -92,12 +96,17 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     fault->page_size = pool->page_size;
     fault->time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     fault->pid = (int32_t)getpid();
-    fault->thread_id = bp_thread_id();
+    fault->thread_id = event->order.thread != 0 ? event->order.thread : bp_thread_id();
     fault->signal = event->signo;
-    fault->flags = finding->flags;
+    fault->flags = finding->flags | (event->order.foreign ? BUFPOOL_FAULT_FOREIGN : 0);
     fault->access = event->machine.access;
     fault->state = finding->state;
-    prctl(PR_GET_NAME, fault->thread_name);
+    memcpy(fault->in_syscall, event->order.in_syscall, sizeof fault->in_syscall);
+    if (fault->thread_id == bp_thread_id()) {
+        prctl(PR_GET_NAME, fault->thread_name);
+    } else {
+        bp_thread_name(fault->thread_id, fault->thread_name);
+    }
     memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
     memcpy(fault->memory, pool->memory, sizeof fault->memory);
     strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
@@ -166,6 +175,15 @@ static void write_log(struct event *event)
     }
 }
 
+static void write_stderr(struct event *event)
+{
+    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
+        bp_report_more_stderr(&event->more);
+    } else {
+        bp_report_stderr(&event->fault);
+    }
+}
+
 /* Keeps it, and writes it to the log. */
 static void record(struct event *event)
 {
@@ -173,10 +191,14 @@ static void record(struct event *event)
     write_log(event);
 }
 
+static bool has_frames(const bufpool_pool *pool)
+{
+    return !atomic_load(&pool->closed) && pool->process == bp_process();
+}
+
 static bool is_allocated(const bufpool_pool *pool, uint64_t page)
 {
-    return !atomic_load(&pool->closed) && pool->process == bp_process() &&
-           bp_state_seen(bp_pages_load(&pool->pages, page)) == BUFPOOL_STATE_ALLOCATED;
+    return has_frames(pool) && bp_state_seen(bp_pages_load(&pool->pages, page)) == BUFPOOL_STATE_ALLOCATED;
 }
 
 static void leave(struct event *event)
@@ -214,11 +236,17 @@ _Noreturn static void restart(struct event *event, bufpool_section *section)
     jump(event, section);
 }
 
+/* Was it a system call? Then it is over by now. */
+static bool is_call(const struct event *event)
+{
+    return event->order.in_syscall[0] != 0;
+}
+
 /* The instruction that strayed a moment ago has strayed again, with no call into the library since: another thread's
  * call re-armed the page before it was over. One access, one report. */
 static bool is_repeat(const struct event *event)
 {
-    return bp_thread.last_epoch == bp_thread.epoch && bp_thread.last_pc == event->machine.pc &&
+    return !is_call(event) && bp_thread.last_epoch == bp_thread.epoch && bp_thread.last_pc == event->machine.pc &&
            bp_thread.last_address == event->fault.address && bp_thread.last_pc != 0;
 }
 
@@ -231,6 +259,9 @@ static void remember_access(const struct event *event)
 
 static bool divert(struct event *event)
 {
+    if (is_call(event)) {
+        return true; /* nothing will touch the page again */
+    }
     return event->fault.access != BUFPOOL_EXECUTE && !(event->fault.flags & BUFPOOL_FAULT_LOST) &&
            bp_scratch_divert(event->pool, event->fault.page, (uintptr_t)event->fault.address);
 }
@@ -268,12 +299,7 @@ static void resume(struct event *event)
     if (owed && raise) {
         return;
     }
-    /* Outside the pool: bufpool_close() need not wait for a slow reader of stderr. */
-    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
-        bp_report_more_stderr(&event->more);
-    } else {
-        bp_report_stderr(&event->fault);
-    }
+    write_stderr(event); /* outside the pool: bufpool_close() need not wait for a slow reader of stderr */
 }
 
 /* What on_fault says. */
@@ -329,7 +355,7 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
     }
     if (verdict == BUFPOOL_VERDICT_PASS) {
         leave(event);
-        return false;
+        return is_call(event); /* nobody else has an answer to it */
     }
     keep(event);
     if (verdict == BUFPOOL_VERDICT_RESUME && divert(event)) {
@@ -428,13 +454,24 @@ static bool is_raised_again(const struct event *event)
     return true;
 }
 
+/* Can the kernel read the eight bytes around the address? Should they be a hole that a monitor watches, the call is not
+ * reported. */
+static bool is_readable(uintptr_t address)
+{
+    bp_thread.fills++;
+    bool readable = bp_kernel_readable((const void *)(address & ~(uintptr_t)7));
+    bp_thread.fills--;
+    return readable;
+}
+
 /* An allocated page has raised SIGBUS. Was it not accessible before, or has it lost its frame past us, by somebody who
  * truncated or punched the file? The kernel itself tries to read it: eight bytes, which are not to reach into the next
  * page. */
 static void tell_lost(const struct event *event, struct bp_finding *finding)
 {
     if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
-        !bp_kernel_readable((const void *)((uintptr_t)event->info->si_addr & ~(uintptr_t)7)) &&
+        (bp_monitor_finds_lost(event->pool, finding->page, (uintptr_t)event->info->si_addr) ||
+         !is_readable((uintptr_t)event->info->si_addr)) &&
         is_allocated(event->pool, finding->page)) {
         finding->flags ^= BUFPOOL_FAULT_RACED | BUFPOOL_FAULT_LOST;
     }
@@ -479,7 +516,40 @@ static bool is_optimistic(const struct event *event, const struct bp_finding *fi
     }
     bool raced = finding->flags & BUFPOOL_FAULT_RACED;
     bp_thread.section_vain = raced ? bp_thread.section_vain + 1 : 0;
-    return bp_thread.section_vain < MAX_RESTARTS || bp_kernel_readable(event->info->si_addr);
+    return bp_thread.section_vain < MAX_RESTARTS || is_readable((uintptr_t)event->info->si_addr);
+}
+
+/* This thread sleeps in an access, and the monitor has woken it for the answer: from here on the signal is what the kernel
+ * would have sent. false: there is nothing to do here, or not now. */
+static bool obey(struct event *event)
+{
+    const struct bp_order *order = &event->order;
+    siginfo_t *info = event->info;
+    memset(info, 0, sizeof *info);
+    info->si_signo = event->signo;
+    info->si_code = BUS_ADRERR;
+    info->si_addr = (void *)(uintptr_t)order->address;
+    event->machine.access = order->access;
+    if (order->die) {
+        bp_signal_default(event->signo, info);
+        return false;
+    }
+    /* If another signal's handler has come in between, the instruction has yet to be run, and sleeps again. */
+    return is_call(event) || order->pc == 0 || (order->pc == event->machine.pc && order->sp == event->machine.sp);
+}
+
+/* The monitor's signal, whose order was replaced by another one, or taken back because the signal came too late. */
+static bool is_marker(const siginfo_t *info)
+{
+    return info->si_code == SI_QUEUE && info->si_pid == getpid() && info->si_value.sival_ptr == bp_order_marker();
+}
+
+/* SIGBUS with the code of broken hardware: is it only a granule that was poisoned for somebody's system call? */
+static bool is_poison(const bufpool_pool *pool, uintptr_t address)
+{
+    uint64_t page = (address - pool->space.base) / pool->page_size;
+    return pool->space.flags & BUFPOOL_MONITOR && has_frames(pool) &&
+           (!is_allocated(pool, page) || is_readable(address));
 }
 
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
@@ -490,21 +560,38 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     struct event event = {.signo = signo, .info = info, .context = context};
     bp_machine_read(context, &event.machine);
     if (info->si_code <= 0) {
-        return is_raised_again(&event);
+        if (signo != SIGBUS || !bp_order_take(bp_thread_id(), &event.order)) {
+            return is_marker(info) || is_raised_again(&event);
+        }
+        if (!obey(&event)) {
+            return true;
+        }
     }
     bp_thread.let_go = false;
-    if (bp_thread.probe != NULL && is_probe(info)) {
+    if (bp_thread.probe != NULL && is_probe(info) && !is_call(&event)) {
         restore_mask(context);
         siglongjmp(*bp_thread.probe, 1);
     }
-    if (signo == SIGBUS && info->si_code != BUS_ADRERR) {
-        return false; /* broken hardware, a misaligned access */
+    bool hardware = signo == SIGBUS && info->si_code == BUS_MCEERR_AR;
+    if (signo == SIGBUS && info->si_code != BUS_ADRERR && !hardware) {
+        return false; /* a misaligned access */
     }
     event.pool = visit_at((uintptr_t)info->si_addr);
     if (event.pool == NULL) {
+        return event.order.thread != 0; /* a pool that is gone: the access is tried again, or over */
+    }
+    if (hardware && !is_poison(event.pool, (uintptr_t)info->si_addr)) {
+        leave(&event);
         return false;
     }
     event.known = atomic_load(&event.pool->provenance.sequence);
+    if (is_call(&event) && has_frames(event.pool)) {
+        bp_monitor_unpoison(event.pool, &event.order);
+        if (bp_thread.fills > 0) { /* a call of the library's own, which says itself that the data is not readable */
+            leave(&event);
+            return true;
+        }
+    }
     struct bp_finding finding;
     bp_diagnose(event.pool, (uintptr_t)info->si_addr, event.machine.access, signo, info->si_code, &finding);
     if (!finding.ours) {
@@ -534,4 +621,25 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     bool ours = answer(&event);
     errno = event.before;
     return ours;
+}
+
+void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    info.si_signo = SIGBUS;
+    info.si_addr = (void *)(uintptr_t)order->address;
+    struct event event = {.signo = SIGBUS, .info = &info, .pool = pool, .order = *order};
+    event.known = atomic_load(&pool->provenance.sequence);
+    event.machine = (struct bp_machine){.pc = order->pc, .sp = order->sp, .access = order->access};
+    struct bp_finding finding;
+    bp_diagnose(pool, (uintptr_t)order->address, order->access, SIGBUS, BUS_ADRERR, &finding);
+    fill_fault(&event, &finding);
+    event.fault.stack[0] = order->pc;
+    event.fault.stack_depth = order->pc != 0 ? 1 : 0;
+    if (pool->policy == BP_ABORT && !order->foreign) {
+        bp_postmortem_dump(pool, event.fault.page);
+    }
+    record(&event);
+    write_stderr(&event);
 }

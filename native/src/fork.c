@@ -2,6 +2,7 @@
 #include "fork.h"
 
 #include "inherit.h"
+#include "monitor.h"
 #include "owed.h"
 #include "report.h"
 #include "scratch.h"
@@ -138,6 +139,7 @@ static void in_child(void)
         if (atomic_load(&pool->first) == 0 || pool->process == bp_process() || pool->heritage.gone) {
             continue; /* opened in a handler that came before this one, or not there since an earlier fork */
         }
+        bp_monitor_forget(pool);
         if (pool->heritage.step == BP_HERITAGE_READY && pool->process == parent && bp_inherit_child(pool)) {
             pool->heritage = none;
             renew_pool(pool);

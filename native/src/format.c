@@ -145,6 +145,9 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
     if (fault->flags & BUFPOOL_FAULT_RACED && fault->access != BUFPOOL_EXECUTE) {
         bp_text_put(text, "  note: the page was not accessible when it was touched; it has been allocated since\n");
     }
+    if (fault->flags & BUFPOOL_FAULT_FOREIGN) {
+        bp_text_put(text, "  note: made by another process, that of the thread; pc is of that process\n");
+    }
     if (fault->flags & BUFPOOL_FAULT_LOST) {
         bp_text_put(
             text, "  note: the program was right to touch the page; its frame was taken past the pool, as by a process "
@@ -269,6 +272,10 @@ size_t bp_format_text(const bufpool_fault *fault, struct bp_frames *frames, char
     struct bp_text text = {buffer, size, 0};
     put_headline(&text, fault);
     bp_text_put(&text, fault->access == BUFPOOL_READ ? "READ" : fault->access == BUFPOOL_WRITE ? "WRITE" : "EXECUTE");
+    if (fault->in_syscall[0] != 0) {
+        bp_text_put(&text, " by system call ");
+        bp_text_put(&text, fault->in_syscall);
+    }
     bp_text_put(&text, " at address ");
     bp_text_hex(&text, fault->address);
     bp_text_put(&text, ", pc ");
@@ -307,6 +314,17 @@ static void put_member(struct bp_text *text, const char *key, const char *value)
 {
     put_key(text, key);
     bp_text_json(text, value);
+}
+
+/* null if it is empty. */
+static void put_text(struct bp_text *text, const char *key, const char *value)
+{
+    put_key(text, key);
+    if (value[0] != 0) {
+        bp_text_json(text, value);
+    } else {
+        bp_text_put(text, "null");
+    }
 }
 
 static void put_count(struct bp_text *text, const char *key, uint64_t value)
@@ -415,12 +433,8 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_LOST ? "true" : "false");
     put_key(&text, "inherited");
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_INHERITED ? "true" : "false");
-    put_key(&text, "fork_note");
-    if (fault->fork_note[0] != 0) {
-        bp_text_json(&text, fault->fork_note);
-    } else {
-        bp_text_put(&text, "null");
-    }
+    put_text(&text, "fork_note", fault->fork_note);
+    put_text(&text, "in_syscall", fault->in_syscall);
     put_page(&text, "below", fault->below);
     put_page(&text, "above", fault->above);
     put_origin_member(&text, "allocated", &fault->allocated, frames, ALLOCATED);

@@ -46,8 +46,12 @@ struct move_request {
 _Static_assert(sizeof(struct move_request) == 40, "the kernel's struct uffdio_move has 40 bytes");
 #define BP_UFFDIO_MOVE _IOWR(0xAA, 0x05, struct move_request)
 
-/* Nobody sleeps on a fault of a descriptor with the SIGBUS feature, so there is nobody to wake. The bit is the same for
- * COPY, ZEROPAGE and MOVE. */
+/* include/uapi/linux/userfaultfd.h, Linux 5.18 and 6.6. */
+#define BP_FEATURE_EXACT_ADDRESS (UINT64_C(1) << 11)
+#define BP_FEATURE_POISON (UINT64_C(1) << 14)
+
+/* Nobody sleeps on a fault of a descriptor with the SIGBUS feature, so there is nobody to wake; and where
+ * somebody does, the thread that reads the faults wakes him. The bit is the same for COPY, ZEROPAGE and MOVE. */
 #define BP_DONTWAKE 1
 
 static int result(long value)
@@ -206,9 +210,9 @@ int bp_kernel_close(int fd)
     return result(syscall(SYS_close, fd));
 }
 
-int bp_kernel_uffd_open(void)
+static int uffd_open(int flags, uint64_t features)
 {
-    int fd = result(syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK));
+    int fd = result(syscall(SYS_userfaultfd, flags));
     if (fd == -EPERM || fd == -ENOSYS) {
         /* A container may be given the device in place of the system call. */
         int refused = fd;
@@ -216,7 +220,7 @@ int bp_kernel_uffd_open(void)
         if (device < 0) {
             return refused;
         }
-        fd = result(ioctl(device, USERFAULTFD_IOC_NEW, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK));
+        fd = result(ioctl(device, USERFAULTFD_IOC_NEW, flags));
         close(device);
         if (fd == -ENOTTY) {
             fd = refused; /* not the device, whatever its name */
@@ -226,13 +230,24 @@ int bp_kernel_uffd_open(void)
     if (fd < 0) {
         return fd;
     }
-    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM};
+    struct uffdio_api api = {.api = UFFD_API, .features = features | UFFD_FEATURE_MISSING_SHMEM};
     if (ioctl(fd, UFFDIO_API, &api) != 0) {
         int code = -errno;
         close(fd);
         return code;
     }
     return fd;
+}
+
+int bp_kernel_uffd_open(void)
+{
+    return uffd_open(UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK, UFFD_FEATURE_SIGBUS);
+}
+
+int bp_kernel_uffd_open_sleeping(int full)
+{
+    uint64_t features = UFFD_FEATURE_THREAD_ID | BP_FEATURE_EXACT_ADDRESS | (full ? BP_FEATURE_POISON : 0);
+    return uffd_open((full ? 0 : UFFD_USER_MODE_ONLY) | O_CLOEXEC | O_NONBLOCK, features);
 }
 
 int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length)

@@ -51,6 +51,10 @@ int bp_kernel_keep_clear(int fd);
 
 /* A user-mode-only userfaultfd with the SIGBUS feature, tried by system call, then by /dev/userfaultfd. */
 int bp_kernel_uffd_open(void);
+
+/* The same without SIGBUS: whoever touches a hole sleeps, and the descriptor tells (kernel_fault.c). full: in a system
+ * call, too, which takes a privilege; then UFFDIO_POISON (Linux 6.6) is there. Both take Linux 5.18. */
+int bp_kernel_uffd_open_sleeping(int full);
 int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length);
 
 /* UFFDIO_COPY and UFFDIO_ZEROPAGE. *done receives the bytes filled, also on an error. */
@@ -130,6 +134,35 @@ ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size);
 /* Writes all of it; with once set, by a single write(2), so that a line never tears: -ENOSPC if it was cut short. Neither
  * SIGPIPE nor SIGXFSZ comes of it. */
 int bp_kernel_write(int fd, const void *data, size_t size, int once);
+
+/* ---- kernel_fault.c: threads that sleep on a fault ---- */
+
+struct bp_sleeper {
+    uint64_t address; /* exact to the byte */
+    int32_t thread;
+    int write;
+};
+
+/* A thread that has begun to sleep: 1; 0: no more. */
+int bp_kernel_uffd_read(int uffd, struct bp_sleeper *sleeper);
+
+/* Makes holes raise SIGBUS, and system calls fail, with EFAULT or a short count; whoever sleeps there sleeps on. -EEXIST:
+ * there is a frame, or the mark already. MADV_DONTNEED takes it away. */
+int bp_kernel_uffd_poison(int uffd, uintptr_t address, size_t length);
+
+/* Those who sleep there try again. */
+int bp_kernel_uffd_wake(int uffd, uintptr_t address, size_t length);
+
+int bp_kernel_event(void); /* an eventfd */
+
+/* Until one of two descriptors has something to read; ns < 0: no limit. 1 and 2: which (their sum); 0: time is up. */
+int bp_kernel_wait(int first, int second, int64_t ns);
+
+/* Queues SIGBUS to a thread of this process, with the marker as its value. */
+int bp_kernel_queue_sigbus(int32_t thread, void *marker);
+
+/* What a thread of this process has used of the processor; -1: there is no such thread. */
+int64_t bp_kernel_thread_cpu_ns(int32_t thread);
 
 int32_t bp_kernel_thread(void);
 int bp_kernel_thread_alive(int32_t thread);

@@ -6,6 +6,7 @@
 #include "error.h"
 #include "fork.h"
 #include "modules.h"
+#include "monitor.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "report.h"
@@ -228,11 +229,16 @@ static int try_trap(bufpool_pool *pool, const struct bp_wish *wish, const struct
     return code < 0 ? code : bp_space_arm(&pool->space, wish);
 }
 
+static enum bp_sleep sleep_of(const struct bp_config *config)
+{
+    return config->flags & BUFPOOL_MONITOR ? BP_SLEEP_ALL : BP_SLEEP_NEVER;
+}
+
 /* Tries the mechanisms in order; only one that is not supported leads to the next, a lack of resources ends it. */
 static int open_space(bufpool_pool *pool, const struct bp_config *config)
 {
-    struct bp_wish wish = {config->memory, config->path, config->capacity,  config->granule,
-                           config->flags,  config->numa, config->numa_text, pool->name};
+    struct bp_wish wish = {config->memory, config->path,      config->capacity, config->granule, config->flags,
+                           config->numa,   config->numa_text, pool->name,       sleep_of(config)};
     bool final;
     if (config->trap != NULL) {
         return try_trap(pool, &wish, config->trap, &final);
@@ -289,13 +295,16 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     }
     if (pool->space.trap->traps && !(config->flags & BUFPOOL_HOST_HANDLER)) {
         code = bp_signal_install();
-        if (code < 0) {
-            if (pool->space.created) {
-                bp_kernel_unlink(config->path);
-            }
-            bp_space_destroy(&pool->space);
-            goto no_space;
+    }
+    if (code == 0) {
+        code = bp_monitor_start(pool);
+    }
+    if (code < 0) {
+        if (pool->space.created) {
+            bp_kernel_unlink(config->path);
         }
+        bp_space_destroy(&pool->space);
+        goto no_space;
     }
     return 0;
 no_space:
@@ -408,6 +417,7 @@ int bufpool_close(bufpool_pool *pool)
     while (atomic_load(&pool->users) > 0) {
         bp_kernel_sleep_ns(10000);
     }
+    bp_monitor_stop(pool);
     bp_owed_flush_ended(pool);
     bp_space_close(&pool->space);
     bp_scratch_forget(pool);

@@ -95,6 +95,7 @@ struct bufpool_pool {
     _Atomic uint32_t scratched;
     struct bp_scratch_slot scratch[BP_SCRATCH_SLOTS];
     struct bp_limits limits;
+    struct bp_monitor *monitor; /* or NULL */
     struct bp_ring_entry *ring; /* BP_FAULT_RING entries; stays while the descriptor is in use */
 };
 

@@ -4,6 +4,7 @@
 #include "error.h"
 #include "fillers.h"
 #include "source.h"
+#include "thread.h"
 
 #include <bufpool/bufpool.h>
 #include <errno.h>
@@ -146,6 +147,7 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
     *space = (struct bp_space){.capacity = wish->capacity,
                                .granule = wish->granule,
                                .flags = wish->flags,
+                               .sleep = trap == &bp_trap_uffd ? wish->sleep : BP_SLEEP_NEVER,
                                .memory = bp_memory_for(wish->memory, trap),
                                .trap = trap,
                                .fd = -1,
@@ -201,9 +203,20 @@ static int unlock(struct bp_space *space, const char *name)
 }
 
 /* What was armed has to trap: the kernel itself tries to read a hole. */
+static bool is_trapped(const struct bp_space *space)
+{
+    if (space->sleep != BP_SLEEP_ALL) {
+        return !bp_kernel_readable((const void *)space->base);
+    }
+    /* The kernel would sleep, too. What can be poisoned is registered, and a hole. */
+    size_t size = space->memory->hugetlb ? space->granule : BP_GRANULE;
+    return bp_kernel_uffd_poison(space->uffd, space->base, size) == 0 &&
+           bp_kernel_discard((void *)space->base, size) == 0;
+}
+
 static int verify(const struct bp_space *space)
 {
-    if (space->trap->traps && bp_kernel_readable((const void *)space->base)) {
+    if (space->trap->traps && !is_trapped(space)) {
         return bp_error(BUFPOOL_EUNSUPPORTED, "trap %s was armed on memory \"%s\", and a hole can be read all the same",
                         space->trap->name, space->memory->name);
     }
@@ -350,11 +363,14 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
         return -ENOMEM;
     }
     int code = space->stepwise ? open_chunks(space, address, length) : 0;
-    if (code == 0 && atomic_load_explicit(&space->torn, memory_order_relaxed)) {
+    if (code == 0 && (atomic_load_explicit(&space->torn, memory_order_relaxed) ||
+                      atomic_load_explicit(&space->poisoned, memory_order_relaxed) > 0)) {
         code = bp_space_restore(space, address, length);
     }
     if (code == 0) {
+        bp_thread.fills++;
         code = space->trap->populate(space, address, length, data, done);
+        bp_thread.fills--;
     }
     if (code < 0) { /* what was filled and taken back again; *done is zapped by the caller */
         reserve_again(space, address + *done, length - *done);

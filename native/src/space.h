@@ -17,6 +17,10 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+/* What a touch of a hole does where trap uffd is not to raise a signal by itself: the thread sleeps, and monitor.h has
+ * the answer. */
+enum bp_sleep { BP_SLEEP_NEVER, BP_SLEEP_USER /* a touch from user mode; a system call fails */, BP_SLEEP_ALL };
+
 /* What a space is to be. The texts are needed during bp_space_reserve() and bp_space_arm() only. */
 struct bp_wish {
     const struct bp_memory *memory;
@@ -27,6 +31,7 @@ struct bp_wish {
     struct bp_numa numa;
     const char *numa_text;
     const char *name;
+    enum bp_sleep sleep;
 };
 
 struct bp_space {
@@ -36,8 +41,9 @@ struct bp_space {
     uint32_t flags;
     const struct bp_memory *memory;
     const struct bp_trap *trap;
-    int fd;       /* the file, or -1 */
-    int uffd;     /* or -1 */
+    int fd;   /* the file, or -1 */
+    int uffd; /* or -1 */
+    enum bp_sleep sleep;
     int gauge;    /* on a mount with a limit: tells the free huge pages, see bp_source_lacks(); or -1 */
     bool created; /* this space created the file */
     bool ours;    /* what the file holds is this pool's, to be dropped at close */
@@ -49,6 +55,7 @@ struct bp_space {
     uint64_t chunk;          /* bytes of one */
     uint64_t chunk_count;
     atomic_bool torn; /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
+    _Atomic uint32_t poisoned; /* granules that may show the monitor's poison */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
     char note[256]; /* what came out as less than asked; written at open and in a forked child only */
 };

@@ -18,9 +18,40 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* What cannot sleep in the kernel (before Linux 5.18) can be stopped in the handler, too. */
+static int open_sleeping(struct bp_space *space)
+{
+    int fd = bp_kernel_uffd_open_sleeping(space->sleep == BP_SLEEP_ALL);
+    if (fd == -EINVAL && space->sleep == BP_SLEEP_USER) {
+        space->sleep = BP_SLEEP_NEVER;
+        fd = bp_kernel_uffd_open();
+    }
+    return fd;
+}
+
+static int monitor_refused(int code)
+{
+    if (code == -EPERM || code == -EACCES) {
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "to monitor system calls takes a userfaultfd that sees them, which is refused (%s): run as root "
+            "or with CAP_SYS_PTRACE, or set vm.unprivileged_userfaultfd to 1, or give the user read access "
+            "to /dev/userfaultfd (a container: --device /dev/userfaultfd). bufpool_explain() needs none of "
+            "that",
+            strerror(-code));
+    }
+    return bp_error(BUFPOOL_EUNSUPPORTED,
+                    "to monitor system calls takes a userfaultfd with UFFDIO_POISON, which is refused (%s): it takes "
+                    "Linux 6.6 or newer, with CONFIG_USERFAULTFD=y",
+                    strerror(-code));
+}
+
 int bp_uffd_arm(struct bp_space *space)
 {
-    int fd = bp_kernel_uffd_open();
+    int fd = space->sleep == BP_SLEEP_NEVER ? bp_kernel_uffd_open() : open_sleeping(space);
+    if (fd < 0 && space->sleep == BP_SLEEP_ALL && fd != -EMFILE && fd != -ENFILE && fd != -ENOMEM) {
+        return monitor_refused(fd);
+    }
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM) {
         return bp_error(fd, "cannot open a userfaultfd: %s (see RLIMIT_NOFILE, ulimit -n)", strerror(-fd));
     }
@@ -56,6 +87,12 @@ int bp_uffd_arm(struct bp_space *space)
 int bp_uffd_inherit(struct bp_space *space)
 {
     bp_kernel_close(space->uffd); /* first: it is the parent's, and acts on the parent; and the limit may be reached */
+    if (space->sleep != BP_SLEEP_NEVER) { /* a thread that has to answer cannot be started in a fork handler */
+        space->sleep = BP_SLEEP_NEVER;
+        if (space->flags & BUFPOOL_MONITOR) {
+            bp_space_note(space, "system calls are not monitored in this forked child");
+        }
+    }
     space->uffd = bp_kernel_uffd_open();
     if (space->uffd < 0) {
         int code = space->uffd;
@@ -80,7 +117,11 @@ static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
 static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
     if (space->fd >= 0) {
-        return bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
+        int code = bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
+        if (space->sleep == BP_SLEEP_ALL && code == 0) {
+            code = bp_kernel_discard((void *)address, length); /* and what was poisoned, which is in no file */
+        }
+        return code;
     }
     if (space->memory->thp) {
         int code = 0;

@@ -100,6 +100,12 @@ static void text(void)
     CHECK_HAS(buffer, "  unknown by thread 77");
     CHECK_HAS(buffer, "  populated by a thread that is not known any more");
     fault = example();
+    strcpy(fault.in_syscall, "pwrite64");
+    fault.access = BUFPOOL_READ;
+    bufpool_format_text(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "\nREAD by system call pwrite64 at address 0x7f0000003010,");
+    bufpool_format_json(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "\"in_syscall\":\"pwrite64\"");
 
     fault.stack[0] = (uint64_t)(uintptr_t)text; /* a place in this program */
     bufpool_format_text(&fault, buffer, sizeof buffer);
@@ -118,7 +124,7 @@ static void json(void)
                  "\"pc\":\"0x10\",\"pool\":\"main\",\"pool_address\":\"0x7f0000000000\",\"pool_capacity\":65536,"
                  "\"page\":3,\"offset\":16,\"page_size\":4096,\"memory\":\"anon\",\"trap\":\"uffd\",\"signal\":7,"
                  "\"raced\":false,\"forked\":false,\"lost\":false,\"inherited\":false,\"fork_note\":null,"
-                 "\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,"
+                 "\"in_syscall\":null,\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,"
                  "\"native_stack\":[\"0x10\",\"0x20\"]}");
 
     strcpy(fault.pool_name, "q\" b\\ n\n t\t d\x7f e\x1b \xc3\xa9 \xf0\x9f\x90\x9b \xff \xc3 \xed\xa0\x80 \xc0\x80");
@@ -181,6 +187,7 @@ static void extremes(void)
     memset(&fault, 0xff, sizeof fault);
     fault.size = sizeof fault;
     fault.thread_name[15] = fault.pool_name[63] = fault.memory[63] = fault.trap[15] = fault.fork_note[255] = 0;
+    fault.in_syscall[31] = 0;
     fault.time_ns = INT64_MAX;
     char buffer[32768];
     size_t length = bufpool_format_text(&fault, buffer, sizeof buffer);

@@ -72,6 +72,8 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
  *   TELL          faults that are answered in place (on_fault "resume") are kept for their threads too: see
  *                 bufpool_told()
  *   DISCARD       path: drop the frames that an existing file holds, as after a crash; without it such a file is refused
+ *   MONITOR       report stray accesses that system calls make, too: see "System calls" below. Trap uffd, Linux 6.6, and
+ *                 the right to a userfaultfd that sees system calls (else EUNSUPPORTED, with the ways to get it)
  */
 #define BUFPOOL_LAZY_ZERO 1u
 #define BUFPOOL_HOST_HANDLER 2u
@@ -79,6 +81,7 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 #define BUFPOOL_DUMP 8u
 #define BUFPOOL_RESERVE 16u
 #define BUFPOOL_DISCARD 32u
+#define BUFPOOL_MONITOR 64u
 #define BUFPOOL_TELL 128u
 
 typedef struct bufpool_config {
@@ -312,6 +315,7 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_INHERITED 8u /* made in a forked child, to its own pool, which it has inherited */
 #define BUFPOOL_FAULT_LIMITED 16u  /* over the pool's report_limit: only counted, not written to stderr and the log */
 #define BUFPOOL_FAULT_TOLD 32u     /* answered and written already: from bufpool_told() */
+#define BUFPOOL_FAULT_FOREIGN 64u  /* made by another process, with process_vm_readv() for example */
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -370,6 +374,7 @@ typedef struct bufpool_fault {
     bufpool_origin allocated;            /* who allocated or populated the page last */
     bufpool_origin freed;                /* who freed or evicted it last; or closed the pool, if that came later */
     char fork_note[256]; /* in a forked child: of which process, and why the pool was not inherited; else empty */
+    char in_syscall[32]; /* the system call that made the access, "write" or "syscall 999"; "": the program itself */
 } bufpool_fault;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -439,6 +444,18 @@ BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontex
 BUFPOOL_API int bufpool_install_handlers(void);
 
 #define BUFPOOL_POISON 0xDB
+
+/* System calls
+ *
+ * A stray buffer that is handed to a system call raises no signal: the call fails with EFAULT, or does less than asked.
+ * With BUFPOOL_MONITOR such an access is a fault like any other, with in_syscall set: a thread of the library's own, which
+ * blocks all signals, is told of it by the kernel, lets the call end as it would have, and sends SIGBUS to the thread that
+ * made the call, whose handler answers as the call ends: guarded calls, callbacks (RESTART and PASS count as RESUME, the
+ * call being over) and on_fault as ever, "abort" at the instruction after the call. While the call ends, which takes
+ * some ten microseconds, other system calls fail on that granule without a report.
+ * Where the thread cannot be told (it blocks SIGBUS, it is a worker of io_uring, it belongs to another process) the report
+ * has no stack, and goes to stderr also under "raise"; "abort" ends the process for its own threads only.
+ * Not seen: /proc/PID/mem and ptrace (they get EIO), and calls on a pool that is closed. */
 
 /* Hands over the oldest fault that this thread is owed, of any pool: ESTRAY and *fault filled in, or 0 when there is
  * none. Also re-arms this thread's scratch granules. */

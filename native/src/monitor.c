@@ -1,0 +1,466 @@
+/* monitor.c: reading the faults of sleeping threads, see monitor.h. */
+#include "monitor.h"
+
+#include "chain.h"
+#include "error.h"
+#include "fault.h"
+#include "scratch.h"
+#include "syscalls.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define BATCH 32
+#define WAKES 256
+#define LATE_NS 1000000000 /* an order that its thread has not taken by then will not be taken */
+#define SPINS 8            /* a thread that never sleeps while it faults so often in a row is in a system call */
+#define STACK_SIZE (256u << 10)
+
+/* A system call that was answered without its thread's knowing. */
+struct answered {
+    struct bp_order order;
+    int64_t since_ns;
+    int64_t cpu_ns; /* what the thread had used; -1: of another process */
+};
+
+/* A call whose message is to come a second time, in a later round. */
+struct asked {
+    struct bp_order order;
+    unsigned round;
+};
+
+struct bp_monitor {
+    bufpool_pool *pool;
+    pthread_t thread;
+    int stop; /* an eventfd */
+    int32_t spinner;
+    int spins;
+    unsigned spun; /* in which round last */
+    unsigned next_asked;
+    struct asked asked[BATCH];
+    unsigned round; /* counts how often the threads were woken whose messages had been read */
+    unsigned to_wake;
+    uintptr_t wake[2 * WAKES];
+    unsigned answered;
+    struct answered calls[BATCH];
+};
+
+/* What is poisoned at a time: of hugetlbfs a huge page, else an OS page, also where granules are larger. */
+static size_t granule_size(const bufpool_pool *pool)
+{
+    return pool->space.memory->hugetlb ? pool->space.granule : BP_GRANULE;
+}
+
+static uintptr_t granule_of(const bufpool_pool *pool, uint64_t address)
+{
+    return (uintptr_t)address & ~(uintptr_t)(granule_size(pool) - 1);
+}
+
+static uint64_t page_of(const bufpool_pool *pool, uint64_t address)
+{
+    return (address - pool->space.base) / pool->page_size;
+}
+
+/* ---- Poison ---- */
+
+static int poison(bufpool_pool *pool, uint64_t address)
+{
+    /* Counted first, so that who fills the granule from here on looks. */
+    atomic_fetch_add(&pool->space.poisoned, 1);
+    int code = bp_kernel_uffd_poison(pool->space.uffd, granule_of(pool, address), granule_size(pool));
+    if (code < 0) {
+        atomic_fetch_sub(&pool->space.poisoned, 1);
+    }
+    return code;
+}
+
+/* Whoever has the page BUSY, or shows the pattern there, takes the poison away with what he does. */
+void bp_monitor_unpoison(bufpool_pool *pool, const struct bp_order *order)
+{
+    uint64_t page = page_of(pool, order->address);
+    uint8_t state = bp_pages_load(&pool->pages, page);
+    uintptr_t granule = granule_of(pool, order->address);
+    if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
+        bp_pages_try(&pool->pages, page, state, state | BP_BUSY | BP_SCRATCH)) {
+        if (pool->space.memory->thp) { /* its page table would keep the next frame small */
+            bp_space_restore(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1), pool->space.granule);
+        } else {
+            bp_kernel_discard((void *)granule, granule_size(pool));
+        }
+        bp_pages_settle(&pool->pages, page, state);
+    }
+    if (order->poisoned) {
+        atomic_fetch_sub(&pool->space.poisoned, 1);
+    }
+}
+
+bool bp_monitor_finds_lost(bufpool_pool *pool, uint64_t page, uintptr_t address)
+{
+    struct bp_order order = {.address = address, .poisoned = true};
+    if (pool->space.sleep != BP_SLEEP_ALL || poison(pool, address) < 0) {
+        return false;
+    }
+    if (bp_pages_load(&pool->pages, page) != BUFPOOL_STATE_ALLOCATED) { /* no longer */
+        bp_monitor_unpoison(pool, &order);
+        return false;
+    }
+    return true;
+}
+
+/* ---- Answers ---- */
+
+/* Later: to wake one is to wake all who sleep there, and their messages have to be read first. */
+static void wake_later(struct bp_monitor *monitor, uint64_t address)
+{
+    uintptr_t granule = granule_of(monitor->pool, address);
+    for (unsigned i = 0; i < monitor->to_wake; i++) {
+        if (monitor->wake[i] == granule) {
+            return;
+        }
+    }
+    monitor->wake[monitor->to_wake++] = granule;
+}
+
+static void wake(struct bp_monitor *monitor)
+{
+    for (unsigned i = 0; i < monitor->to_wake; i++) {
+        bp_kernel_uffd_wake(monitor->pool->space.uffd, monitor->wake[i], granule_size(monitor->pool));
+    }
+    monitor->to_wake = 0;
+}
+
+/* The process ends here, as at an access under "abort", but in this thread. */
+static void die(const struct bp_order *order)
+{
+    siginfo_t info;
+    sigset_t set;
+    memset(&info, 0, sizeof info);
+    info.si_signo = SIGBUS;
+    info.si_code = BUS_ADRERR;
+    info.si_addr = (void *)(uintptr_t)order->address;
+    bp_signal_default(SIGBUS, &info);
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* The thread cannot do it: reports, and lets the access end. */
+static void answer_alone(struct bp_monitor *monitor, const struct bp_order *order)
+{
+    bufpool_pool *pool = monitor->pool;
+    bp_fault_report_for(pool, order);
+    if (pool->policy == BP_ABORT && !order->foreign) {
+        die(order);
+        return;
+    }
+    if (order->in_syscall[0] == 0) {
+        if (!bp_scratch_divert(pool, page_of(pool, order->address), (uintptr_t)order->address)) {
+            die(order);
+        }
+        wake_later(monitor, order->address);
+        return;
+    }
+    if (monitor->answered == BATCH) { /* the oldest has had its time */
+        bp_monitor_unpoison(pool, &monitor->calls[0].order);
+        memmove(&monitor->calls[0], &monitor->calls[1], (--monitor->answered) * sizeof monitor->calls[0]);
+    }
+    monitor->calls[monitor->answered++] =
+        (struct answered){*order, bp_kernel_monotonic_ns(), bp_kernel_thread_cpu_ns(order->thread)};
+    wake_later(monitor, order->address);
+}
+
+/* Sends the thread its order, or does without. */
+static void answer(struct bp_monitor *monitor, const struct bp_order *order)
+{
+    if (bp_order_waits(order->thread)) {
+        return; /* it has not come to it yet: a signal's handler, or the end of a call, runs before */
+    }
+    if (order->foreign || bp_thread_blocks(order->thread, SIGBUS)) {
+        answer_alone(monitor, order);
+    } else if (!bp_order_put(order)) {
+        bp_kernel_sleep_ns(1000000); /* so many at once: this one will ask again */
+        wake_later(monitor, order->address);
+    } else if (bp_kernel_queue_sigbus(order->thread, bp_order_marker()) < 0) {
+        struct bp_order mine;
+        if (bp_order_take(order->thread, &mine)) {
+            answer_alone(monitor, order);
+        }
+    }
+}
+
+/* Between a message and the look at its thread a signal may have taken the thread elsewhere, into a call that has nothing to
+ * do with it. So a call is answered when its message comes a second time, which it does when the thread is woken. */
+static bool is_certain(struct bp_monitor *monitor, const struct bp_order *order)
+{
+    for (unsigned i = 0; i < BATCH; i++) {
+        struct asked *asked = &monitor->asked[i];
+        struct bp_order *before = &asked->order;
+        if (before->thread != order->thread) {
+            continue;
+        }
+        bool same = before->address == order->address && before->pc == order->pc && before->sp == order->sp &&
+                    strcmp(before->in_syscall, order->in_syscall) == 0;
+        if (same && asked->round != monitor->round) {
+            before->thread = 0;
+            return true;
+        }
+        *asked = (struct asked){*order, monitor->round};
+        return false;
+    }
+    monitor->asked[monitor->next_asked++ % BATCH] = (struct asked){*order, monitor->round};
+    return false;
+}
+
+/* Is it a call that was answered a moment ago, and tries again? */
+static bool is_answered(const struct bp_monitor *monitor, const struct bp_order *order)
+{
+    for (unsigned i = 0; i < monitor->answered; i++) {
+        const struct bp_order *before = &monitor->calls[i].order;
+        if (before->thread == order->thread && before->address == order->address) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void answer_call(struct bp_monitor *monitor, struct bp_order *order)
+{
+    bufpool_pool *pool = monitor->pool;
+    if (!bp_order_waits(order->thread) && !is_answered(monitor, order) && !is_certain(monitor, order)) {
+        wake_later(monitor, order->address);
+        return;
+    }
+    int code = poison(pool, order->address);
+    /* Allocated meanwhile, or poisoned for another call: this one has strayed all the same. */
+    if (code < 0 && code != -EEXIST) {
+        wake_later(monitor, order->address); /* the mapping is being renewed: it will ask again */
+        return;
+    }
+    order->poisoned = code == 0;
+    if (is_answered(monitor, order)) {
+        atomic_fetch_add(&pool->repeats, 1);
+    } else {
+        answer(monitor, order);
+    }
+    wake_later(monitor, order->address); /* not every sleep in a call ends with a signal */
+}
+
+/* Some calls (futex, O_DIRECT) have the kernel fetch whole pages: then it is the argument that tells. */
+static uint64_t exact(uint64_t address, const struct bp_activity *activity)
+{
+    for (int i = 0; i < 6 && address % BP_GRANULE == 0; i++) {
+        if (activity->arguments[i] - address < BP_GRANULE) {
+            return activity->arguments[i];
+        }
+    }
+    return address;
+}
+
+/* A signal has woken the thread. Out of an instruction it runs the signal's handler, and may come back; in a system call it
+ * tries again and again until the call is over. */
+static bool spins(struct bp_monitor *monitor, const struct bp_order *order)
+{
+    if (bp_order_waits(order->thread)) {
+        return true;
+    }
+    if (monitor->spinner != order->thread) {
+        monitor->spinner = order->thread;
+        monitor->spins = 0;
+    } else if (monitor->spun != monitor->round) {
+        monitor->spins++;
+    }
+    monitor->spun = monitor->round;
+    return monitor->spins >= SPINS;
+}
+
+static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper)
+{
+    bufpool_pool *pool = monitor->pool;
+    if (sleeper->address - pool->space.base >= pool->capacity) {
+        wake_later(monitor, sleeper->address);
+        return;
+    }
+    struct bp_order order = {.pool = pool,
+                             .thread = sleeper->thread,
+                             .access = sleeper->write ? BUFPOOL_WRITE : BUFPOOL_READ,
+                             .address = sleeper->address};
+    struct bp_activity activity;
+    bp_activity_read(sleeper->thread, &activity);
+    order.pc = activity.pc;
+    order.sp = activity.sp;
+    order.foreign = activity.foreign;
+    switch (activity.doing) {
+    case BP_DOING_ACCESS:
+        answer(monitor, &order);
+        break;
+    case BP_DOING_CALL:
+        bp_syscall_name(activity.number, order.in_syscall, sizeof order.in_syscall);
+        order.address = exact(order.address, &activity);
+        answer_call(monitor, &order);
+        break;
+    case BP_DOING_RUNNING:
+        if (spins(monitor, &order)) {
+            snprintf(order.in_syscall, sizeof order.in_syscall, "unknown");
+            answer_call(monitor, &order);
+        }
+        break;
+    case BP_DOING_GONE: /* of another process, which is none of our business, but for what it does here */
+        snprintf(order.in_syscall, sizeof order.in_syscall, "unknown");
+        answer_call(monitor, &order);
+        break;
+    }
+}
+
+/* ---- Afterwards ---- */
+
+/* Has the thread left the call? Nobody says so; when it has used the processor for a while since, sleeps elsewhere, or
+ * has ended, it has. What comes too early brings the same message again. */
+static bool is_over(const struct answered *call)
+{
+    struct bp_activity activity;
+    int64_t now = bp_kernel_monotonic_ns();
+    if (call->cpu_ns < 0) {
+        return now - call->since_ns > 2000000;
+    }
+    int64_t used = bp_kernel_thread_cpu_ns(call->order.thread) - call->cpu_ns;
+    if (used < 0 || used > 100000 || now - call->since_ns > 20000000) {
+        return true;
+    }
+    bp_activity_read(call->order.thread, &activity);
+    return activity.doing == BP_DOING_ACCESS ||
+           (activity.doing == BP_DOING_CALL && (activity.pc != call->order.pc || activity.sp != call->order.sp));
+}
+
+static void end_calls(struct bp_monitor *monitor)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < monitor->answered; i++) {
+        if (is_over(&monitor->calls[i])) {
+            bp_monitor_unpoison(monitor->pool, &monitor->calls[i].order);
+        } else {
+            monitor->calls[kept++] = monitor->calls[i];
+        }
+    }
+    monitor->answered = kept;
+}
+
+static void end_orders(struct bp_monitor *monitor)
+{
+    struct bp_order order;
+    while (monitor->to_wake < WAKES && bp_order_overdue(monitor->pool, LATE_NS, &order)) {
+        answer_alone(monitor, &order);
+    }
+    wake(monitor);
+}
+
+static int64_t patience(const struct bp_monitor *monitor)
+{
+    return monitor->answered > 0 ? 200000 : bp_orders_wait(monitor->pool) ? LATE_NS / 10 : -1;
+}
+
+static void answer_all(struct bp_monitor *monitor)
+{
+    struct bp_sleeper sleeper;
+    for (int read = 0; read < WAKES && bp_kernel_uffd_read(monitor->pool->space.uffd, &sleeper); read++) {
+        take_up(monitor, &sleeper);
+    }
+    wake(monitor);
+    monitor->round++;
+    end_calls(monitor);
+    end_orders(monitor);
+}
+
+static void *run(void *argument)
+{
+    struct bp_monitor *monitor = argument;
+    prctl(PR_SET_NAME, "bufpool-monitor");
+    while (!(bp_kernel_wait(monitor->pool->space.uffd, monitor->stop, patience(monitor)) & 2)) {
+        if (!bp_pool_visit(monitor->pool)) { /* it is just being opened */
+            bp_kernel_sleep_ns(100000);
+            continue;
+        }
+        answer_all(monitor);
+        bp_pool_leave(monitor->pool);
+    }
+    return NULL;
+}
+
+/* ---- Starting and stopping ---- */
+
+static int start_thread(struct bp_monitor *monitor)
+{
+    pthread_attr_t attributes;
+    sigset_t all;
+    sigset_t before;
+    int code = pthread_attr_init(&attributes);
+    if (code != 0) {
+        return -code;
+    }
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    code = pthread_create(&monitor->thread, &attributes, run, monitor);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return -code;
+}
+
+static void drop(bufpool_pool *pool)
+{
+    bp_kernel_close(pool->monitor->stop);
+    bp_kernel_munmap(pool->monitor, sizeof *pool->monitor);
+    pool->monitor = NULL;
+}
+
+int bp_monitor_start(bufpool_pool *pool)
+{
+    if (pool->space.sleep == BP_SLEEP_NEVER) {
+        return 0;
+    }
+    struct bp_activity activity;
+    bp_activity_read(bp_kernel_thread(), &activity);
+    if (activity.doing != BP_DOING_CALL && activity.doing != BP_DOING_RUNNING) {
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "the monitor of pool \"%s\" cannot read /proc/self/task/*/syscall: mount /proc", pool->name);
+    }
+    void *place;
+    int code =
+        bp_kernel_mmap(NULL, sizeof *pool->monitor, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &place);
+    if (code == 0) {
+        pool->monitor = place;
+        pool->monitor->pool = pool;
+        pool->monitor->stop = code = bp_kernel_event();
+        if (code >= 0) {
+            code = start_thread(pool->monitor);
+        }
+        if (code < 0) {
+            drop(pool);
+        }
+    }
+    return code < 0 ? bp_error(code, "cannot start the monitor of pool \"%s\": %s", pool->name, strerror(-code)) : 0;
+}
+
+void bp_monitor_stop(bufpool_pool *pool)
+{
+    if (pool->monitor == NULL) {
+        return;
+    }
+    uint64_t one = 1;
+    bp_kernel_write(pool->monitor->stop, &one, sizeof one, 1);
+    pthread_join(pool->monitor->thread, NULL);
+    drop(pool);
+}
+
+void bp_monitor_forget(bufpool_pool *pool)
+{
+    if (pool->monitor != NULL) {
+        bp_orders_forget();
+        drop(pool);
+    }
+}
