@@ -40,6 +40,7 @@
 #include <unistd.h>
 
 #define MAX_RESTARTS 1000
+#define REPEAT_MS 1000
 
 struct event {
     int signo;
@@ -242,12 +243,19 @@ static bool is_call(const struct event *event)
     return event->order.in_syscall[0] != 0;
 }
 
+static uint32_t now_ms(void)
+{
+    return (uint32_t)(bp_kernel_monotonic_ns() / 1000000);
+}
+
 /* The instruction that strayed a moment ago has strayed again, with no call into the library since: another thread's
- * call re-armed the page before it was over. One access, one report. */
+ * call re-armed the page before it was over. One access, one report. But an access is over in a second, even where the
+ * thread has lost the processor meanwhile: what strays for longer is told again. */
 static bool is_repeat(const struct event *event)
 {
     return !is_call(event) && bp_thread.last_epoch == bp_thread.epoch && bp_thread.last_pc == event->machine.pc &&
-           bp_thread.last_address == event->fault.address && bp_thread.last_pc != 0;
+           bp_thread.last_address == event->fault.address && bp_thread.last_pc != 0 &&
+           now_ms() - bp_thread.last_ms < REPEAT_MS;
 }
 
 static void remember_access(const struct event *event)
@@ -255,6 +263,7 @@ static void remember_access(const struct event *event)
     bp_thread.last_epoch = bp_thread.epoch;
     bp_thread.last_pc = event->machine.pc;
     bp_thread.last_address = event->fault.address;
+    bp_thread.last_ms = now_ms();
 }
 
 static bool divert(struct event *event)
@@ -465,8 +474,7 @@ static bool is_readable(uintptr_t address)
 }
 
 /* An allocated page has raised SIGBUS. Was it not accessible before, or has it lost its frame past us, by somebody who
- * truncated or punched the file? The kernel itself tries to read it: eight bytes, which are not to reach into the next
- * page. */
+ * truncated or punched the file? */
 static void tell_lost(const struct event *event, struct bp_finding *finding)
 {
     if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
@@ -507,16 +515,17 @@ static bool is_probe(const siginfo_t *info)
 }
 
 /* Is it what an optimistic section is for: a read of a hole? An allocated page that faults on and on, where the kernel
- * itself cannot read, is none: the host protects it. */
+ * cannot read either, is none: the host protects it. */
 static bool is_optimistic(const struct event *event, const struct bp_finding *finding)
 {
-    if (event->machine.access != BUFPOOL_READ || finding->state == BUFPOOL_STATE_CLOSED ||
+    if (is_call(event) || event->machine.access != BUFPOOL_READ || finding->state == BUFPOOL_STATE_CLOSED ||
         finding->flags & (BUFPOOL_FAULT_FORKED | BUFPOOL_FAULT_LOST)) {
         return false;
     }
-    bool raced = finding->flags & BUFPOOL_FAULT_RACED;
-    bp_thread.section_vain = raced ? bp_thread.section_vain + 1 : 0;
-    return bp_thread.section_vain < MAX_RESTARTS || is_readable((uintptr_t)event->info->si_addr);
+    bool vain = finding->flags & BUFPOOL_FAULT_RACED && !is_readable((uintptr_t)event->info->si_addr) &&
+                is_allocated(event->pool, finding->page);
+    bp_thread.vain_sections = vain ? (uint16_t)(bp_thread.vain_sections + 1) : 0;
+    return bp_thread.vain_sections < MAX_RESTARTS;
 }
 
 /* This thread sleeps in an access, and the monitor has woken it for the answer: from here on the signal is what the kernel

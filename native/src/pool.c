@@ -379,10 +379,14 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
     prepare_code();
     int cancelling;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* files are read below, under the lock */
+    bufpool_pool *opened = NULL;
     bp_registry_lock();
-    code = open_locked(&config, pool);
+    code = open_locked(&config, &opened);
     bp_registry_unlock();
     pthread_setcancelstate(cancelling, NULL);
+    if (code == 0) {
+        *pool = opened; /* not under the lock: a stray access to the caller's memory may leave by longjmp */
+    }
     return code;
 }
 
@@ -482,9 +486,7 @@ int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t
     if (code == 0) {
         code = bufpool_free(pool, page);
     }
-    if (trap_found != NULL && size > 0) {
-        snprintf(trap_found, size, "%s", pool->space.trap->name);
-    }
+    const char *found = pool->space.trap->name;
     if (pool->space.created) {
         bp_kernel_unlink(memory); /* a directory stays; while the file is locked, so that it is nobody else's */
     }
@@ -494,6 +496,9 @@ int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t
             retire(pool);
         }
         bp_registry_unlock();
+    }
+    if (trap_found != NULL && size > 0) {
+        snprintf(trap_found, size, "%s", found);
     }
     return code;
 }

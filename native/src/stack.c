@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <unwind.h>
 
+#define MAX_FRAMES 100000 /* of a stack that is whole; a damaged one may go round */
+
 static bool unwinder_is_safe;
 
 struct walk {
@@ -139,7 +141,7 @@ static _Unwind_Reason_Code compare(struct _Unwind_Context *context, void *argume
     int interrupted = 0;
     _Unwind_GetIPInfo(context, &interrupted);
     search->found += search->function != 0 ? _Unwind_GetRegionStart(context) == search->function : interrupted != 0;
-    return ++search->frames < 100000 ? _URC_NO_REASON : _URC_END_OF_STACK;
+    return ++search->frames < MAX_FRAMES ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
 int bp_stack_count(uintptr_t function)
@@ -160,6 +162,7 @@ int bp_stack_handlers(void)
 struct hunt {
     uintptr_t frame;
     uintptr_t caller;
+    int frames;
     int signals; /* signal frames met so far: the first is that of the fault itself */
     bool passed; /* what lies where the frame should be is something else */
     bool met;
@@ -172,12 +175,11 @@ static _Unwind_Reason_Code close_in(struct _Unwind_Context *context, void *argum
     uintptr_t pc = _Unwind_GetIPInfo(context, &interrupted);
     uintptr_t sp = _Unwind_GetCFA(context); /* of this frame: where the frame of what it has called begins */
     hunt->signals += interrupted != 0;
-    if (hunt->signals == 0) { /* our own handler */
-        return _URC_NO_REASON;
+    if (hunt->signals > 0) { /* before that it is our own handler */
+        hunt->met = sp == hunt->frame && pc == hunt->caller && !interrupted;
+        hunt->passed = hunt->passed || sp >= hunt->frame;
     }
-    hunt->met = sp == hunt->frame && pc == hunt->caller && !interrupted;
-    hunt->passed = hunt->passed || sp >= hunt->frame;
-    return hunt->met ? _URC_END_OF_STACK : _URC_NO_REASON;
+    return !hunt->met && ++hunt->frames < MAX_FRAMES ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
 enum bp_frame bp_stack_find(const struct bp_machine *machine, uintptr_t frame, uintptr_t caller)

@@ -193,15 +193,74 @@ static void numbers_from_hole(void *argument)
     bufpool_free_many(pool, 100, (const uint64_t *)(const void *)page_at(6));
 }
 
+static void open_into_hole(void *argument)
+{
+    (void)argument;
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.capacity = GRANULE;
+    bufpool_open(&config, (bufpool_pool **)(void *)page_at(6));
+}
+
+static void config_from_hole(void *argument)
+{
+    (void)argument;
+    bufpool_pool *opened;
+    bufpool_open((const bufpool_config *)(const void *)page_at(6), &opened);
+}
+
+static void name_from_hole(void *argument)
+{
+    (void)argument;
+    bufpool_pool *opened;
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.capacity = GRANULE;
+    config.name = page_at(6);
+    bufpool_open(&config, &opened);
+}
+
+static void trap_into_hole(void *argument)
+{
+    (void)argument;
+    bufpool_probe(memory, trap, page_at(6), 16);
+}
+
+static void stats_into_hole(void *argument)
+{
+    (void)argument;
+    bufpool_stats(pool, (bufpool_statistics *)(void *)page_at(6));
+}
+
+static void state_into_hole(void *argument)
+{
+    (void)argument;
+    bufpool_page_state(pool, 0, (bufpool_state *)(void *)page_at(6));
+}
+
+static void error_into_hole(void *argument)
+{
+    (void)argument;
+    bufpool_last_error(page_at(6), 100);
+}
+
+static void report_into_hole(void *argument)
+{
+    (void)argument;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
+    bufpool_format_text(&fault, page_at(6), 100);
+}
+
 static void stray_arguments(void)
 {
     uint64_t page;
     CHECK_OK(bufpool_allocate(pool, NULL, 0, &page));
-    static void (*const functions[])(void *) = {list_into_hole, faults_into_hole, number_into_hole, numbers_from_hole};
+    static void (*const functions[])(void *) = {list_into_hole,  faults_into_hole, number_into_hole, numbers_from_hole,
+                                                open_into_hole,  config_from_hole, name_from_hole,   trap_into_hole,
+                                                stats_into_hole, state_into_hole,  error_into_hole,  report_into_hole};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         bufpool_fault fault = BUFPOOL_FAULT_INIT;
         CHECK_IS(bufpool_guarded_call(functions[i], NULL, &fault), ==, BUFPOOL_ESTRAY);
         CHECK_IS(fault.page, ==, 6);
+        CHECK_OK(bufpool_close(open_pool(memory, trap, "abort", GRANULE, GRANULE)));
     }
     /* The page whose number had no place to go is held still, as with longjmp; nothing else is. */
     uint64_t held[8];
