@@ -246,7 +246,7 @@ static bool in_vain(const struct bp_machine *before, const siginfo_t *info, cons
     bp_machine_read(context, &after);
     uintptr_t address = (uintptr_t)info->si_addr;
     bool same = bp_thread.passed_pc == before->pc && bp_thread.passed_address == address && after.pc == before->pc;
-    bp_thread.passed_again = same ? (uint16_t)(bp_thread.passed_again + 1) : 0;
+    bp_thread.passed_again = same ? bp_thread.passed_again + 1 : 0;
     bp_thread.passed_pc = before->pc;
     bp_thread.passed_address = address;
     return info->si_code > 0 && bp_thread.passed_again > PATIENCE && !is_accessible(address, after.access);

@@ -514,18 +514,11 @@ static bool is_probe(const siginfo_t *info)
            address - bp_thread.probe_from < bp_thread.probe_size || address - bp_thread.probe_to < bp_thread.probe_size;
 }
 
-/* Is it what an optimistic section is for: a read of a hole? An allocated page that faults on and on, where the kernel
- * cannot read either, is none: the host protects it. */
+/* Is it what an optimistic section is for: a read of a hole, by the program itself? */
 static bool is_optimistic(const struct event *event, const struct bp_finding *finding)
 {
-    if (is_call(event) || event->machine.access != BUFPOOL_READ || finding->state == BUFPOOL_STATE_CLOSED ||
-        finding->flags & (BUFPOOL_FAULT_FORKED | BUFPOOL_FAULT_LOST)) {
-        return false;
-    }
-    bool vain = finding->flags & BUFPOOL_FAULT_RACED && !is_readable((uintptr_t)event->info->si_addr) &&
-                is_allocated(event->pool, finding->page);
-    bp_thread.vain_sections = vain ? (uint16_t)(bp_thread.vain_sections + 1) : 0;
-    return bp_thread.vain_sections < MAX_RESTARTS;
+    return event->machine.access == BUFPOOL_READ && !is_call(event) && finding->state != BUFPOOL_STATE_CLOSED &&
+           !(finding->flags & (BUFPOOL_FAULT_FORKED | BUFPOOL_FAULT_LOST));
 }
 
 /* This thread sleeps in an access, and the monitor has woken it for the answer: from here on the signal is what the kernel

@@ -18,8 +18,9 @@
 
 #define BATCH 32
 #define WAKES 256
-#define LATE_NS 1000000000 /* an order that its thread has not taken by then will not be taken */
-#define SPINS 8            /* a thread that never sleeps while it faults so often in a row is in a system call */
+#define LATE_NS 1000000000     /* an order that its thread has not taken by then will not be taken */
+#define LONGEST_INSTRUCTION 16 /* bytes */
+#define SPINS 8                /* a thread that never sleeps while it faults so often in a row is in a system call */
 #define STACK_SIZE (256u << 10)
 
 /* A system call that was answered without its thread's knowing. */
@@ -297,6 +298,10 @@ static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper
     order.foreign = activity.foreign;
     switch (activity.doing) {
     case BP_DOING_ACCESS:
+        /* The kernel does not tell; but what an instruction reads does not begin within the instruction itself. */
+        if (!sleeper->write && order.address - order.pc < LONGEST_INSTRUCTION) {
+            order.access = BUFPOOL_EXECUTE;
+        }
         answer(monitor, &order);
         break;
     case BP_DOING_CALL:

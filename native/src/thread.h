@@ -40,12 +40,11 @@ struct bp_thread {
     uintptr_t callback_frame;  /* of the handler that called the host's fault callback, or 0 */
     uint64_t passed_pc;        /* the last fault that was passed on: by which instruction, */
     uint64_t passed_address;   /* where, */
-    uint16_t passed_again;     /* and how often in a row */
-    uint16_t vain_sections; /* how often in a row a section was restarted for an allocated page that nobody can read */
-    uint32_t fills;         /* calls under way that hand the kernel the caller's data to fill pages from */
-    uint8_t passing[2];     /* for SIGBUS and SIGSEGV: how many older handlers are running */
-    bool let_go;            /* the last signal was a fault's, raised again by another handler, and let go */
-    uint16_t inside;        /* how many pools this thread is inside of, see bp_pool_visit() */
+    uint32_t passed_again;     /* and how often in a row */
+    uint32_t fills;            /* calls under way that hand the kernel the caller's data to fill pages from */
+    uint8_t passing[2];        /* for SIGBUS and SIGSEGV: how many older handlers are running */
+    bool let_go;               /* the last signal was a fault's, raised again by another handler, and let go */
+    uint16_t inside;           /* how many pools this thread is inside of, see bp_pool_visit() */
     uintptr_t passing_frame[2];
 };
 

@@ -1,5 +1,5 @@
 /* Optimistic sections: what they take and what they do not, nested with guarded calls, under signal handlers, forgotten. */
-#include "harness.h"
+#include "monitor.h"
 
 #include <bufpool/optimistic.h>
 #include <setjmp.h>
@@ -10,6 +10,7 @@
 enum { UNALLOCATED, ALLOCATED, FREED, EVICTED, PAGES = 8 };
 
 static const char *memory, *trap, *policy;
+static bool monitored; /* the pool's faults come through a thread of the library's own */
 static bufpool_pool *pool;
 
 static char *page_at(uint64_t page)
@@ -19,7 +20,11 @@ static char *page_at(uint64_t page)
 
 static void open_states(void)
 {
-    pool = open_pool(memory, trap, policy, PAGES * GRANULE, GRANULE);
+    if (monitored) {
+        pool = open_monitored(memory, policy, PAGES * GRANULE, GRANULE);
+    } else {
+        pool = open_pool(memory, trap, policy, PAGES * GRANULE, GRANULE);
+    }
     for (uint64_t page = ALLOCATED; page <= EVICTED; page++) {
         CHECK_OK(bufpool_allocate_at(pool, page, "content", 7));
     }
@@ -448,10 +453,8 @@ static void aborts(void *argument)
     write_inside(NULL);
 }
 
-static void cell(const char *of_memory, const char *by_trap)
+static void each_policy(void)
 {
-    memory = of_memory;
-    trap = by_trap;
     static const char *const policies[] = {"resume", "raise"};
     for (int i = 0; i < 2; i++) {
         policy = policies[i];
@@ -467,6 +470,18 @@ static void cell(const char *of_memory, const char *by_trap)
         callbacks();
         CHECK_OK(bufpool_close(pool));
     }
+}
+
+static void cell(const char *of_memory, const char *by_trap)
+{
+    memory = of_memory;
+    trap = by_trap;
+    each_policy();
+    monitored = strcmp(trap, "uffd") == 0 && can_monitor();
+    if (monitored) {
+        each_policy();
+    }
+    monitored = false;
     struct child child = run_child(silent, NULL);
     CHECK_PASSED(child);
     CHECK_STRING(child.text, "");

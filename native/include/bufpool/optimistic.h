@@ -14,9 +14,9 @@
  *         ... a page was not there: section.address says where. Bring it in, and start again ...
  *     }
  *
- * Still reported, by the pool's on_fault, as bugs: a write or an execute, a page of a closed pool or of a pool that this
- * process does not have, a page whose file was truncated, and a stray access of a signal handler that has interrupted
- * the section. The section is entered as before, and goes on if the access does.
+ * Still reported, by the pool's on_fault, as bugs: a write or an execute, a system call's access (BUFPOOL_MONITOR), a page
+ * of a closed pool or of a pool that this process does not have, a page whose file was truncated, and a stray access of
+ * a signal handler that has interrupted the section. The section is entered as before, and goes on if the access does.
  *
  * Inside a section only read, and compute. Whatever is begun there may never be ended, as with longjmp: take no lock,
  * allocate no memory, call nothing that may not be abandoned, and in C++ have no object whose destructor does something.
