@@ -28,6 +28,7 @@ from bufpool.errors import (  # noqa: E402
     SystemCallError,
     UnsupportedError,
 )
+from bufpool.explanation import Explanation, StrayPage, explain  # noqa: E402
 from bufpool.faults import catch_faults, check  # noqa: E402
 from bufpool.handlers import install_handlers  # noqa: E402
 from bufpool.hugepages import HugepageMount  # noqa: E402
@@ -51,6 +52,7 @@ __all__ = [
     "BufpoolError",
     "Capabilities",
     "Capability",
+    "Explanation",
     "FaultReport",
     "HugepageMount",
     "Location",
@@ -64,11 +66,13 @@ __all__ = [
     "PoolStats",
     "SQLiteStateError",
     "StrayAccessError",
+    "StrayPage",
     "SystemCallError",
     "UnsupportedError",
     "capabilities",
     "catch_faults",
     "check",
+    "explain",
     "install_handlers",
     "locate",
     "mount",

@@ -27,6 +27,7 @@ from bufpool.arguments import (
     page_numbers,
 )
 from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
+from bufpool.explanation import Explanation, explain
 from bufpool.faults import (
     attach,
     call,
@@ -368,6 +369,10 @@ class Pool:
         """The page of this pool in which an address lies, or None."""
         number, offset = divmod(integer_argument(address, "address") - self.address, self.page_size)
         return Location(Page(self, number), offset) if 0 <= number < self.page_count else None
+
+    def explain(self, buffer: Any, length: int | None = None) -> Explanation | None:
+        """bufpool.explain(): which pages of a buffer, of this or any pool, are not accessible. Without touching it."""
+        return explain(buffer, length)
 
     def stats(self) -> stats.PoolStats:
         """The pool's counters. Works on a closed pool."""

@@ -625,18 +625,26 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     return ours;
 }
 
+/* An event without a signal. */
+static void prepare(struct event *event, siginfo_t *info, uint64_t address)
+{
+    memset(info, 0, sizeof *info);
+    info->si_signo = SIGBUS;
+    info->si_addr = (void *)(uintptr_t)address;
+    event->signo = SIGBUS;
+    event->info = info;
+    event->known = atomic_load(&event->pool->provenance.sequence);
+    struct bp_finding finding;
+    bp_diagnose(event->pool, (uintptr_t)address, event->machine.access, SIGBUS, BUS_ADRERR, &finding);
+    fill_fault(event, &finding);
+}
+
 void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order)
 {
     siginfo_t info;
-    memset(&info, 0, sizeof info);
-    info.si_signo = SIGBUS;
-    info.si_addr = (void *)(uintptr_t)order->address;
-    struct event event = {.signo = SIGBUS, .info = &info, .pool = pool, .order = *order};
-    event.known = atomic_load(&pool->provenance.sequence);
+    struct event event = {.pool = pool, .order = *order};
     event.machine = (struct bp_machine){.pc = order->pc, .sp = order->sp, .access = order->access};
-    struct bp_finding finding;
-    bp_diagnose(pool, (uintptr_t)order->address, order->access, SIGBUS, BUS_ADRERR, &finding);
-    fill_fault(&event, &finding);
+    prepare(&event, &info, order->address);
     event.fault.stack[0] = order->pc;
     event.fault.stack_depth = order->pc != 0 ? 1 : 0;
     if (pool->policy == BP_ABORT && !order->foreign) {
@@ -644,4 +652,13 @@ void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order)
     }
     record(&event);
     write_stderr(&event);
+}
+
+void bp_fault_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault)
+{
+    siginfo_t info;
+    struct event event = {.pool = pool};
+    prepare(&event, &info, address);
+    *fault = event.fault;
+    fault->signal = 0;
 }

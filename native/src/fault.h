@@ -9,4 +9,7 @@
  * pool. */
 void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order);
 
+/* What a report would say of an address, without an access: no pc, no stack, no signal. The caller is inside the pool. */
+void bp_fault_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault);
+
 #endif

@@ -457,6 +457,12 @@ BUFPOOL_API int bufpool_install_handlers(void);
  * has no stack, and goes to stderr also under "raise"; "abort" ends the process for its own threads only.
  * Not seen: /proc/PID/mem and ptrace (they get EIO), and calls on a pool that is closed. */
 
+/* For those without that right: over which page did a system call on this buffer fall? Looks at page states only and
+ * touches nothing. 0: every page of a pool in [address, address + length) is accessible, at this moment. ESTRAY: one is
+ * not, and *fault (may be NULL) says what a report would: address is the first such byte, and access, pc and stack mean
+ * nothing. Addresses outside of all pools are passed over. Errors: EARGUMENT (past the end of the addresses). */
+BUFPOOL_API int bufpool_explain(const void *address, size_t length, bufpool_fault *fault);
+
 /* Hands over the oldest fault that this thread is owed, of any pool: ESTRAY and *fault filled in, or 0 when there is
  * none. Also re-arms this thread's scratch granules. */
 BUFPOOL_API int bufpool_check(bufpool_fault *fault);
