@@ -13,16 +13,17 @@ import attrs
 
 TRAPS = ("uffd", "guard", "mprotect")
 POLICIES = ("abort", "raise", "resume")
-ANSWERED = "answered"  # the access is the result of the call around it, whatever the policy
+FATAL = dict.fromkeys(POLICIES, "abort")  # whatever the policy, the process ends
+ANSWERED = dict.fromkeys(POLICIES, "answered")  # the access is the result of the call around it
 
 
 @attrs.frozen
 class Kind:
-    """One row. effect: what follows, where that is not what the policy says."""
+    """One row. effects: what follows, of policies where that is not what the policy says."""
 
     name: str
     words: str
-    effect: str = ""
+    effects: Mapping[str, str] = attrs.field(factory=dict, eq=False)
     python: bool = False
 
 
@@ -37,7 +38,7 @@ class Cell:
 
 KINDS = (
     *(
-        Kind(f"{state}-{access}", f"{access} of {words}", "abort" if access == "execute" else "")
+        Kind(f"{state}-{access}", f"{access} of {words}", FATAL if access == "execute" else {})
         for state, words in (
             ("unallocated", "a page that was never allocated"),
             ("freed", "a freed page"),
@@ -46,7 +47,7 @@ KINDS = (
         )
         for access in ("read", "write", "execute")
     ),
-    Kind("allocated-execute", "execute of an allocated page", "abort"),
+    Kind("allocated-execute", "execute of an allocated page", FATAL),
     Kind("past-the-end", "read of the byte after an allocated page, before a hole"),
     Kind("across-an-edge", "read of 8 bytes, the last 4 of them in a hole"),
     Kind("thread", "write by another thread"),
@@ -56,7 +57,7 @@ KINDS = (
     Kind("bare-child", "write in a child made by a bare `clone`, past the fork handlers"),
     Kind("blocked", "write with SIGBUS and SIGSEGV blocked"),
     Kind("guarded", "write inside `bufpool_guarded_call()`", ANSWERED),
-    Kind("argument", "a stray pointer given to `bufpool_allocate()` as data", ANSWERED),
+    Kind("argument", "a stray pointer given to `bufpool_allocate()` as data", {**ANSWERED, "abort": "abort"}),
     Kind("section-read", "read in an optimistic section"),
     Kind("section-write", "write in an optimistic section"),
     Kind("page", "Python: `page[17] = 1`", ANSWERED, python=True),
@@ -66,6 +67,10 @@ KINDS = (
     Kind("write", "`write(2)` from a freed page"),
     Kind("read", "`read(2)` into an evicted page"),
     Kind("readv", "`readv(2)`, its second buffer in a hole"),
+    Kind("monitored-blocked", "the write with both signals blocked, with a monitor", {"raise": "resume"}),
+    Kind("monitored-write", "the same `write(2)`, with a monitor"),
+    Kind("monitored-read", "the same `read(2)`, with a monitor"),
+    Kind("monitored-readv", "the same `readv(2)`, with a monitor"),
 )
 
 # What is expected to be "no", and why: kinds, and patterns of traps and policies.
@@ -89,6 +94,15 @@ NO = (
         "the kernel meets the hole, not the program: the call fails with `EFAULT`, or does less than asked, and there "
         "is no signal",
     ),
+    *(
+        (
+            "monitored-blocked|monitored-write|monitored-read|monitored-readv",
+            trap,
+            "*",
+            "a monitor needs a trap that tells of system calls, which `uffd` alone does: opening the pool is refused",
+        )
+        for trap in ("guard", "mprotect")
+    ),
 )
 
 
@@ -108,7 +122,7 @@ def reason(cell: Cell) -> str | None:
 
 def markdown(found: Mapping[Cell, bool]) -> str:
     """The table as README has it. found: was it detected? Of cells that are missing, what is expected."""
-    reasons = [why for *_, why in NO]
+    reasons = list(dict.fromkeys(why for *_, why in NO))
     return "\n".join([*_rows(found, reasons), "", *(f"{n}. {why}" for n, why in enumerate(reasons, 1))]) + "\n"
 
 

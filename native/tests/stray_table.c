@@ -48,13 +48,19 @@ static void open_with(uint32_t flags)
 }
 
 /* What a report of the access has to say. */
-static void announce(const char *at, const char *state, const char *access)
+static void announce_in(const char *call, const char *at, const char *state, const char *access)
 {
     uint64_t offset = (uint64_t)(at - page_at(0));
     dprintf(STDOUT_FILENO,
             "{\"address\":\"0x%" PRIxPTR "\",\"page\":%" PRIu64 ",\"offset\":%" PRIu64 ",\"state\":\"%s\","
-            "\"access\":\"%s\",\"pid\":%d,\"thread_id\":%d}\n",
-            (uintptr_t)at, offset / GRANULE, offset % GRANULE, state, access, (int)getpid(), (int)syscall(SYS_gettid));
+            "\"access\":\"%s\",\"pid\":%d,\"thread_id\":%d,\"in_syscall\":%s}\n",
+            (uintptr_t)at, offset / GRANULE, offset % GRANULE, state, access, (int)getpid(), (int)syscall(SYS_gettid),
+            call);
+}
+
+static void announce(const char *at, const char *state, const char *access)
+{
+    announce_in("null", at, state, access);
 }
 
 static void went_through(void)
@@ -166,9 +172,8 @@ static void exiting(void)
     CHECK_OK(atexit(write_freed));
 }
 
-static void blocked(void)
+static void block_and_write(void)
 {
-    open_with(0);
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGBUS);
@@ -286,7 +291,7 @@ static void write_call(void)
 {
     int fd = file_of("");
     char *at = page_at(FREED) + 17;
-    announce(at, "freed", "read");
+    announce_in("\"write\"", at, "freed", "read");
     ssize_t done = write(fd, at, 100);
     CHECK(done == -1 && errno == EFAULT);
     went_through();
@@ -296,7 +301,7 @@ static void read_call(void)
 {
     int fd = file_of("some text");
     char *at = page_at(EVICTED) + 17;
-    announce(at, "evicted", "write");
+    announce_in("\"read\"", at, "evicted", "write");
     ssize_t done = read(fd, at, 5);
     CHECK(done == -1 && errno == EFAULT);
     went_through();
@@ -308,7 +313,7 @@ static void readv_call(void)
     char first[5];
     char *at = page_at(UNALLOCATED) + 17;
     struct iovec parts[] = {{first, sizeof first}, {at, 4}};
-    announce(at, "unallocated", "write");
+    announce_in("\"readv\"", at, "unallocated", "write");
     ssize_t done = readv(fd, parts, 2);
     CHECK_IS(done, ==, sizeof first); /* no error: a short count */
     went_through();
@@ -323,7 +328,6 @@ static const struct {
     {"thread", thread},
     {"handler", handler},
     {"atexit", exiting},
-    {"blocked", blocked},
     {"child", child},
     {"bare-child", bare_child},
     {"guarded", guarded},
@@ -332,10 +336,11 @@ static const struct {
     {"section-write", section_write},
 };
 
+/* Also with a monitor: "monitored-write". */
 static const struct {
     const char *name;
     void (*call)(void);
-} calls[] = {{"write", write_call}, {"read", read_call}, {"readv", readv_call}};
+} calls[] = {{"write", write_call}, {"read", read_call}, {"readv", readv_call}, {"blocked", block_and_write}};
 
 int main(int argc, char **argv)
 {
@@ -354,9 +359,10 @@ int main(int argc, char **argv)
             return 0;
         }
     }
+    bool monitored = strncmp(argv[1], "monitored-", 10) == 0;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        if (strcmp(argv[1], calls[i].name) == 0) {
-            open_with(0);
+        if (strcmp(argv[1] + (monitored ? 10 : 0), calls[i].name) == 0) {
+            open_with(monitored ? BUFPOOL_MONITOR : 0);
             calls[i].call();
             return 0;
         }
