@@ -296,11 +296,14 @@ def test_core(programs: Path, tmp_path: Path, make: MakeCore, entry: bufpool.Cap
     )
 
 
+@pytest.mark.parametrize("make", [kernel_core, gdb_core], ids=["kernel", "gdb"])
 @pytest.mark.parametrize("entry", TRAPS, ids=lambda entry: entry.trap)
-def test_core_holds_the_pages_beside_the_fault(programs: Path, tmp_path: Path, entry: bufpool.Capability) -> None:
+def test_core_holds_the_pages_beside_the_fault(
+    programs: Path, tmp_path: Path, make: MakeCore, entry: bufpool.Capability
+) -> None:
     if not entry.available:
         pytest.skip(f"{entry.memory}-{entry.trap}: {entry.reason}")
-    core = kernel_core(programs, "static", tmp_path, entry.trap)
+    core = make(programs, "static", tmp_path, entry.trap)
     look = "python print('page %d:', is_missing(pool_of('second').first + %d * 8192))"
     text = "python print(text_of(read(pool_of('second').first + %d * 8192, 20, '')))"
     commands = [look % (page, page) for page in (0, 1, 2, 3, 20, 21)] + [text % 0, text % 1, "bufpool page second 1"]
