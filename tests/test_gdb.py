@@ -294,6 +294,9 @@ def test_core(programs: Path, tmp_path: Path, make: MakeCore, entry: bufpool.Cap
         r'page 7 of pool "first" is closed\n(?:  .*\n)*?  closed by thread .* \(event 1\)\n    #0 0x\w+ main',
         *HISTORY,
     )
+    days = {moment[:10] for moment in re.findall(MOMENT, shown)}
+    assert len(days) == 1 or (len(days) == 2 and "1970-01-01" not in days)  # the events' and the fault's; or midnight
+    assert shown.count("(event 7)") == shown.count("(event 3)") == 2  # of the page, and of the fault when shown alone
 
 
 @pytest.mark.parametrize("make", [kernel_core, gdb_core], ids=["kernel", "gdb"])

@@ -57,8 +57,8 @@ def pool_lines(pool: Pool) -> Iterator[str]:
     yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {pool.number('high_water')}; {faults}"
 
 
-def report_lines(fault: Fault) -> Iterator[str]:
-    """A fault report."""
+def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:
+    """A fault report; of its history, what is not among the events known by number."""
     page = fault.number("page")
     yield (
         f"report {fault.number('sequence')}: stray {fault.word('access')} at {fault.number('address'):#x}, page {page} "
@@ -74,7 +74,8 @@ def report_lines(fault: Fault) -> Iterator[str]:
     if words:
         yield f"  nearest allocated pages: {words}"
     for event in fault.history():
-        yield from (f"  {line}" for line in event_lines(event))
+        if event.sequence not in known:
+            yield from (f"  {line}" for line in event_lines(event))
 
 
 def event_lines(event: Event) -> Iterator[str]:
@@ -112,29 +113,25 @@ def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str
     yield from (f"  {line}" for line in pool_lines(pool))
     if state == "allocated" and is_missing(first):
         yield "  its content is not in this dump: pools are left out, unless opened with BUFPOOL_DUMP (dump=True)"
-    for lines in (history_lines(pool, page), fault_lines(pool, page)):
-        try:
-            yield from (f"  {line}" for line in lines)
-        except TroubleError as error:
-            yield f"  {error}"
-
-
-def history_lines(pool: Pool, page: int) -> Iterator[str]:
-    """What the pool's provenance has of a page."""
-    events = pool.history(page)
+    try:
+        events = pool.history(page)
+    except TroubleError as error:
+        events = []
+        yield f"  {error}"
+    else:
+        off = "nothing is recorded" if pool.number("provenance") else "the pool has provenance off"
+        yield from [] if events else [f"  no history: {off}"]
     for event in events:
-        yield from event_lines(event)
-    if not events:
-        yield f"no history: {'nothing is recorded' if pool.number('provenance') else 'the pool has provenance off'}"
-
-
-def fault_lines(pool: Pool, page: int) -> Iterator[str]:
-    """The remembered faults of a page."""
-    faults = [fault for fault in pool.faults() if fault.number("page") == page]
+        yield from (f"  {line}" for line in event_lines(event))
+    try:
+        faults = [fault for fault in pool.faults() if fault.number("page") == page]
+    except TroubleError as error:
+        yield f"  {error}"
+        return
     cut = f", the latest {SHOWN_FAULTS}" if len(faults) > SHOWN_FAULTS else ""
-    yield f"remembered faults of this page: {len(faults) or 'none'}{cut}"
+    yield f"  remembered faults of this page: {len(faults) or 'none'}{cut}"
     for fault in faults[-SHOWN_FAULTS:]:
-        yield from (f"  {line}" for line in report_lines(fault))
+        yield from (f"    {line}" for line in report_lines(fault, [event.sequence for event in events]))
 
 
 # ---- Words -----------------------------------------------------------------------------------------------------------

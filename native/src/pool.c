@@ -325,6 +325,7 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     if (code < 0) {
         return code;
     }
+    bp_postmortem_note_time();
     bufpool_pool *pool = NULL;
     code = take_descriptor(&pool);
     if (code < 0) {
