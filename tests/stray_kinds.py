@@ -92,7 +92,7 @@ NO = (
         "*",
         "*",
         "the kernel meets the hole, not the program: the call fails with `EFAULT`, or does less than asked, and there "
-        "is no signal",
+        "is no signal; `bufpool_explain()` says afterwards which page it was",
     ),
     *(
         (

@@ -62,6 +62,7 @@ class Ran:
     code: int
     went_through: bool
     restarted: bool
+    explained: str  # address and state, as bufpool_explain() says after a system call
     owed: list[str]  # addresses that the program was handed over
     text: str  # stderr
     lacking: str  # why this cell cannot be had here
@@ -81,7 +82,7 @@ def run(cell: Cell, program: Path, folder: Path) -> Ran:
         output, text = process.communicate(timeout=60)
     lines = output.splitlines()
     if process.returncode == 77:
-        return Ran({}, [], 77, False, False, [], text, lines[-1])
+        return Ran({}, [], 77, False, False, "", [], text, lines[-1])
     assert lines, text
     return Ran(
         json.loads(lines[0]),
@@ -89,6 +90,7 @@ def run(cell: Cell, program: Path, folder: Path) -> Ran:
         process.returncode,
         "through" in lines,
         "restarted" in lines,
+        "".join(line.removeprefix("explained ") for line in lines if line.startswith("explained ")),
         [line.removeprefix("owed ") for line in lines if line.startswith("owed ")],
         text,
         "",
@@ -147,6 +149,8 @@ def test_cells(ran: dict[Cell, Ran], kind: Kind, trap: str) -> None:
             assert "bufpool: stray " not in each.text, (policy, each)
             assert not each.lacking or "only uffd tells of system calls" in each.lacking, (policy, each)
             assert kind.name != "section-read" or each.restarted, (policy, each)
+            if kind.name in ("write", "read", "readv"):
+                assert each.explained == f"{each.expected['address']} {each.expected['state']}", (policy, each)
 
 
 def test_there_are_kinds_enough() -> None:

@@ -279,6 +279,18 @@ static void section_write(void)
 
 /* ---- System calls ---- */
 
+static bool monitored;
+
+/* Without a monitor nobody is told; afterwards the program can ask. */
+static void call_is_over(const char *at, size_t size)
+{
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
+    if (!monitored && bufpool_explain(at, size, &fault) == BUFPOOL_ESTRAY) {
+        dprintf(STDOUT_FILENO, "explained 0x%" PRIx64 " %s\n", fault.address, bufpool_state_name(fault.state));
+    }
+    went_through();
+}
+
 static int file_of(const char *text)
 {
     int fd = memfd_create("stray_table", MFD_CLOEXEC);
@@ -294,7 +306,7 @@ static void write_call(void)
     announce_in("\"write\"", at, "freed", "read");
     ssize_t done = write(fd, at, 100);
     CHECK(done == -1 && errno == EFAULT);
-    went_through();
+    call_is_over(at, 100);
 }
 
 static void read_call(void)
@@ -304,7 +316,7 @@ static void read_call(void)
     announce_in("\"read\"", at, "evicted", "write");
     ssize_t done = read(fd, at, 5);
     CHECK(done == -1 && errno == EFAULT);
-    went_through();
+    call_is_over(at, 5);
 }
 
 static void readv_call(void)
@@ -316,7 +328,7 @@ static void readv_call(void)
     announce_in("\"readv\"", at, "unallocated", "write");
     ssize_t done = readv(fd, parts, 2);
     CHECK_IS(done, ==, sizeof first); /* no error: a short count */
-    went_through();
+    call_is_over(at, 4);
 }
 
 static const struct {
@@ -359,7 +371,7 @@ int main(int argc, char **argv)
             return 0;
         }
     }
-    bool monitored = strncmp(argv[1], "monitored-", 10) == 0;
+    monitored = strncmp(argv[1], "monitored-", 10) == 0;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         if (strcmp(argv[1] + (monitored ? 10 : 0), calls[i].name) == 0) {
             open_with(monitored ? BUFPOOL_MONITOR : 0);
