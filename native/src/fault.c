@@ -53,7 +53,9 @@ struct event {
     int before;            /* errno of the interrupted code */
     bool guarded;          /* it ends a guarded call: nothing goes to stderr */
     struct bp_more more;
-    bufpool_fault fault;
+    uint32_t depth; /* of stack; walked before the fault's own two KiB are on the handler's stack, which may be small */
+    uint64_t stack[BUFPOOL_STACK_DEPTH];
+    bufpool_fault *fault;
 };
 
 static _Atomic uint64_t sequence;
@@ -70,7 +72,7 @@ static void forget_later(bufpool_origin *origin, uint64_t known)
 static void fill_history(struct event *event, const struct bp_finding *finding)
 {
     const bufpool_pool *pool = event->pool;
-    bufpool_fault *fault = &event->fault;
+    bufpool_fault *fault = event->fault;
     fault->below = fault->above = BUFPOOL_NO_PAGE;
     if (finding->state != BUFPOOL_STATE_CLOSED) {
         bp_neighbours(pool, finding->page, &fault->below, &fault->above);
@@ -83,11 +85,13 @@ static void fill_history(struct event *event, const struct bp_finding *finding)
 static void fill_fault(struct event *event, const struct bp_finding *finding)
 {
     const bufpool_pool *pool = event->pool;
-    bufpool_fault *fault = &event->fault;
+    bufpool_fault *fault = event->fault;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     memset(fault, 0, sizeof *fault);
     fault->size = sizeof *fault;
+    fault->stack_depth = event->depth;
+    memcpy(fault->stack, event->stack, event->depth * sizeof *event->stack);
     fault->address = (uintptr_t)event->info->si_addr;
     fault->pc = event->machine.pc;
     fault->page = finding->page;
@@ -115,11 +119,6 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     bp_fork_note(pool, fault->fork_note, sizeof fault->fork_note);
 }
 
-static void walk_stack(struct event *event)
-{
-    event->fault.stack_depth = bp_stack_walk(&event->machine, event->fault.stack, BUFPOOL_STACK_DEPTH);
-}
-
 /* Gives the fault its number among those of the process and returns that among those of the pool: together, so that both
  * rise alike and whoever asks for the faults after the last he knows misses none. Bounded, in case the holder has been
  * interrupted by a handler that strays. */
@@ -133,7 +132,7 @@ static uint64_t take_numbers(struct event *event)
             bp_kernel_sleep_ns(10000);
         }
     }
-    event->fault.sequence = atomic_fetch_add(&sequence, 1) + 1;
+    event->fault->sequence = atomic_fetch_add(&sequence, 1) + 1;
     uint64_t number = atomic_fetch_add(&event->pool->faults, 1);
     if (mine) {
         atomic_flag_clear(&held);
@@ -146,7 +145,7 @@ static void keep(struct event *event)
 {
     bufpool_pool *pool = event->pool;
     uint64_t number = take_numbers(event);
-    bp_report_count(pool, &event->fault, !event->guarded && pool->policy != BP_RAISE, &event->more);
+    bp_report_count(pool, event->fault, !event->guarded && pool->policy != BP_RAISE, &event->more);
     struct bp_ring_entry *entry = &pool->ring[number % BP_FAULT_RING];
     uint64_t serial = atomic_load(&entry->serial);
     /* A thread that lost the processor while it wrote may be lapped by 256 others: about a second's patience. */
@@ -161,7 +160,7 @@ static void keep(struct event *event)
     }
     for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
         uint64_t word;
-        memcpy(&word, (const char *)&event->fault + i * 8, 8);
+        memcpy(&word, (const char *)event->fault + i * 8, 8);
         atomic_store_explicit(&entry->fault[i], word, memory_order_relaxed);
     }
     atomic_store(&entry->serial, serial + 2);
@@ -169,19 +168,19 @@ static void keep(struct event *event)
 
 static void write_log(struct event *event)
 {
-    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
+    if (event->fault->flags & BUFPOOL_FAULT_LIMITED) {
         bp_report_more_log(event->pool, &event->more);
     } else {
-        bp_report_log(event->pool, &event->fault);
+        bp_report_log(event->pool, event->fault);
     }
 }
 
 static void write_stderr(struct event *event)
 {
-    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
+    if (event->fault->flags & BUFPOOL_FAULT_LIMITED) {
         bp_report_more_stderr(&event->more);
     } else {
-        bp_report_stderr(&event->fault);
+        bp_report_stderr(event->fault);
     }
 }
 
@@ -224,10 +223,9 @@ _Noreturn static void jump(struct event *event, bufpool_section *section)
 
 _Noreturn static void end_guarded_call(struct event *event, bufpool_section *section)
 {
-    walk_stack(event);
     event->guarded = true;
     record(event);
-    *section->fault = event->fault;
+    *section->fault = *event->fault;
     jump(event, section);
 }
 
@@ -254,7 +252,7 @@ static uint32_t now_ms(void)
 static bool is_repeat(const struct event *event)
 {
     return !is_call(event) && bp_thread.last_epoch == bp_thread.epoch && bp_thread.last_pc == event->machine.pc &&
-           bp_thread.last_address == event->fault.address && bp_thread.last_pc != 0 &&
+           bp_thread.last_address == event->fault->address && bp_thread.last_pc != 0 &&
            now_ms() - bp_thread.last_ms < REPEAT_MS;
 }
 
@@ -262,7 +260,7 @@ static void remember_access(const struct event *event)
 {
     bp_thread.last_epoch = bp_thread.epoch;
     bp_thread.last_pc = event->machine.pc;
-    bp_thread.last_address = event->fault.address;
+    bp_thread.last_address = event->fault->address;
     bp_thread.last_ms = now_ms();
 }
 
@@ -271,20 +269,20 @@ static bool divert(struct event *event)
     if (is_call(event)) {
         return true; /* nothing will touch the page again */
     }
-    return event->fault.access != BUFPOOL_EXECUTE && !(event->fault.flags & BUFPOOL_FAULT_LOST) &&
-           bp_scratch_divert(event->pool, event->fault.page, (uintptr_t)event->fault.address);
+    return event->fault->access != BUFPOOL_EXECUTE && !(event->fault->flags & BUFPOOL_FAULT_LOST) &&
+           bp_scratch_divert(event->pool, event->fault->page, (uintptr_t)event->fault->address);
 }
 
 /* The last report is never limited. */
 static void report_and_die(struct event *event)
 {
-    bp_postmortem_dump(event->pool, event->fault.page);
-    if (event->fault.flags & BUFPOOL_FAULT_LIMITED) {
-        event->fault.flags &= ~BUFPOOL_FAULT_LIMITED;
-        bp_report_log(event->pool, &event->fault);
+    bp_postmortem_dump(event->pool, event->fault->page);
+    if (event->fault->flags & BUFPOOL_FAULT_LIMITED) {
+        event->fault->flags &= ~BUFPOOL_FAULT_LIMITED;
+        bp_report_log(event->pool, event->fault);
     }
     leave(event);
-    bp_report_stderr(&event->fault);
+    bp_report_stderr(event->fault);
     bp_report_wait();
     bp_signal_default(event->signo, event->info);
 }
@@ -299,8 +297,8 @@ static void resume(struct event *event)
     remember_access(event);
     bp_thread.restarts = 0;
     bool raise = event->pool->policy == BP_RAISE;
-    event->fault.flags |= raise ? 0 : BUFPOOL_FAULT_TOLD;
-    bool owed = (raise || event->pool->tell) && bp_owed_push(&event->fault);
+    event->fault->flags |= raise ? 0 : BUFPOOL_FAULT_TOLD;
+    bool owed = (raise || event->pool->tell) && bp_owed_push(event->fault);
     if (!owed && (raise || event->pool->tell)) {
         atomic_fetch_add(&event->pool->reports_lost, 1);
     }
@@ -314,7 +312,6 @@ static void resume(struct event *event)
 /* What on_fault says. */
 static void apply_policy(struct event *event)
 {
-    walk_stack(event);
     record(event);
     if (event->pool->policy == BP_ABORT) {
         report_and_die(event);
@@ -337,24 +334,23 @@ static bufpool_verdict (*const volatile host_caller)(bufpool_fault_callback, con
 static bool ask_callback(struct event *event, bufpool_fault_callback callback, void *context)
 {
     bufpool_pool *pool = event->pool;
-    walk_stack(event);
     leave(event); /* the callback may close the pool, or never come back */
     uintptr_t outer = bp_thread.callback_frame;
     bp_thread.callback_frame = (uintptr_t)__builtin_frame_address(0);
     sigset_t before;
     bp_signal_open_mask(event->context, &before);
-    bufpool_verdict verdict = host_caller(callback, &event->fault, context);
+    bufpool_verdict verdict = host_caller(callback, event->fault, context);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     bp_thread.callback_frame = outer;
     if (!bp_pool_visit(pool)) {
         return true; /* gone: the instruction will fault again, as somebody else's */
     }
-    if (pool->space.base != event->fault.pool_address || pool->page_size != event->fault.page_size) {
+    if (pool->space.base != event->fault->pool_address || pool->page_size != event->fault->page_size) {
         leave(event); /* gone too, and its descriptor in use again */
         return true;
     }
-    bool again = bp_thread.last_pc == event->machine.pc && bp_thread.last_address == event->fault.address &&
-                 !is_allocated(pool, event->fault.page);
+    bool again = bp_thread.last_pc == event->machine.pc && bp_thread.last_address == event->fault->address &&
+                 !is_allocated(pool, event->fault->page);
     bp_thread.restarts = verdict == BUFPOOL_VERDICT_RESTART && again ? bp_thread.restarts + 1 : 0;
     if (verdict == BUFPOOL_VERDICT_RESTART && bp_thread.restarts < MAX_RESTARTS) {
         remember_access(event);
@@ -406,7 +402,7 @@ static bool answer(struct event *event)
 {
     if (is_repeat(event)) {
         /* An allocated page that faults on and on is no hole: the host protects it. */
-        if (event->fault.state == BUFPOOL_STATE_ALLOCATED && ++bp_thread.restarts > MAX_RESTARTS) {
+        if (event->fault->state == BUFPOOL_STATE_ALLOCATED && ++bp_thread.restarts > MAX_RESTARTS) {
             leave(event);
             return false;
         }
@@ -554,6 +550,19 @@ static bool is_poison(const bufpool_pool *pool, uintptr_t address)
            (!is_allocated(pool, page) || is_readable(address));
 }
 
+/* A function of its own for the stack that the fault takes. */
+__attribute__((noinline)) static bool take_up(struct event *event, const struct bp_finding *finding,
+                                              bufpool_section *section)
+{
+    bufpool_fault fault;
+    event->fault = &fault;
+    fill_fault(event, finding);
+    if (section != NULL) {
+        end_guarded_call(event, section);
+    }
+    return answer(event);
+}
+
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
 {
     if ((signo != SIGBUS && signo != SIGSEGV) || info == NULL || context == NULL) {
@@ -616,23 +625,21 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     if (section != NULL && section->fault == NULL) {
         restart(&event, section);
     }
-    fill_fault(&event, &finding);
-    if (section != NULL) {
-        end_guarded_call(&event, section);
-    }
-    bool ours = answer(&event);
+    event.depth = bp_stack_walk(&event.machine, event.stack, BUFPOOL_STACK_DEPTH);
+    bool ours = take_up(&event, &finding, section);
     errno = event.before;
     return ours;
 }
 
 /* An event without a signal. */
-static void prepare(struct event *event, siginfo_t *info, uint64_t address)
+static void prepare(struct event *event, siginfo_t *info, uint64_t address, bufpool_fault *fault)
 {
     memset(info, 0, sizeof *info);
     info->si_signo = SIGBUS;
     info->si_addr = (void *)(uintptr_t)address;
     event->signo = SIGBUS;
     event->info = info;
+    event->fault = fault;
     event->known = atomic_load(&event->pool->provenance.sequence);
     struct bp_finding finding;
     bp_diagnose(event->pool, (uintptr_t)address, event->machine.access, SIGBUS, BUS_ADRERR, &finding);
@@ -644,11 +651,12 @@ void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order)
     siginfo_t info;
     struct event event = {.pool = pool, .order = *order};
     event.machine = (struct bp_machine){.pc = order->pc, .sp = order->sp, .access = order->access};
-    prepare(&event, &info, order->address);
-    event.fault.stack[0] = order->pc;
-    event.fault.stack_depth = order->pc != 0 ? 1 : 0;
+    event.stack[0] = order->pc;
+    event.depth = order->pc != 0 ? 1 : 0;
+    bufpool_fault fault;
+    prepare(&event, &info, order->address, &fault);
     if (pool->policy == BP_ABORT && !order->foreign) {
-        bp_postmortem_dump(pool, event.fault.page);
+        bp_postmortem_dump(pool, fault.page);
     }
     record(&event);
     write_stderr(&event);
@@ -658,7 +666,6 @@ void bp_fault_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fau
 {
     siginfo_t info;
     struct event event = {.pool = pool};
-    prepare(&event, &info, address);
-    *fault = event.fault;
+    prepare(&event, &info, address, fault);
     fault->signal = 0;
 }
