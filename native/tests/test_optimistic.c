@@ -444,6 +444,40 @@ static void silent(void *argument)
     }
 }
 
+/* A forked child has sections of its own, also when it was made inside one. Shared memory is not inherited: there every
+ * touch is a stray access. */
+static void in_child(void *argument)
+{
+    (void)argument;
+    if (strcmp(memory, "shared") == 0) {
+        CHECK(!restarts_at(page_at(EVICTED)));
+        expect(1, 0);
+        return;
+    }
+    for (int page = UNALLOCATED; page <= EVICTED; page++) {
+        CHECK_IS(restarts_at(page_at((uint64_t)page)), ==, page != ALLOCATED);
+    }
+    expect(0, 3);
+    write_inside(NULL);
+    expect(1, 1);
+}
+
+static void forked(void)
+{
+    policy = "resume";
+    open_states();
+    faults = restarts = 0;
+    bufpool_section section;
+    if (bufpool_optimistic_enter(&section)) {
+        struct child child = run_child(in_child, NULL);
+        CHECK_PASSED(child);
+        read_byte(page_at(EVICTED));
+        CHECK(false);
+    }
+    expect(0, 1);
+    CHECK_OK(bufpool_close(pool));
+}
+
 static void aborts(void *argument)
 {
     (void)argument;
@@ -482,6 +516,7 @@ static void cell(const char *of_memory, const char *by_trap)
         each_policy();
     }
     monitored = false;
+    forked();
     struct child child = run_child(silent, NULL);
     CHECK_PASSED(child);
     CHECK_STRING(child.text, "");

@@ -1,6 +1,7 @@
 // An outside program in C++: the same as consumer.c, and every initialiser and callback type of the header.
 #include <atomic>
 #include <bufpool/bufpool.h>
+#include <bufpool/optimistic.h>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -57,6 +58,14 @@ int main()
     if (fault.address != reinterpret_cast<std::uintptr_t>(byte) || fault.page != page || fault.offset != 123 ||
         fault.access != BUFPOOL_WRITE || fault.state != BUFPOOL_STATE_FREED)
         return fail("the fault names something else");
+    bufpool_section section;
+    if (bufpool_optimistic_enter(&section)) {
+        static_cast<void>(*static_cast<volatile char *>(byte));
+        bufpool_optimistic_leave(&section);
+        return fail("a stray read did not restart its section");
+    }
+    if (section.address != byte)
+        return fail("a section names something else");
     write(byte); // outside a guarded call the callback decides
     if (calls != 1)
         return fail("the callback was not called once");
