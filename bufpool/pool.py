@@ -103,14 +103,15 @@ class Pool:
                   Page.history. "off": nothing. "last": when and by which thread; 24 bytes a page that was ever touched.
                   "stacks": the native and the Python stack too
     provenance_depth  with "stacks": native frames kept of each call, 1 to 16; None: 8
-    fork          "inherit": a child made by os.fork() or multiprocessing's "fork" has a pool of private memory, armed,
-                  with pages of its own; "exclude": nothing is mapped in a child, and a fork costs nothing
+    fork          "inherit": a child made by os.fork() or multiprocessing's "fork" has the pool, armed: of private
+                  memory a copy, of other memory the same pages; "exclude": nothing is mapped in a child, and a fork
+                  costs nothing
     monitor       report stray accesses that system calls make, too (report.in_syscall names the call). Trap "uffd",
                   Linux 6.6, and a right that most users lack: UnsupportedError names the ways to get it
 
     capacity, page_size, memory, trap, on_fault, name, granule and provenance, as they came out, can be read from
     attributes, and address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked
-    child close() and the end of a with block close the child's own copy; where the child has none they do nothing.
+    child close() and the end of a with block close the pool there only; without the pool they do nothing.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
     SystemCallError.

@@ -27,6 +27,7 @@ from bufpool_layout import (
     Fault,
     Mapping,
     Pool,
+    Struct,
     TroubleError,
     mapping_at,
     modules_of,
@@ -52,9 +53,10 @@ def pool_lines(pool: Pool) -> Iterator[str]:
     if pool.closed:
         yield f"  {faults}"
         return
-    evicted = pool.number("evicted")
-    allocated = max(pool.number("allocations") - pool.number("frees") - evicted, 0)
-    yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {pool.number('high_water')}; {faults}"
+    counts = Struct(pool.library, "counts", pool.number("counts"))
+    evicted = counts.number("evicted")
+    allocated = max(counts.number("allocations") - counts.number("frees") - evicted, 0)
+    yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {counts.number('high_water')}; {faults}"
 
 
 def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:

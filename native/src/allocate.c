@@ -35,8 +35,8 @@ static int check_number(const bufpool_pool *pool, uint64_t page)
 
 static int exhausted(const bufpool_pool *pool, size_t count)
 {
-    uint64_t taken = atomic_load(&pool->pages.taken);
-    uint64_t evicted = atomic_load(&pool->evicted);
+    uint64_t taken = atomic_load(&pool->pages.counts->taken);
+    uint64_t evicted = atomic_load(&pool->pages.counts->evicted);
     return bp_error(BUFPOOL_EEXHAUSTED,
                     "pool \"%s\" has too few free pages for %zu more: %llu of %llu are taken (%llu of them evicted)",
                     pool->name, count, (unsigned long long)taken, (unsigned long long)pool->pages.count,
@@ -122,7 +122,7 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
     }
     code = bp_fill(pool, &number, 1, &source);
     if (code == 0) {
-        atomic_fetch_add_explicit(&pool->allocations, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pool->pages.counts->allocations, 1, memory_order_relaxed);
     }
     bp_pool_leave(pool);
     if (code < 0) {
@@ -151,9 +151,10 @@ static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_
     }
     code = bp_fill(pool, &page, 1, &source);
     if (code == 0) {
-        atomic_fetch_add_explicit(evicted ? &pool->populates : &pool->allocations, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(evicted ? &pool->pages.counts->populates : &pool->pages.counts->allocations, 1,
+                                  memory_order_relaxed);
         if (evicted) {
-            atomic_fetch_sub_explicit(&pool->evicted, 1, memory_order_relaxed);
+            atomic_fetch_sub_explicit(&pool->pages.counts->evicted, 1, memory_order_relaxed);
         }
     }
     bp_pool_leave(pool);
@@ -181,7 +182,7 @@ static int allocate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
     }
     int code = bp_fill(pool, numbers, count, source);
     if (code == 0) {
-        atomic_fetch_add_explicit(&pool->allocations, count, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pool->pages.counts->allocations, count, memory_order_relaxed);
     }
     return code;
 }
@@ -246,8 +247,8 @@ static int populate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
     }
     code = bp_fill(pool, numbers, count, source);
     if (code == 0) {
-        atomic_fetch_add_explicit(&pool->populates, count, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&pool->evicted, count, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pool->pages.counts->populates, count, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&pool->pages.counts->evicted, count, memory_order_relaxed);
         return 0;
     }
     return code;

@@ -70,7 +70,7 @@ void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access acc
                  struct bp_finding *finding)
 {
     uint64_t offset = address - pool->space.base; /* not first, which is 0 while the range is given back */
-    bool closed = atomic_load(&pool->closed);
+    bool closed = bp_pool_is_closed(pool);
     *finding = (struct bp_finding){.page = offset / pool->page_size,
                                    .offset = offset % pool->page_size,
                                    .state = BUFPOOL_STATE_CLOSED,

@@ -193,7 +193,7 @@ static void record(struct event *event)
 
 static bool has_frames(const bufpool_pool *pool)
 {
-    return !atomic_load(&pool->closed) && pool->process == bp_process();
+    return !bp_pool_is_closed(pool) && pool->process == bp_process();
 }
 
 static bool is_allocated(const bufpool_pool *pool, uint64_t page)

@@ -109,9 +109,9 @@ static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t
     bp_record(&pool->provenance, pages, count, BUFPOOL_EVENT_ALLOCATE, caller);
     for (size_t i = 0; i < count; i++) {
         bool evicted = (bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
-        atomic_fetch_add(evicted ? &pool->populates : &pool->allocations, 1);
+        atomic_fetch_add(evicted ? &pool->pages.counts->populates : &pool->pages.counts->allocations, 1);
         if (evicted) {
-            atomic_fetch_sub(&pool->evicted, 1);
+            atomic_fetch_sub(&pool->pages.counts->evicted, 1);
         }
         bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
     }

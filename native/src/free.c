@@ -80,11 +80,12 @@ static void settle(bufpool_pool *pool, const uint64_t *pages, size_t count, bool
         bp_pages_mark_free(&pool->pages, pages[i]);
         bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_FREED);
     }
-    atomic_fetch_add_explicit(evict ? &pool->evictions : &pool->frees, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(evict ? &pool->pages.counts->evictions : &pool->pages.counts->frees, count,
+                              memory_order_relaxed);
     if (evict) {
-        atomic_fetch_add_explicit(&pool->evicted, count, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pool->pages.counts->evicted, count, memory_order_relaxed);
     } else if (was_evicted > 0) {
-        atomic_fetch_sub_explicit(&pool->evicted, was_evicted, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&pool->pages.counts->evicted, was_evicted, memory_order_relaxed);
     }
 }
 

@@ -17,14 +17,14 @@ static enum way way_of(const struct bp_space *space)
 /* Counts what changes page states. */
 static uint64_t changes(const bufpool_pool *pool)
 {
-    return atomic_load(&pool->allocations) + atomic_load(&pool->frees) + atomic_load(&pool->evictions) +
-           atomic_load(&pool->populates);
+    return atomic_load(&pool->pages.counts->allocations) + atomic_load(&pool->pages.counts->frees) +
+           atomic_load(&pool->pages.counts->evictions) + atomic_load(&pool->pages.counts->populates);
 }
 
 /* Calls function for each run of allocated pages; ends with the first code below 0. */
 static int for_each_run(bufpool_pool *pool, int (*function)(bufpool_pool *, uintptr_t, size_t))
 {
-    uint64_t high = atomic_load(&pool->pages.high_water);
+    uint64_t high = atomic_load(&pool->pages.counts->high_water);
     int code = 0;
     for (uint64_t page = 0; page < high && code == 0;) {
         uint64_t end = page;
@@ -70,8 +70,8 @@ void bp_inherit_prepare(bufpool_pool *pool)
         heritage->code = copy(pool);
         break;
     case SHARED:
-        heritage->step = BP_HERITAGE_SHARED;
-        return;
+        space->family = true;
+        break;
     case ALONE:
         heritage->step = BP_HERITAGE_ALONE;
         return;
@@ -131,6 +131,18 @@ static int open_run(bufpool_pool *pool, uintptr_t address, size_t length)
     return pool->space.trap->open_range(&pool->space, address, length);
 }
 
+/* Maps the file over the range, with nothing accessible but what was. */
+static int map_file(bufpool_pool *pool)
+{
+    pool->heritage.step = BP_HERITAGE_MAP;
+    int code = take_place(&pool->space);
+    if (code == 0) {
+        pool->heritage.sealed = true;
+        code = bp_space_map_again(&pool->space);
+    }
+    return code;
+}
+
 static int map_copy(bufpool_pool *pool)
 {
     struct bp_space *space = &pool->space;
@@ -141,18 +153,23 @@ static int map_copy(bufpool_pool *pool)
     if (pool->heritage.changes != changes(pool)) {
         return -ESTALE;
     }
-    pool->heritage.step = BP_HERITAGE_MAP;
-    int code = take_place(space);
-    if (code == 0) {
-        pool->heritage.sealed = true;
-        code = bp_space_map_again(space);
-    }
+    int code = map_file(pool);
     return code == 0 ? for_each_run(pool, open_run) : code;
+}
+
+static int map_shared(bufpool_pool *pool)
+{
+    pool->space.ours = false; /* to close the pool here is not to drop what is the parent's */
+    pool->space.created = false;
+    return map_file(pool);
 }
 
 bool bp_inherit_child(bufpool_pool *pool)
 {
-    pool->heritage.code = way_of(&pool->space) == COPIED_ON_WRITE ? keep_private(pool) : map_copy(pool);
+    enum way way = way_of(&pool->space);
+    pool->heritage.code = way == COPIED_ON_WRITE ? keep_private(pool)
+                          : way == COPIED        ? map_copy(pool)
+                                                 : map_shared(pool);
     return pool->heritage.code == 0;
 }
 
@@ -195,7 +212,6 @@ const char *bp_heritage_reason(const bufpool_pool *pool)
         [BP_HERITAGE_SCRATCH] = "a granule that shows the scratch pattern could not be armed again",
         [BP_HERITAGE_LIFT] = "its addresses could not be shared with the child",
         [BP_HERITAGE_COPY] = "its pages could not be copied for the child",
-        [BP_HERITAGE_SHARED] = "memory that two processes share is not inherited",
         [BP_HERITAGE_ALONE] = "its trap closes pages in one process only, and its memory is shared",
         [BP_HERITAGE_CHANGED] = "a fork handler changed it after its pages were copied",
         [BP_HERITAGE_MAP] = "it could not be mapped in the child",

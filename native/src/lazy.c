@@ -5,10 +5,10 @@
 
 #include <sys/mman.h>
 
-int bp_lazy_map(size_t size, void **place)
+static int map(size_t size, int sharing, void **place)
 {
     /* Unlocked while inaccessible: under mlockall(MCL_FUTURE) a writable mapping would be filled whole. */
-    int code = bp_kernel_mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, place);
+    int code = bp_kernel_mmap(NULL, size, PROT_NONE, sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, place);
     if (code < 0) {
         return code;
     }
@@ -20,4 +20,14 @@ int bp_lazy_map(size_t size, void **place)
     }
     bp_kernel_madvise(*place, size, MADV_NOHUGEPAGE); /* "only where touched" means 4 KiB, not 2 MiB */
     return 0;
+}
+
+int bp_lazy_map(size_t size, void **place)
+{
+    return map(size, MAP_PRIVATE, place);
+}
+
+int bp_lazy_map_shared(size_t size, void **place)
+{
+    return map(size, MAP_SHARED, place);
 }

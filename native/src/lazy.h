@@ -7,4 +7,7 @@
 /* Maps size bytes of zeros. Errors: -ENOMEM. */
 int bp_lazy_map(size_t size, void **place);
 
+/* The same, one with the children that this process forks. */
+int bp_lazy_map_shared(size_t size, void **place);
+
 #endif

@@ -4,15 +4,17 @@
 #include "kernel.h"
 #include "lazy.h"
 
+#include <string.h>
+
 #define FULL UINT64_MAX
 #define MAX_PASSES 100
 
-int bp_pages_open(struct bp_pages *pages, uint64_t count)
+int bp_pages_open(struct bp_pages *pages, uint64_t count, bool shared)
 {
     size_t sizes[BP_LEVELS];
     size_t states = (count + 7) / 8 * 8;
     size_t total = states;
-    *pages = (struct bp_pages){.count = count};
+    *pages = (struct bp_pages){.count = count, .shared = shared, .counts = &pages->own};
     uint64_t bits = count;
     do {
         pages->words[pages->depth] = (bits + 63) / 64;
@@ -21,13 +23,19 @@ int bp_pages_open(struct bp_pages *pages, uint64_t count)
         bits = pages->words[pages->depth];
         pages->depth++;
     } while (bits > 1);
+    size_t counts = total;
+    total += shared ? sizeof *pages->counts + count * sizeof *pages->holders : 0;
     void *place;
-    int code = bp_lazy_map(total, &place);
+    int code = shared ? bp_lazy_map_shared(total, &place) : bp_lazy_map(total, &place);
     if (code < 0) {
         return code;
     }
     pages->states = place;
     pages->mapped = total;
+    if (shared) {
+        pages->counts = (struct bp_counts *)((char *)place + counts);
+        pages->holders = (_Atomic uint16_t *)(pages->counts + 1);
+    }
     char *next = (char *)place + states;
     bits = count;
     for (int level = 0; level < pages->depth; level++) {
@@ -44,6 +52,10 @@ int bp_pages_open(struct bp_pages *pages, uint64_t count)
 void bp_pages_close(struct bp_pages *pages)
 {
     if (pages->mapped > 0) {
+        if (pages->shared) { /* bufpool_stats() goes on reading them */
+            memcpy((void *)&pages->own, (const void *)pages->counts, sizeof pages->own);
+            pages->counts = &pages->own;
+        }
         bp_kernel_munmap((void *)pages->states, pages->mapped);
         pages->mapped = 0;
     }
@@ -103,22 +115,22 @@ static bool clear_bit(struct bp_pages *pages, uint64_t page)
 void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page)
 {
     if (set_bit(pages, page)) {
-        atomic_fetch_add_explicit(&pages->taken, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pages->counts->taken, 1, memory_order_relaxed);
     }
 }
 
 void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page)
 {
     bp_pages_mark_withheld(pages, page);
-    uint64_t high = atomic_load_explicit(&pages->high_water, memory_order_relaxed);
-    while (page >= high && !atomic_compare_exchange_weak(&pages->high_water, &high, page + 1)) {
+    uint64_t high = atomic_load_explicit(&pages->counts->high_water, memory_order_relaxed);
+    while (page >= high && !atomic_compare_exchange_weak(&pages->counts->high_water, &high, page + 1)) {
     }
 }
 
 void bp_pages_mark_free(struct bp_pages *pages, uint64_t page)
 {
     if (clear_bit(pages, page)) {
-        atomic_fetch_sub_explicit(&pages->taken, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&pages->counts->taken, 1, memory_order_relaxed);
     }
 }
 
@@ -151,10 +163,10 @@ static uint64_t find(struct bp_pages *pages, uint64_t from)
 /* Where the next search begins. */
 static uint64_t start(struct bp_pages *pages)
 {
-    uint64_t cursor = atomic_load_explicit(&pages->cursor, memory_order_relaxed);
-    uint64_t high = atomic_load_explicit(&pages->high_water, memory_order_relaxed);
+    uint64_t cursor = atomic_load_explicit(&pages->counts->cursor, memory_order_relaxed);
+    uint64_t high = atomic_load_explicit(&pages->counts->high_water, memory_order_relaxed);
     if (cursor >= high) {
-        uint64_t taken = atomic_load_explicit(&pages->taken, memory_order_relaxed);
+        uint64_t taken = atomic_load_explicit(&pages->counts->taken, memory_order_relaxed);
         uint64_t rest = high > taken ? high - taken : 0;
         if (rest >= 1024 && rest >= high / 4) {
             return 0;
@@ -171,7 +183,7 @@ uint64_t bp_pages_take(struct bp_pages *pages)
         uint64_t page = find(pages, from);
         if (page == BP_NO_PAGE) {
             /* One pass from the start says "none", unless pages came back behind it. */
-            if (passes > 0 && (passes == MAX_PASSES || atomic_load(&pages->taken) >= pages->count)) {
+            if (passes > 0 && (passes == MAX_PASSES || atomic_load(&pages->counts->taken) >= pages->count)) {
                 return BP_NO_PAGE;
             }
             passes++;
@@ -181,7 +193,7 @@ uint64_t bp_pages_take(struct bp_pages *pages)
         uint8_t state = bp_pages_load(pages, page);
         if (bp_state_is_free(state) && bp_pages_try(pages, page, state, state | BP_BUSY)) {
             bp_pages_mark_taken(pages, page);
-            atomic_store_explicit(&pages->cursor, page + 1, memory_order_relaxed);
+            atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);
             return page;
         }
         /* BUSY with somebody, whose bit or state follows in a moment. */

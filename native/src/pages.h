@@ -4,6 +4,7 @@
  * The state byte is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY
  * owns the page until it clears it. The index (one bit a page, with summary levels of one bit per 64-bit word below, a
  * set bit meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY.
+ * Tables of memory that forked children share are shared with them: then all this goes for their threads, too.
  * Memory: 1.13 bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot
  * damage it.
  *
@@ -26,20 +27,32 @@
 #define BP_NO_PAGE UINT64_MAX
 #define BP_LEVELS 6 /* 64^6 pages */
 
+struct bp_counts {
+    _Atomic uint64_t cursor; /* where bp_pages_take() goes on */
+    _Atomic uint64_t high_water;
+    _Atomic uint64_t taken;                                             /* pages whose index bit is set */
+    _Atomic uint64_t evicted, allocations, frees, evictions, populates; /* kept by the pool's calls */
+    atomic_bool gone; /* in shared tables: the process that opened the pool has closed it */
+};
+
 struct bp_pages {
     uint64_t count;
     _Atomic uint8_t *states;
     _Atomic uint64_t *levels[BP_LEVELS]; /* levels[0]: a bit per page */
     uint64_t words[BP_LEVELS];
     int depth;
-    size_t mapped; /* bytes of the one mapping that holds it all, beginning at states */
-    _Atomic uint64_t cursor;
-    _Atomic uint64_t high_water;
-    _Atomic uint64_t taken; /* pages whose index bit is set */
+    _Atomic uint16_t *holders; /* in shared tables, of each page: how many processes show the scratch pattern there */
+    size_t mapped;             /* bytes of the one mapping that holds it all, beginning at states */
+    bool shared;               /* with forked children */
+    struct bp_counts *counts;  /* in that mapping where it is shared, else: */
+    struct bp_counts own;
 };
 
-/* Reserves the tables, all pages "unallocated". Errors: -ENOMEM. */
-int bp_pages_open(struct bp_pages *pages, uint64_t count);
+/* Reserves the tables, all pages "unallocated"; shared: one for this process and the children that it forks. Errors:
+ * -ENOMEM. */
+int bp_pages_open(struct bp_pages *pages, uint64_t count, bool shared);
+
+/* Gives them back; the counts stay. */
 void bp_pages_close(struct bp_pages *pages);
 
 static inline uint8_t bp_pages_load(const struct bp_pages *pages, uint64_t page)
@@ -56,6 +69,19 @@ static inline bool bp_pages_try(struct bp_pages *pages, uint64_t page, uint8_t f
 static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint8_t state)
 {
     atomic_store_explicit(&pages->states[page], state, memory_order_release);
+}
+
+/* The caller, who has the page BUSY, shows the scratch pattern there, or does so no more. false: others still do. */
+static inline void bp_pages_hold_scratch(struct bp_pages *pages, uint64_t page)
+{
+    if (pages->holders != NULL) {
+        atomic_fetch_add(&pages->holders[page], 1);
+    }
+}
+
+static inline bool bp_pages_drop_scratch(struct bp_pages *pages, uint64_t page)
+{
+    return pages->holders == NULL || atomic_fetch_sub(&pages->holders[page], 1) == 1;
 }
 
 /* May the page be allocated as it stands? */

@@ -112,7 +112,8 @@ void bp_pool_leave(bufpool_pool *pool)
     bp_thread.inside--;
 }
 
-int bp_pool_enter(bufpool_pool *pool)
+/* gone_too: also if the process that opened it has closed it. */
+static int enter(bufpool_pool *pool, bool gone_too)
 {
     if (pool == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass the pool that bufpool_open() gave");
@@ -139,7 +140,16 @@ int bp_pool_enter(bufpool_pool *pool)
         return bp_error(BUFPOOL_EUNSUPPORTED, "pool \"%s\" is not process %d's: %s; open a pool here", pool->name,
                         (int)getpid(), note);
     }
+    if (!gone_too && bp_pool_is_closed(pool)) {
+        bp_pool_leave(pool);
+        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed, by the process that opened it", pool->name);
+    }
     return 0;
+}
+
+int bp_pool_enter(bufpool_pool *pool)
+{
+    return enter(pool, false);
 }
 
 /* ---- Closed ranges ---- */
@@ -277,7 +287,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     if (code < 0) {
         goto no_pages;
     }
-    code = bp_pages_open(&pool->pages, config->capacity / config->page_size);
+    code = bp_pages_open(&pool->pages, config->capacity / config->page_size, config->memory->file && config->inherit);
     if (code < 0) {
         code = bp_error(code, "cannot reserve the page states of pool \"%s\" (%llu pages): %s", pool->name,
                         (unsigned long long)(config->capacity / config->page_size), strerror(-code));
@@ -405,12 +415,15 @@ int bufpool_install_handlers(void)
 
 int bufpool_close(bufpool_pool *pool)
 {
-    int code = bp_pool_enter(pool);
+    int code = enter(pool, true);
     if (code < 0) {
         return code;
     }
     bool open = false;
     bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
+    if (first && pool->opener == 0) {
+        atomic_store(&pool->pages.counts->gone, true);
+    }
     if (first) {
         bp_record_close(&pool->provenance, BP_CALLER());
     }

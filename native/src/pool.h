@@ -43,7 +43,6 @@ struct bp_heritage {
         BP_HERITAGE_SCRATCH,
         BP_HERITAGE_LIFT,
         BP_HERITAGE_COPY,
-        BP_HERITAGE_SHARED,
         BP_HERITAGE_ALONE,
         BP_HERITAGE_CHANGED, /* in the child */
         BP_HERITAGE_MAP,
@@ -90,7 +89,6 @@ struct bufpool_pool {
     _Atomic(bufpool_fault_callback) callback;
     _Atomic(void *) callback_context;
 
-    _Atomic uint64_t evicted, allocations, frees, evictions, populates;
     _Atomic uint64_t faults, repeats, restarts, scratch_maps, scratch_ns, reports_lost, reports_limited;
     _Atomic uint32_t scratched;
     struct bp_scratch_slot scratch[BP_SCRATCH_SLOTS];
@@ -113,6 +111,12 @@ void bp_registry_renew(void); /* in a forked child, whose parent's thread held i
 /* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may
  * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */
 bool bp_pool_visit(bufpool_pool *pool);
+
+/* Closed; or inherited, and closed, memory and all, by the process that opened it. Async-signal-safe. */
+static inline bool bp_pool_is_closed(const bufpool_pool *pool)
+{
+    return atomic_load(&pool->closed) || (pool->opener != 0 && atomic_load(&pool->pages.counts->gone));
+}
 
 /* The pool in whose range the address lies, open or closed, or NULL. Lock-free, async-signal-safe. */
 bufpool_pool *bp_pool_at(uintptr_t address);

@@ -28,7 +28,7 @@ int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *s
     bufpool_pool *visited = (bufpool_pool *)pool; /* counting visitors changes nothing that a caller sees */
     bufpool_state seen = BUFPOOL_STATE_CLOSED;
     if (bp_pool_visit(visited)) {
-        if (!atomic_load(&pool->closed)) {
+        if (!bp_pool_is_closed(pool)) {
             seen = bp_state_seen(bp_pages_load(&pool->pages, page));
         }
         bp_pool_leave(visited);
@@ -53,7 +53,7 @@ int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t 
         if (code < 0) {
             return code;
         }
-        uint64_t high = atomic_load(&pool->pages.high_water);
+        uint64_t high = atomic_load(&pool->pages.counts->high_water);
         for (used = 0; from < high && used < BATCH && listed + used < count; from++) {
             if (bp_state_seen(bp_pages_load(&pool->pages, from)) == state) {
                 batch[used++] = from;
@@ -96,9 +96,10 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
     }
     bool closed = atomic_load(&pool->closed);
-    uint64_t frees = atomic_load(&pool->frees); /* read before allocations, so that the difference is never negative */
-    uint64_t evicted = closed ? 0 : atomic_load(&pool->evicted);
-    uint64_t allocations = atomic_load(&pool->allocations);
+    uint64_t frees =
+        atomic_load(&pool->pages.counts->frees); /* read before allocations, so that the difference is never negative */
+    uint64_t evicted = closed ? 0 : atomic_load(&pool->pages.counts->evicted);
+    uint64_t allocations = atomic_load(&pool->pages.counts->allocations);
     bufpool_statistics full = {
         .size = sizeof full,
         .capacity = pool->capacity,
@@ -109,11 +110,11 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .allocated = closed || allocations < frees + evicted ? 0 : allocations - frees - evicted,
         .evicted = evicted,
         .scratched = atomic_load(&pool->scratched),
-        .high_water = atomic_load(&pool->pages.high_water),
+        .high_water = atomic_load(&pool->pages.counts->high_water),
         .allocations = allocations,
         .frees = frees,
-        .evictions = atomic_load(&pool->evictions),
-        .populates = atomic_load(&pool->populates),
+        .evictions = atomic_load(&pool->pages.counts->evictions),
+        .populates = atomic_load(&pool->pages.counts->populates),
         .faults = atomic_load(&pool->faults),
         .repeats = atomic_load(&pool->repeats),
         .scratch_maps = atomic_load(&pool->scratch_maps),

@@ -19,7 +19,7 @@ static bool is_ours(const bufpool_pool *pool)
 
 static bool has_frames(const bufpool_pool *pool)
 {
-    return !atomic_load(&pool->closed) && is_ours(pool);
+    return !bp_pool_is_closed(pool) && is_ours(pool);
 }
 
 /* Takes back what paste() put over a granule: a closed pool's range is inaccessible, in a forked child there is none.
@@ -35,6 +35,14 @@ static bool unpaste(const bufpool_pool *pool, uint64_t granule)
     address = (void *)((uintptr_t)address & ~(uintptr_t)(size - 1));
     return bp_kernel_mmap(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
                           &same) == 0;
+}
+
+/* The pool was closed by the process that it was inherited from: what is diverted here becomes inaccessible. */
+static bool seal_page(const bufpool_pool *pool, uint64_t page)
+{
+    void *same;
+    return bp_kernel_mmap((void *)bp_page_address(pool, page), pool->page_size, PROT_NONE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, &same) == 0;
 }
 
 /* The slot is CHANGING, and what it stood for is gone. */
@@ -53,12 +61,12 @@ static bool rearm_changing(bufpool_pool *pool, struct bp_scratch_slot *slot, uin
     if (atomic_load(&slot->pasted)) {
         done = unpaste(pool, page);
     } else if (!has_frames(pool)) {
-        done = true; /* made before the fork, in the parent's memory */
+        done = !is_ours(pool) || seal_page(pool, page); /* of a fork's parent nothing is mapped here */
     } else {
         uint8_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
             done = bp_space_restore(&pool->space, bp_page_address(pool, page), pool->page_size) == 0;
-            state &= (uint8_t)~(done ? BP_SCRATCH : 0u);
+            state &= (uint8_t)~(done && bp_pages_drop_scratch(&pool->pages, page) ? BP_SCRATCH : 0u);
             if (bp_state_is_free(state)) {
                 bp_pages_mark_free(&pool->pages, page);
             }
@@ -171,28 +179,13 @@ static void fill_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t
     bp_thread.scratches++;
 }
 
-/* Puts a granule with the pattern over an address that has no space behind it. */
-static bool paste(uintptr_t granule)
-{
-    void *fresh;
-    if (bp_kernel_mmap(NULL, BP_GRANULE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &fresh) < 0) {
-        return false;
-    }
-    memcpy(fresh, bp_fill_poison, BP_GRANULE);
-    if (bp_kernel_mremap(fresh, BP_GRANULE, (void *)granule) < 0) {
-        bp_kernel_munmap(fresh, BP_GRANULE);
-        return false;
-    }
-    return true;
-}
-
 static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
 {
     for (int patience = 0; patience < 1000; patience++) {
         struct bp_scratch_slot *slot = claim_slot(pool);
         if (slot != NULL) {
             /* Until close has replaced it, a mapping of hugetlbfs cannot be cut within a huge page. */
-            if (!paste(granule) &&
+            if (bp_space_paste(granule) < 0 &&
                 (!is_ours(pool) || pool->space.granule == BP_GRANULE ||
                  bp_space_divert(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1)) < 0)) {
                 atomic_store(&slot->page, 0);
@@ -212,12 +205,24 @@ static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page
     bool shown = bp_space_divert(&pool->space, granule) == 0;
     if (shown && slot != NULL) {
         bp_pages_mark_withheld(&pool->pages, page);
+        bp_pages_hold_scratch(&pool->pages, page);
         fill_slot(pool, slot, page, false);
     } else if (slot != NULL) {
         atomic_store(&slot->page, 0);
     }
     bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
     return shown;
+}
+
+/* A page shows the pattern. Here, or only in another process that has the pool, too? */
+static bool is_shown(const bufpool_pool *pool, uint64_t page)
+{
+    bool here = pool->pages.holders == NULL;
+    for (int i = 0; i < BP_SCRATCH_SLOTS && !here; i++) {
+        const struct bp_scratch_slot *slot = &pool->scratch[i];
+        here = atomic_load(&slot->page) == SLOT(page) && !atomic_load(&slot->pasted);
+    }
+    return here;
 }
 
 bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
@@ -236,11 +241,12 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
             bp_kernel_sleep_ns(100000);
             continue;
         }
-        if (state & BP_SCRATCH && pool->page_size == pool->space.granule) {
+        bool shown = state & BP_SCRATCH && is_shown(pool, page);
+        if (shown && pool->page_size == pool->space.granule) {
             return true; /* another thread's stray access, a moment ago */
         }
         struct bp_scratch_slot *slot = NULL;
-        if (!(state & BP_SCRATCH)) {
+        if (!shown) {
             slot = claim_slot(pool);
             if (slot == NULL) {
                 continue;

@@ -195,7 +195,7 @@ void bp_source_empty(struct bp_space *space)
     if (!space->memory->path || renew(space) < 0) {
         bp_kernel_punch(space->fd, 0, space->capacity);
     }
-    if (space->memory->path) {
+    if (space->memory->path && !space->family) { /* a child's mapping would show another pool's pages */
         bp_kernel_unlock(space->fd);
     }
 }

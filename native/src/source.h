@@ -21,7 +21,8 @@ bool bp_source_lacks(const struct bp_space *space, uint64_t length);
 int bp_source_reserve(struct bp_space *space);
 int bp_source_reserve_range(struct bp_space *space, uint64_t offset, uint64_t length);
 
-/* Drops every frame and reservation of the file, if they are this pool's, and its lock: a forked child may hold it open. */
+/* Drops every frame and reservation of the file, if they are this pool's, and its lock: a child made by clone may hold it
+ * open. The lock stays as long as a forked child has the pool. */
 void bp_source_empty(struct bp_space *space);
 
 /* After a failure to open: removes the file if this open created it. Before the space is destroyed. */

@@ -430,11 +430,26 @@ void bp_space_stage_again(struct bp_space *space)
 
 /* ---- Diverting ---- */
 
+int bp_space_paste(uintptr_t granule)
+{
+    void *fresh;
+    int code = bp_kernel_mmap(NULL, BP_GRANULE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &fresh);
+    if (code == 0) {
+        memcpy(fresh, bp_fill_poison, BP_GRANULE);
+        code = bp_kernel_mremap(fresh, BP_GRANULE, (void *)granule);
+        if (code < 0) {
+            bp_kernel_munmap(fresh, BP_GRANULE);
+        }
+    }
+    return code;
+}
+
 int bp_space_divert(struct bp_space *space, uintptr_t granule)
 {
     if (space->granule == BP_GRANULE) {
         size_t done;
-        return bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
+        return space->family ? bp_space_paste(granule)
+                             : bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
     }
     void *same;
     /* First as a whole: a mapping of hugetlbfs cannot be cut within a huge page. */
@@ -455,7 +470,7 @@ int bp_space_divert(struct bp_space *space, uintptr_t granule)
 
 int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length)
 {
-    if (space->granule == BP_GRANULE) {
+    if (space->granule == BP_GRANULE && !space->family) {
         struct bp_range range = {address, length};
         size_t zapped;
         return bp_space_zap(space, &range, 1, &zapped);

@@ -54,6 +54,7 @@ struct bp_space {
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */
     uint64_t chunk;          /* bytes of one */
     uint64_t chunk_count;
+    bool family;      /* forked children have the file, too; set at a fork */
     atomic_bool torn; /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
     _Atomic uint32_t poisoned; /* granules that may show the monitor's poison */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
@@ -123,10 +124,13 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
 int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done);
 
 /* Makes a granule that is a hole accessible, with the pattern BUFPOOL_POISON, and takes that away from a range again,
- * armed at every moment. Small granules get a frame; huge ones, of which there may be none left, get a private mapping
- * of the pattern in place of the pool's own. */
+ * armed at every moment. Small granules get a frame; huge ones, of which there may be none left, and those of a file that
+ * other processes have, too, get a private mapping of the pattern in place of the pool's own. */
 int bp_space_divert(struct bp_space *space, uintptr_t granule);
 int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length);
+
+/* The same for an address that has no space behind it: puts a granule with the pattern over it. */
+int bp_space_paste(uintptr_t granule);
 
 /* Maps a part of the space anew: inaccessible, without frames, with the pool's advice and policy. address 0: anywhere. */
 int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place);

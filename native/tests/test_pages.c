@@ -24,13 +24,13 @@ static void claim(struct bp_pages *pages, uint64_t page)
 static void boundaries(uint64_t count)
 {
     struct bp_pages pages;
-    CHECK_OK(bp_pages_open(&pages, count));
+    CHECK_OK(bp_pages_open(&pages, count, false));
     for (uint64_t i = 0; i < count; i++) {
         CHECK_IS(bp_pages_take(&pages), ==, i);
     }
     CHECK_IS(bp_pages_take(&pages), ==, BP_NO_PAGE);
-    CHECK_IS(atomic_load(&pages.taken), ==, count);
-    CHECK_IS(atomic_load(&pages.high_water), ==, count);
+    CHECK_IS(atomic_load(&pages.counts->taken), ==, count);
+    CHECK_IS(atomic_load(&pages.counts->high_water), ==, count);
     static const uint64_t edges[] = {0, 1, 62, 63, 64, 65, 4094, 4095, 4096, 4097, 262142, 262143, 262144, 262145};
     for (size_t i = 0; i <= sizeof edges / sizeof *edges; i++) {
         uint64_t page = i == sizeof edges / sizeof *edges ? count - 1 : edges[i];
@@ -59,7 +59,7 @@ static void boundaries(uint64_t count)
 static void against_model(uint64_t count, uint64_t seed, int steps)
 {
     struct bp_pages pages;
-    CHECK_OK(bp_pages_open(&pages, count));
+    CHECK_OK(bp_pages_open(&pages, count, false));
     char *taken = calloc(count, 1);
     uint64_t used = 0;
     uint64_t highest = 0;
@@ -88,8 +88,8 @@ static void against_model(uint64_t count, uint64_t seed, int steps)
         if (page != BP_NO_PAGE && taken[page] && page >= highest) {
             highest = page + 1;
         }
-        CHECK_IS(atomic_load(&pages.taken), ==, used);
-        CHECK_IS(atomic_load(&pages.high_water), ==, highest);
+        CHECK_IS(atomic_load(&pages.counts->taken), ==, used);
+        CHECK_IS(atomic_load(&pages.counts->high_water), ==, highest);
     }
     free(taken);
     bp_pages_close(&pages);
@@ -146,14 +146,14 @@ static void check_open(void)
 /* Small tables are full most of the time, so that every level flips between full and open. */
 static void threads(uint64_t count)
 {
-    CHECK_OK(bp_pages_open(&shared, count));
+    CHECK_OK(bp_pages_open(&shared, count, false));
     uint64_t seeds[THREADS];
     for (int round = 0; round < (SANITIZED ? 5 : 40); round++) {
         for (int i = 0; i < THREADS; i++) {
             seeds[i] = (uint64_t)(round * THREADS + i);
         }
         run_threads(THREADS, worker, seeds, sizeof *seeds);
-        CHECK_IS(atomic_load(&shared.taken), ==, 0);
+        CHECK_IS(atomic_load(&shared.counts->taken), ==, 0);
         check_open();
         for (uint64_t i = 0; i < count; i++) { /* every page can be found again */
             CHECK(bp_pages_take(&shared) != BP_NO_PAGE);
@@ -180,9 +180,9 @@ static void *one_each(void *argument)
 
 static void no_false_exhaustion(int count)
 {
-    CHECK_OK(bp_pages_open(&shared, (uint64_t)count));
+    CHECK_OK(bp_pages_open(&shared, (uint64_t)count, false));
     run_threads(count, one_each, NULL, 0);
-    CHECK_IS(atomic_load(&shared.taken), ==, 0);
+    CHECK_IS(atomic_load(&shared.counts->taken), ==, 0);
     bp_pages_close(&shared);
 }
 

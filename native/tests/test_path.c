@@ -143,24 +143,71 @@ static void two_opens(void)
     CHECK_IS(look_at(path).st_blocks, ==, HUGE_PAGE / 512);
     use_pool(pool);
 
-    /* Nor does a forked child, which has inherited the descriptor, keep the lock of a pool that is closed. */
+    CHECK_OK(bufpool_close(pool));
+    CHECK_OK(unlink(path));
+}
+
+/* A forked child that has the pool keeps the file in use, also when its parent has closed it; one that has it not does
+ * not, nor does one made past the fork handlers. */
+static void held_by_child(const char *fork_option, bool bare)
+{
+    bool held = !bare && strcmp(fork_option, "inherit") == 0;
+    char path[400];
+    snprintf(path, sizeof path, "%s", path_of("held"));
+    bufpool_config config = path_config(path, 4, 0);
+    config.fork = fork_option;
+    bufpool_pool *pool;
+    CHECK_OK(bufpool_open(&config, &pool));
+    use_pool(pool);
     int ends[2];
     CHECK_OK(pipe(ends));
-    pid_t pid = fork();
+    pid_t pid = bare ? bare_fork() : fork();
     CHECK(pid >= 0);
     if (pid == 0) {
         char byte;
+        alarm(CHILD_LIMIT);
         close(ends[1]);
-        _exit(read(ends[0], &byte, 1) != 0);
+        bool ended = read(ends[0], &byte, 1) == 0;
+        _exit(!ended || bufpool_close(pool) != (held ? 0 : BUFPOOL_EUNSUPPORTED));
     }
+    close(ends[0]);
     CHECK_OK(bufpool_close(pool));
     CHECK_IS(look_at(path).st_blocks, ==, 0);
-    pool = open_path(path, 4, 0);
-    use_pool(pool);
-    CHECK_OK(bufpool_close(pool));
-    close(ends[0]);
+    int code = bufpool_open(&config, &pool);
+    CHECK_IS(code, ==, held ? -EWOULDBLOCK : 0);
+    if (!held) {
+        use_pool(pool);
+        CHECK_OK(bufpool_close(pool));
+    }
     close(ends[1]);
-    CHECK_IS(waitpid(pid, NULL, 0), ==, pid);
+    int status;
+    CHECK_IS(waitpid(pid, &status, 0), ==, pid);
+    CHECK_IS(status, ==, 0);
+    use_pool(pool = open_path(path, 4, 0));
+    CHECK_OK(bufpool_close(pool));
+    CHECK_OK(unlink(path));
+}
+
+/* The child closes its copy: what the file holds stays, and so does the file. */
+static void close_in_child(void *argument)
+{
+    CHECK_OK(bufpool_close(argument));
+}
+
+static void closed_in_child(void)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s", path_of("copy"));
+    bufpool_pool *pool = open_path(path, 4, 0);
+    uint64_t page;
+    CHECK_OK(bufpool_allocate(pool, "kept", 5, &page));
+    struct child child = run_child(close_in_child, pool);
+    CHECK_PASSED(child);
+    CHECK(is_there(path));
+    CHECK_STRING(bufpool_address(pool, page), "kept");
+    CHECK_IS(look_at(path).st_blocks, ==, HUGE_PAGE / 512);
+    open_in_use(path);
+    CHECK_OK(bufpool_close(pool));
     CHECK_OK(unlink(path));
 }
 
@@ -275,6 +322,10 @@ static int body(void)
     other_capacity();
     holds_data();
     two_opens();
+    held_by_child("inherit", false);
+    held_by_child("exclude", false);
+    held_by_child("inherit", true);
+    closed_in_child();
     killed_owner();
     unnamed();
     report();

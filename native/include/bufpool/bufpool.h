@@ -128,11 +128,15 @@ typedef struct bufpool_config {
 
 /* Fork
  *   inherit  A child made by fork() has the pool, armed before fork() returns. Of private memory (anon, thp) it has a
- *            copy as of any private memory: its calls and writes are its own. Before the fork, other threads are kept out
- *            of the pools, and those inside are waited for, a second at most.
- *            Where the child cannot have it, its addresses are inaccessible there: a touch is reported
- *            (BUFPOOL_FAULT_FORKED), and calls return BUFPOOL_EUNSUPPORTED; both say why. That is so of memory that
- *            processes share; after an error of the kernel; and where the fork interrupted a call on the pool.
+ *            copy as of any private memory: its calls and writes are its own. Other memory (shared, hugetlb, a path) it
+ *            has together with its parent, pages, states and all: either may allocate and free, and sees what the other
+ *            does. It is the opener's: when that closes the pool it is closed for all. A process that is killed amid a
+ *            call leaves the pages of that call as they are, and changeable by nobody.
+ *            Before the fork, other threads are kept out of the pools, and those inside are waited for, a second at most.
+ *            Where the child cannot have the pool, its addresses are inaccessible there: a touch is reported
+ *            (BUFPOOL_FAULT_FORKED), and calls return BUFPOOL_EUNSUPPORTED; both say why. That is so of shared memory
+ *            under guard or mprotect, which close pages in one process only; after an error of the kernel; and where
+ *            the fork interrupted a call on the pool.
  *   exclude  Nothing is mapped there in a child, and fork() copies nothing.
  * A child made past the fork handlers (_Fork, clone, vfork that does not share memory) has nothing mapped either; its
  * first call says so. */
@@ -150,7 +154,7 @@ BUFPOOL_API int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
  * closed ranges are given back when more than 64, or more than 32 TiB, have gathered, or when a new pool finds no room.
  * bufpool_keep() excepts a range from that. A closed handle stays safe to pass: calls answer BUFPOOL_ECLOSED, until its
  * range is given back. Not from inside a call on the same pool (a fault callback is outside). A forked child closes its
- * own copy only. Errors: EARGUMENT, ECLOSED, EUNSUPPORTED (a forked child that has not got it). */
+ * own only, and of shared memory no frame. Errors: EARGUMENT, ECLOSED, EUNSUPPORTED (a forked child without it). */
 BUFPOOL_API int bufpool_close(bufpool_pool *pool);
 
 /* Counts the owners of pointers into the pool (views, buffers) that may outlive bufpool_close(): while keep > release
