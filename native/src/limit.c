@@ -1,17 +1,29 @@
-/* limit.c: counting the reports of each pc, see limit.h. */
+/* limit.c: counting the reports of each place, see limit.h. */
 #include "limit.h"
 
 #include <string.h>
 
 #define PROBES 16
+#define CALLERS 3
 
-static struct bp_limit_entry *entry_of(struct bp_limits *limits, uint64_t pc)
+static uint64_t key_of(const bufpool_fault *fault)
 {
-    uint64_t hash = pc * UINT64_C(0x9E3779B97F4A7C15) >> 32;
-    for (uint64_t i = 0; i < PROBES && pc != 0; i++) {
+    uint64_t key = fault->pc;
+    for (uint32_t i = 1; i <= CALLERS && i < fault->stack_depth; i++) {
+        key = (key ^ key >> 32) * UINT64_C(0x9E3779B97F4A7C15) + fault->stack[i];
+    }
+    return key == 0 ? 1 : key;
+}
+
+static struct bp_limit_entry *entry_of(struct bp_limits *limits, const bufpool_fault *fault)
+{
+    uint64_t key = key_of(fault);
+    uint64_t hash = key * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+    for (uint64_t i = 0; i < PROBES; i++) {
         struct bp_limit_entry *entry = &limits->entries[(hash + i) % BP_LIMIT_ENTRIES];
         uint64_t found = 0;
-        if (atomic_compare_exchange_strong(&entry->pc, &found, pc) || found == pc) {
+        if (atomic_compare_exchange_strong(&entry->key, &found, key) || found == key) {
+            atomic_store(&entry->pc, fault->pc);
             return entry;
         }
     }
@@ -46,7 +58,7 @@ bool bp_limits_pass(struct bp_limits *limits, uint32_t limit, const bufpool_faul
         process != 0) {
         forget(limits);
     }
-    struct bp_limit_entry *entry = entry_of(limits, fault->pc);
+    struct bp_limit_entry *entry = entry_of(limits, fault);
     uint64_t none = 0;
     atomic_compare_exchange_strong(&entry->first, &none, fault->sequence);
     uint64_t count = atomic_fetch_add(&entry->faults, 1) + 1;

@@ -1,9 +1,9 @@
 /*
- * limit.h: the first reports of one instruction are written in full, the others are counted, so that a loop cannot
- * flood.
+ * limit.h: the first reports of one place are written in full, the others are counted, so that a loop cannot flood.
  *
- * One table for each pool: a fixed number of instructions (pc), without a lock, so that the handler may use it. Those
- * that find no room are counted together. A forked child begins anew.
+ * A place is the instruction (pc) and its three innermost callers: what strays in memcpy() is many places. One table for
+ * each pool, of a fixed size and without a lock, so that the handler may use it. Places that find no room are counted
+ * together. A forked child begins anew.
  */
 #ifndef BP_LIMIT_H
 #define BP_LIMIT_H
@@ -15,7 +15,8 @@
 #define BP_LIMIT_ENTRIES 256
 
 struct bp_limit_entry {
-    _Atomic uint64_t pc; /* 0: free; set once */
+    _Atomic uint64_t key; /* of the place; 0: free; set once */
+    _Atomic uint64_t pc;
     _Atomic uint64_t faults;
     _Atomic uint64_t first; /* sequence */
     _Atomic uint64_t told;  /* of those over the limit: how many the last line said */
@@ -25,13 +26,13 @@ struct bp_limit_entry {
 struct bp_limits { /* zeroed at first */
     _Atomic int32_t process;
     struct bp_limit_entry entries[BP_LIMIT_ENTRIES];
-    struct bp_limit_entry others; /* the pcs that found no room */
+    struct bp_limit_entry others; /* the places that found no room */
 };
 
 /* What a line about the reports that were only counted says. */
 struct bp_more {
-    uint64_t count; /* of this pc so far; 0: nothing is to be written */
-    uint64_t first; /* sequence of the first report of this pc */
+    uint64_t count; /* of this place so far; 0: nothing is to be written */
+    uint64_t first; /* sequence of the first report of this place */
     uint64_t pc;    /* 0: of all those that found no room */
     int64_t time_ns;
     int32_t pid;

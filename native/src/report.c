@@ -254,7 +254,7 @@ static size_t format_more_text(const struct bp_more *more, struct buffer *buffer
         put_place(&text, more->pc, &buffer->frames, false);
         bp_text_put(&text, " (first report: ");
     } else {
-        bp_text_put(&text, " from many other pcs (first report: ");
+        bp_text_put(&text, " from many other places (first report: ");
     }
     bp_text_decimal(&text, more->first);
     bp_text_put(&text, "), only counted: report_limit is ");

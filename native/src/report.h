@@ -8,7 +8,7 @@
 /* Opens the pool's log; path NULL: none. Errors: with a sentence. */
 int bp_report_open(bufpool_pool *pool, const char *path);
 
-/* Counts a report of the pool: sets the fault's BUFPOOL_FAULT_LIMITED where its pc is over the limit, and *more, a line
+/* Counts a report of the pool: sets the fault's BUFPOOL_FAULT_LIMITED where its place is over the limit, and *more, a line
  * that may be due then. Async-signal-safe. */
 void bp_report_count(bufpool_pool *pool, bufpool_fault *fault, bool on_stderr, struct bp_more *more);
 

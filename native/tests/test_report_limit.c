@@ -1,4 +1,4 @@
-/* The rate limit: the first reports of one pc in full, the others counted, each in a line whenever they have doubled and at
+/* The rate limit: the first reports of one place in full, the others counted, each in a line whenever they have doubled and at
  * the end; what is kept for the program is not limited. */
 #include "json.h"
 #include "limit.h"
@@ -22,7 +22,7 @@ static void open_limited(const char *on_fault, uint32_t limit, uint32_t flags)
     CHECK_OK(bufpool_open(&config, &pool));
 }
 
-/* One pc. */
+/* One place. */
 static void loop(void)
 {
     for (uint64_t page = 0; page < STRAYS; page++) {
@@ -50,7 +50,7 @@ static void resumed(void *argument)
     (void)argument;
     open_limited("resume", LIMIT, 0);
     loop();
-    write_byte(bufpool_address(pool, 700), 1); /* another pc */
+    read_byte(bufpool_address(pool, 700)); /* the same pc, called from another place */
     CHECK_IS(stats_of(pool).faults, ==, STRAYS + 1);
     CHECK_IS(stats_of(pool).reports_limited, ==, STRAYS - LIMIT);
     CHECK_IS(stats_of(pool).reports_lost, ==, 0);
@@ -88,7 +88,7 @@ static void by_default(void *argument)
     CHECK_IS(stats_of(pool).reports_limited, ==, STRAYS - 16);
 }
 
-/* The process ends with a report in full, though its pc is over the limit. */
+/* The process ends with a report in full, though its place is over the limit. */
 static void aborted(void *argument)
 {
     (void)argument;
@@ -177,7 +177,7 @@ static void table(void)
         }
     }
     CHECK_IS(passed, ==, 100 * LIMIT);
-    /* More pcs than it has room for: those are limited together, and the memory is bounded. */
+    /* More places than it has room for: those are limited together, and the memory is bounded. */
     for (uint64_t pc = 1; pc <= 100000; pc++) {
         passed += pass(&limits, 0x800000 + 3 * pc, &more);
     }

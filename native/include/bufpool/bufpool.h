@@ -104,10 +104,11 @@ typedef struct bufpool_config {
     const char *provenance;
     uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
     const char *fork;          /* "inherit" (NULL) or "exclude": see below */
-    uint32_t report_limit; /* the first reports of one instruction (pc) that are written to stderr and the log in full;
-                            * further ones are counted, and told of in a line whenever they have doubled, by
-                            * bufpool_flush() and at close. 0: 16; UINT32_MAX: no limit. Not of a report that ends the
-                            * process, nor of what is kept for bufpool_faults() and bufpool_check() */
+    uint32_t report_limit; /* the first reports of one place (an instruction and its three innermost callers) that are
+                            * written to stderr and the log in full; further ones are counted, and told of in a line
+                            * whenever they have doubled, by bufpool_flush() and at close. 0: 16; UINT32_MAX: no limit.
+                            * Not of a report that ends the process, nor of what is kept for bufpool_faults() and
+                            * bufpool_check() */
 } bufpool_config;
 
 #define BUFPOOL_CONFIG_INIT \
