@@ -1,4 +1,4 @@
-"""The command line: bufpool demo, doctor, mount, unmount, gdb-script."""
+"""The command line: bufpool demo, doctor, mount, report, unmount, gdb-script."""
 
 from __future__ import annotations
 
@@ -103,6 +103,34 @@ def gdb_script_command() -> None:
     They read a process or a core dump: gdb -x "$(bufpool gdb-script)" PROGRAM CORE
     """
     click.echo(Path(bufpool.__file__).with_name("bufpool_gdb.py"))
+
+
+@main.command("report", short_help="Print, group or draw the reports of a log.")
+@click.argument("file", type=click.Path())
+@click.option("--group", is_flag=True, help="By site and history of the page, with counts.")
+@click.option("--follow", is_flag=True, help="Go on as the log grows or is rotated, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, with every member.")
+@click.option("--html", type=click.Path(), metavar="OUT.html", help="Write one page for a browser.")
+@click.option("--symbolize", is_flag=True, help="Name functions and lines (llvm-symbolizer or addr2line).")
+@click.option("--pool", "pools", multiple=True, metavar="NAME", help="Only of this pool; can be repeated.")
+@click.option("--pid", "pids", type=int, multiple=True, help="Only of this process; can be repeated.")
+@click.option("--state", "states", multiple=True, help="Only of pages in this state; can be repeated.")
+@click.option("--since", metavar="TIME", help='Only from then on: "10m", "2h", "2026-01-31T12:34".')
+def report_command(file: str, **options: Any) -> None:
+    """Show the reports that pools have written to FILE (Pool(log=...)); "-" is standard input.
+
+    Lines that are no report are counted, and do no harm. Exit code 1: the log cannot be read, and why.
+    """
+    from bufpool import report_command
+
+    try:
+        request = report_command.request(file, **options)
+        console = Console(highlight=False, emoji=False)
+        report_command.run(request, console, Console(stderr=True, highlight=False, emoji=False))
+    except BufpoolError as error:
+        raise click.ClickException(_sentence(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
 
 
 def _sentence(error: BufpoolError) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from bufpool._native import CData
 
 FAULT_SIZE = ffi.sizeof("bufpool_fault")
+_FRAME = re.compile(r"^ +#\d+ (0x[0-9a-f]+)", re.MULTILINE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -92,6 +96,19 @@ class FaultReport:
         """The machine's stack, innermost first, as module+offset."""
         return tuple(json.loads(self.to_json())["native_stack"])
 
+    def symbolized(self) -> str:
+        """The report as text, with functions, files and lines from llvm-symbolizer or addr2line; takes its time.
+
+        str() names the functions that their modules export. Raises SymbolizerError when neither tool is installed.
+        """
+        from bufpool import report_log, report_text, symbolize
+
+        symbolizer = symbolize.find()
+        (report,) = report_log.parse(self.to_json().encode(), 1)
+        assert isinstance(report, report_log.LoggedReport)
+        symbolizer.look_up([report])
+        return "\n".join([*report_text.lines(report, symbolizer.names), *(f"  note: {n}" for n in symbolizer.notes)])
+
     def to_json(self) -> str:
         """One line of JSON, as the pool's log has it; for guarded access with the Python stack."""
         text = _formatted(lib.bufpool_format_json, self._raw)
@@ -99,6 +116,8 @@ class FaultReport:
 
     def __str__(self) -> str:
         text = _formatted(lib.bufpool_format_text, self._raw).rstrip("\n")
+        if self.pid == os.getpid():
+            text = _FRAME.sub(lambda match: match[0] + _function(int(match[1], 16), self.pc), text)
         if not self.python_stack:
             return text
         return "\n".join([text, "  Python, innermost last:", *(f"    {line}" for line in self.python_stack)])
@@ -152,6 +171,20 @@ def event_from_native(origin: CData) -> PageEvent | None:
         python_stack=tuple(_text(origin.caller).splitlines()),
         raw=bytes(ffi.buffer(ffi.addressof(origin), ffi.sizeof("bufpool_origin"))),
     )
+
+
+def _function(address: int, pc: int) -> str:
+    """ " in f+0x12", if the code's module exports f. A return address may be the next function's."""
+    back = 0 if address == pc else 1
+    name, _, offset = _symbol(address - back).rpartition("+")
+    return f" in {name}+{int(offset, 16) + back:#x}" if name else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _symbol(address: int) -> str:
+    buffer = ffi.new("char[]", 512)
+    lib.bufpool_symbol(address, buffer, 512)
+    return _text(buffer)
 
 
 def _page(number: int) -> int | None:
