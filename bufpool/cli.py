@@ -1,4 +1,4 @@
-"""The command line: bufpool demo, doctor, mount, report, unmount, gdb-script."""
+"""The command line: bufpool demo, doctor, mount, report, unmount, gdb-script, frozen, thaw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 import bufpool
-from bufpool import doctor, doctor_view, hugepages, mount_view, mounting
+from bufpool import doctor, doctor_view, frozen, hugepages, mount_view, mounting
 from bufpool.errors import BufpoolError
 
 # With fewer, SQLite's default cache holds the whole database, and evicts nothing.
@@ -131,6 +131,53 @@ def report_command(file: str, **options: Any) -> None:
         raise click.ClickException(_sentence(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+
+
+@main.command("frozen", short_help="List the frozen threads of a process.")
+@click.argument("pid", type=click.IntRange(min=1))
+@click.option("--json", "as_json", is_flag=True, help="One JSON array in place of text.")
+def frozen_command(pid: int, as_json: bool) -> None:
+    """List the threads of process PID that on_fault "freeze" has stopped: address, place and report of each.
+
+    Exit code 1: the process cannot be looked at, or no pool of it freezes.
+    """
+    try:
+        threads = frozen.frozen_threads(pid)
+    except BufpoolError as error:
+        raise click.ClickException(_sentence(error)) from None
+    if as_json:
+        click.echo(json.dumps([thread.as_dict() for thread in threads], indent=2))
+        return
+    for thread in threads:
+        since = thread.since.isoformat(timespec="seconds")
+        click.echo(f"thread {thread.thread_id}, frozen since {since} {thread.place}, at 0x{thread.address:x}:")
+        click.echo(thread.text + "\n")
+    click.echo(f"{len(threads)} thread{'' if len(threads) == 1 else 's'} of process {pid} frozen")
+
+
+@main.command("thaw", short_help="Let frozen threads go on.")
+@click.argument("pid", type=click.IntRange(min=1))
+@click.option("--thread", type=click.IntRange(min=1), help="Only this one (default: all).")
+@click.option(
+    "--policy",
+    type=click.Choice(["resume", "abort"]),
+    default="resume",
+    show_default=True,
+    help="resume: the access completes on the scratch pattern; abort: the process ends at it.",
+)
+def thaw_command(pid: int, thread: int | None, policy: str) -> None:
+    """Let the threads of process PID go on that on_fault "freeze" has stopped.
+
+    Exit code 1: they cannot, and why.
+    """
+    try:
+        thawed = frozen.thaw(pid, thread=thread, policy=policy)
+    except BufpoolError as error:
+        raise click.ClickException(_sentence(error)) from None
+    for thread_id in thawed:
+        click.echo(f"thread {thread_id}: {policy}")
+    if not thawed:
+        click.echo(f"no thread of process {pid} is frozen")
 
 
 def _sentence(error: BufpoolError) -> str:

@@ -83,7 +83,8 @@ class Pool:
                   memory; "none": plain mmap, which does not trap
     on_fault      "raise": a stray access through a view completes on a scratch page of bufpool.POISON bytes, and
                   StrayAccessError is raised in its thread at the next call of the library; "resume": the report goes to
-                  stderr; "abort": so it does, and the process dies with a core dump that shows the access. Guarded
+                  stderr; "abort": so it does, and the process dies with a core dump that shows the access; "freeze": so
+                  it does, and the thread stops there, for a debugger, until thaw() or "bufpool thaw PID". Guarded
                   access (page[...]) raises at once, whatever on_fault is.
     name          shown in reports; by default "pool-N"
     log           a file that receives each report as one line of JSON
@@ -375,6 +376,17 @@ class Pool:
     def explain(self, buffer: Any, length: int | None = None) -> Explanation | None:
         """bufpool.explain(): which pages of a buffer, of this or any pool, are not accessible. Without touching it."""
         return explain(buffer, length)
+
+    def thaw(self, policy: str = "resume") -> int:
+        """Lets the threads go on that on_fault "freeze" has stopped in this pool; returns how many there were.
+
+        policy "resume": the access completes on the scratch page; "abort": the process ends at it. Works on a closed
+        pool. While a stopped thread holds the interpreter's lock only "bufpool thaw PID" works, from outside.
+        """
+        count = lib.bufpool_thaw(self.handle, c_text(policy, "policy"))
+        if count < 0:
+            raise failure(count)
+        return int(count)
 
     def stats(self) -> stats.PoolStats:
         """The pool's counters. Works on a closed pool."""

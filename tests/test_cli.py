@@ -43,7 +43,16 @@ def test_an_unknown_command_is_an_error_that_names_it() -> None:
 def test_help_has_one_line_for_each_command_at_80_columns() -> None:
     output = CliRunner().invoke(cli.main, ["--help"], env={"COLUMNS": "80"}).output
     lines = output.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == ["demo", "doctor", "gdb-script", "mount", "report", "unmount"]
+    assert [line.split()[0] for line in lines] == [
+        "demo",
+        "doctor",
+        "frozen",
+        "gdb-script",
+        "mount",
+        "report",
+        "thaw",
+        "unmount",
+    ]
     assert "..." not in "".join(lines)
 
 

@@ -242,6 +242,8 @@ int bufpool_install_handlers(void);
 
 #define BUFPOOL_POISON 0xDB
 
+int bufpool_thaw(bufpool_pool *pool, const char *policy);
+
 int bufpool_explain(const void *address, size_t length, bufpool_fault *fault);
 
 int bufpool_check(bufpool_fault *fault);

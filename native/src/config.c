@@ -15,7 +15,8 @@
     (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD | \
      BUFPOOL_MONITOR | BUFPOOL_TELL)
 
-static const char *const policies[] = {[BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume"};
+static const char *const policies[] = {
+    [BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume", [BP_FREEZE] = "freeze"};
 
 const char *bp_policy_name(enum bp_policy policy)
 {

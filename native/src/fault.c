@@ -20,6 +20,7 @@
 #include "diagnose.h"
 #include "error.h"
 #include "fork.h"
+#include "freeze.h"
 #include "monitor.h"
 #include "owed.h"
 #include "postmortem.h"
@@ -260,7 +261,7 @@ static void remember_access(const struct event *event)
 {
     bp_thread.last_epoch = bp_thread.epoch;
     bp_thread.last_pc = event->machine.pc;
-    bp_thread.last_address = event->fault->address;
+    bp_thread.last_address = (uint64_t)(uintptr_t)event->info->si_addr;
     bp_thread.last_ms = now_ms();
 }
 
@@ -274,13 +275,19 @@ static bool divert(struct event *event)
 }
 
 /* The last report is never limited. */
-static void report_and_die(struct event *event)
+/* Where the program does not go on, the report is whole, however many there were. */
+static void lift_limit(struct event *event)
 {
-    bp_postmortem_dump(event->pool, event->fault->page);
     if (event->fault->flags & BUFPOOL_FAULT_LIMITED) {
         event->fault->flags &= ~BUFPOOL_FAULT_LIMITED;
         bp_report_log(event->pool, event->fault);
     }
+}
+
+static void report_and_die(struct event *event)
+{
+    bp_postmortem_dump(event->pool, event->fault->page);
+    lift_limit(event);
     leave(event);
     bp_report_stderr(event->fault);
     bp_report_wait();
@@ -309,15 +316,78 @@ static void resume(struct event *event)
     write_stderr(event); /* outside the pool: bufpool_close() need not wait for a slow reader of stderr */
 }
 
-/* What on_fault says. */
+/* The pool at an address, visited, and still there. NULL: none. */
+static bufpool_pool *visit_at(uintptr_t address)
+{
+    bufpool_pool *pool = bp_pool_at(address);
+    if (pool == NULL || !bp_pool_visit(pool)) {
+        return NULL;
+    }
+    if (bp_pool_at(address) != pool) { /* given back, and its descriptor in use again */
+        bp_pool_leave(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+/* The thread was frozen at this access, and is to go on. */
+static void thaw(struct event *event, enum bp_frozen_wish wish)
+{
+    uintptr_t address = (uintptr_t)event->info->si_addr;
+    bufpool_pool *pool = event->pool = visit_at(address);
+    if (pool == NULL) {
+        return; /* gone meanwhile: the access is tried again, as somebody else's */
+    }
+    uint64_t page = (address - pool->space.base) / pool->page_size;
+    if (wish == BP_WISH_RESUME &&
+        (is_call(event) || (event->machine.access != BUFPOOL_EXECUTE && bp_scratch_divert(pool, page, address)))) {
+        remember_access(event);
+        leave(event);
+        return;
+    }
+    bp_postmortem_dump(pool, page);
+    leave(event);
+    bp_report_wait();
+    bp_signal_default(event->signo, event->info);
+}
+
+static void freeze(struct event *event)
+{
+    bufpool_pool *pool = event->pool;
+    bool sleeps =
+        event->order.thread != 0 && !is_call(event) && has_frames(pool) && !is_allocated(pool, event->fault->page);
+    lift_limit(event);
+    atomic_fetch_add(&pool->kept, 1); /* so that there is something to go on with, when the pool is closed */
+    leave(event);
+    bp_report_stderr(event->fault);
+    enum bp_frozen_wish wish = bp_freeze(event->fault, event->machine.sp, sleeps);
+    if (wish != BP_WISH_NONE) {
+        thaw(event, event->fault->flags & BUFPOOL_FAULT_LOST ? BP_WISH_ABORT : wish);
+    }
+    atomic_fetch_sub(&pool->kept, 1);
+}
+
 static void apply_policy(struct event *event)
 {
-    record(event);
-    if (event->pool->policy == BP_ABORT) {
+    switch (event->pool->policy) {
+    case BP_ABORT:
         report_and_die(event);
-    } else {
+        break;
+    case BP_FREEZE:
+        freeze(event);
+        break;
+    case BP_RAISE:
+    case BP_RESUME:
         resume(event);
+        break;
     }
+}
+
+/* What on_fault says. */
+static void report(struct event *event)
+{
+    record(event);
+    apply_policy(event);
 }
 
 /* A function of its own, called through a pointer, so that in_callback() can find it on the stack. */
@@ -369,11 +439,7 @@ static bool ask_callback(struct event *event, bufpool_fault_callback callback, v
         return true;
     }
     write_log(event);
-    if (pool->policy == BP_ABORT) {
-        report_and_die(event);
-    } else {
-        resume(event);
-    }
+    apply_policy(event);
     return true;
 }
 
@@ -417,22 +483,8 @@ static bool answer(struct event *event)
     if (callback != NULL && !in_callback()) {
         return ask_callback(event, callback, context);
     }
-    apply_policy(event);
+    report(event);
     return true;
-}
-
-/* The pool at an address, visited, and still there. NULL: none. */
-static bufpool_pool *visit_at(uintptr_t address)
-{
-    bufpool_pool *pool = bp_pool_at(address);
-    if (pool == NULL || !bp_pool_visit(pool)) {
-        return NULL;
-    }
-    if (bp_pool_at(address) != pool) { /* given back, and its descriptor in use again */
-        bp_pool_leave(pool);
-        return NULL;
-    }
-    return pool;
 }
 
 /* A signal sent by this very thread (raise) after a fault that another handler saw first: the processor state still
@@ -528,12 +580,16 @@ static bool obey(struct event *event)
     info->si_code = BUS_ADRERR;
     info->si_addr = (void *)(uintptr_t)order->address;
     event->machine.access = order->access;
-    if (order->die) {
-        bp_signal_default(event->signo, info);
+    /* If another signal's handler has come in between, the instruction has yet to be run, and sleeps again. */
+    if (!is_call(event) && order->pc != 0 && (order->pc != event->machine.pc || order->sp != event->machine.sp)) {
         return false;
     }
-    /* If another signal's handler has come in between, the instruction has yet to be run, and sleeps again. */
-    return is_call(event) || order->pc == 0 || (order->pc == event->machine.pc && order->sp == event->machine.sp);
+    struct bp_frozen_slot *slot = order->thaw == BP_WISH_NONE ? NULL : bp_frozen_asleep(order->thread);
+    if (slot != NULL) {
+        bp_frozen_remove(slot);
+        thaw(event, order->thaw);
+    }
+    return order->thaw == BP_WISH_NONE;
 }
 
 /* The monitor's signal, whose order was replaced by another one, or taken back because the signal came too late. */
@@ -646,17 +702,16 @@ static void prepare(struct event *event, siginfo_t *info, uint64_t address, bufp
     fill_fault(event, &finding);
 }
 
-void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order)
+void bp_fault_report_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault)
 {
     siginfo_t info;
     struct event event = {.pool = pool, .order = *order};
     event.machine = (struct bp_machine){.pc = order->pc, .sp = order->sp, .access = order->access};
     event.stack[0] = order->pc;
     event.depth = order->pc != 0 ? 1 : 0;
-    bufpool_fault fault;
-    prepare(&event, &info, order->address, &fault);
+    prepare(&event, &info, order->address, fault);
     if (pool->policy == BP_ABORT && !order->foreign) {
-        bp_postmortem_dump(pool, fault.page);
+        bp_postmortem_dump(pool, fault->page);
     }
     record(&event);
     write_stderr(&event);

@@ -4,6 +4,7 @@
 #include "chain.h"
 #include "error.h"
 #include "fault.h"
+#include "freeze.h"
 #include "scratch.h"
 #include "syscalls.h"
 #include "thread.h"
@@ -18,6 +19,7 @@
 
 #define BATCH 32
 #define WAKES 256
+#define LOOK_NS 20000000       /* how often one looks for a wish that a frozen thread may go on */
 #define LATE_NS 1000000000     /* an order that its thread has not taken by then will not be taken */
 #define LONGEST_INSTRUCTION 16 /* bytes */
 #define SPINS 8                /* a thread that never sleeps while it faults so often in a row is in a system call */
@@ -151,16 +153,33 @@ static void die(const struct bp_order *order)
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+/* It is about to go on, and is not frozen any more. */
+static void thawed(const struct bp_order *order)
+{
+    struct bp_frozen_slot *slot = order->thaw == BP_WISH_NONE ? NULL : bp_frozen_asleep(order->thread);
+    if (slot != NULL) {
+        bp_frozen_remove(slot);
+    }
+}
+
 /* The thread cannot do it: reports, and lets the access end. */
 static void answer_alone(struct bp_monitor *monitor, const struct bp_order *order)
 {
     bufpool_pool *pool = monitor->pool;
-    bp_fault_report_for(pool, order);
-    if (pool->policy == BP_ABORT && !order->foreign) {
+    bufpool_fault fault;
+    if (order->thaw == BP_WISH_NONE) {
+        bp_fault_report_for(pool, order, &fault);
+    }
+    if ((pool->policy == BP_ABORT && !order->foreign) || order->thaw == BP_WISH_ABORT) {
         die(order);
         return;
     }
     if (order->in_syscall[0] == 0) {
+        if (pool->policy == BP_FREEZE && !order->foreign && order->thaw == BP_WISH_NONE &&
+            bp_frozen_add(&fault, order->sp, BP_FROZEN_IN_KERNEL) != NULL) {
+            return; /* it sleeps already */
+        }
+        thawed(order);
         if (!bp_scratch_divert(pool, page_of(pool, order->address), (uintptr_t)order->address)) {
             die(order);
         }
@@ -296,8 +315,16 @@ static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper
     order.pc = activity.pc;
     order.sp = activity.sp;
     order.foreign = activity.foreign;
+    /* Whoever sleeps in user mode only is not in a call, but may have been taken to one by a signal since. */
+    if (pool->space.sleep == BP_SLEEP_USER && activity.doing != BP_DOING_ACCESS && activity.doing != BP_DOING_GONE) {
+        return;
+    }
+    struct bp_frozen_slot *slot = pool->policy == BP_FREEZE ? bp_frozen_asleep(order.thread) : NULL;
     switch (activity.doing) {
     case BP_DOING_ACCESS:
+        if (slot != NULL && slot->address == order.address) {
+            return; /* a signal has woken it for a while */
+        }
         /* The kernel does not tell; but what an instruction reads does not begin within the instruction itself. */
         if (!sleeper->write && order.address - order.pc < LONGEST_INSTRUCTION) {
             order.access = BUFPOOL_EXECUTE;
@@ -316,6 +343,10 @@ static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper
         }
         break;
     case BP_DOING_GONE: /* of another process, which is none of our business, but for what it does here */
+        if (pool->space.sleep == BP_SLEEP_USER) {
+            answer_alone(monitor, &order);
+            return;
+        }
         snprintf(order.in_syscall, sizeof order.in_syscall, "unknown");
         answer_call(monitor, &order);
         break;
@@ -364,8 +395,28 @@ static void end_orders(struct bp_monitor *monitor)
     wake(monitor);
 }
 
+/* Threads that are frozen and are wished to go on. */
+static void end_sleep(struct bp_monitor *monitor)
+{
+    bufpool_pool *pool = monitor->pool;
+    struct bp_frozen_slot *slot;
+    for (int n = 0; pool->policy == BP_FREEZE && bp_freeze_wished(pool, &n, &slot);) {
+        struct bp_order order = {.pool = pool,
+                                 .thread = atomic_load(&slot->thread),
+                                 .thaw = (enum bp_frozen_wish)atomic_load(&slot->wish),
+                                 .address = slot->address,
+                                 .sp = slot->sp,
+                                 .pc = slot->pc};
+        answer(monitor, &order);
+    }
+    wake(monitor);
+}
+
 static int64_t patience(const struct bp_monitor *monitor)
 {
+    if (monitor->pool->policy == BP_FREEZE && bp_freeze_any(monitor->pool)) {
+        return LOOK_NS;
+    }
     return monitor->answered > 0 ? 200000 : bp_orders_wait(monitor->pool) ? LATE_NS / 10 : -1;
 }
 
@@ -379,6 +430,7 @@ static void answer_all(struct bp_monitor *monitor)
     monitor->round++;
     end_calls(monitor);
     end_orders(monitor);
+    end_sleep(monitor);
 }
 
 static void *run(void *argument)

@@ -9,14 +9,14 @@
 #ifndef BP_ORDERS_H
 #define BP_ORDERS_H
 
-#include <bufpool/bufpool.h>
+#include "frozen.h"
 
 #define BP_ORDERS 256 /* threads that may sleep in stray accesses at one time; more wait for their turn */
 
 struct bp_order {
     bufpool_pool *pool;
     int32_t thread;
-    bool die; /* end the process here; the report is out already */
+    enum bp_frozen_wish thaw; /* the thread is frozen, and this is to become of it; else BP_WISH_NONE */
     bool poisoned;
     bool foreign; /* the thread is another process's */
     bufpool_access access;

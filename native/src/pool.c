@@ -5,6 +5,7 @@
 #include "config.h"
 #include "error.h"
 #include "fork.h"
+#include "frozen.h"
 #include "modules.h"
 #include "monitor.h"
 #include "owed.h"
@@ -241,7 +242,9 @@ static int try_trap(bufpool_pool *pool, const struct bp_wish *wish, const struct
 
 static enum bp_sleep sleep_of(const struct bp_config *config)
 {
-    return config->flags & BUFPOOL_MONITOR ? BP_SLEEP_ALL : BP_SLEEP_NEVER;
+    return config->flags & BUFPOOL_MONITOR ? BP_SLEEP_ALL
+           : config->policy == BP_FREEZE   ? BP_SLEEP_USER
+                                           : BP_SLEEP_NEVER;
 }
 
 /* Tries the mechanisms in order; only one that is not supported leads to the next, a lack of resources ends it. */
@@ -355,6 +358,10 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
         snprintf(pool->name, sizeof pool->name, "%s", config->name);
     } else {
         snprintf(pool->name, sizeof pool->name, "pool-%llu", (unsigned long long)++openings);
+    }
+    code = config->policy == BP_FREEZE ? bp_frozen_prepare() : 0;
+    if (code < 0) {
+        return bp_error(code, "cannot make the record of frozen threads: %s", strerror(-code));
     }
     do {
         code = build(pool, config);

@@ -13,7 +13,7 @@
 #include "provenance.h"
 #include "space.h"
 
-enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME };
+enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME, BP_FREEZE };
 
 #define BP_FAULT_RING 256
 #define BP_SCRATCH_SLOTS 64

@@ -91,7 +91,7 @@ typedef struct bufpool_config {
     const char *memory; /* "anon", "thp", "shared", "hugetlb", or a path with a slash on a hugetlbfs mount: see below */
     const char *trap;   /* "auto": the first that works of "noautofill", "uffd", "guard", "mprotect", of those that go
                          * with the memory (bufpool_cell()). "none": plain mmap, untrapped. */
-    const char *on_fault; /* "abort", "raise" or "resume": see bufpool_handle_signal() */
+    const char *on_fault; /* "abort", "raise", "resume" or "freeze": see bufpool_handle_signal() */
     const char *name;     /* shown in reports, 1 to 63 bytes; NULL: "pool-N" */
     const char *log;  /* a file that receives each report as one line of JSON (created 0600, appended); NULL: none */
     uint32_t flags;   /* BUFPOOL_LAZY_ZERO, ... */
@@ -435,6 +435,11 @@ BUFPOOL_API int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_cal
  *           bufpool_statistics count what may have been hidden.
  *   raise   as resume, but in place of writing the report the fault is owed to the thread: bufpool_check() hands it
  *           over. When the thread ends without asking, the report is written by bufpool_flush() or at bufpool_close().
+ *   freeze  writes the report and stops the thread at the instruction, for a debugger, until bufpool_thaw() or
+ *           `bufpool thaw PID` lets it go on. Under trap uffd (Linux 5.18) it sleeps in the kernel on the very access,
+ *           and the signal that brings the report is SIGBUS sent by the library; with the other traps, after a system
+ *           call, and on a closed pool it waits in the handler. The process can be killed as ever. Closing the pool
+ *           does not let a thread go on: it is reported again, state "closed", and stays.
  *
  * Where the scratch granule cannot be had (no memory, no mapping left, an execute access), abort takes its place.
  * Async-signal-safe. */
@@ -449,6 +454,11 @@ BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontex
 BUFPOOL_API int bufpool_install_handlers(void);
 
 #define BUFPOOL_POISON 0xDB
+
+/* Lets the threads go on that on_fault "freeze" has stopped in this pool, or (pool NULL) in any of this process. policy:
+ * "resume" (or NULL): the access completes as under "resume"; "abort": the process ends at it as under "abort". Waits
+ * two seconds at most for them to do so. Works on a closed pool. Returns how many there were. Errors: EARGUMENT. */
+BUFPOOL_API int bufpool_thaw(bufpool_pool *pool, const char *policy);
 
 /* System calls
  *

@@ -1,0 +1,140 @@
+/* frozen.c: the record of stopped threads, see frozen.h. */
+#include "frozen.h"
+
+#include "thread.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FACTS_SIZE 4096
+#define SIZE (FACTS_SIZE + BP_FROZEN_SLOTS * sizeof(struct bp_frozen_slot))
+
+_Static_assert(offsetof(struct bp_frozen_slot, text) == 64, "bufpool/frozen.py reads this layout");
+
+static _Atomic(struct bp_frozen_facts *) record;
+static _Atomic int32_t record_process;
+static _Atomic int record_fd = -1;
+static atomic_flag making;
+
+static struct bp_frozen_facts *current(void)
+{
+    return atomic_load(&record_process) == bp_process() ? atomic_load(&record) : NULL;
+}
+
+static int make(void)
+{
+    int inherited = atomic_exchange(&record_fd, -1); /* the parent's, whose mapping is not here */
+    if (inherited >= 0) {
+        bp_kernel_close(inherited);
+    }
+    void *place;
+    int fd = bp_kernel_memfd("bufpool-frozen", SIZE, 0);
+    int code = fd < 0 ? fd : bp_kernel_mmap_file(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, &place);
+    if (code < 0) {
+        if (fd >= 0) {
+            bp_kernel_close(fd);
+        }
+        return code;
+    }
+    bp_kernel_madvise(place, SIZE, MADV_DONTFORK);
+    struct bp_frozen_facts *facts = place;
+    facts->version = 1;
+    facts->pid = (int32_t)getpid();
+    facts->slots = BP_FROZEN_SLOTS;
+    facts->slot_offset = FACTS_SIZE;
+    facts->slot_size = sizeof(struct bp_frozen_slot);
+    facts->text_offset = offsetof(struct bp_frozen_slot, text);
+    facts->json_offset = offsetof(struct bp_frozen_slot, json);
+    facts->text_size = BP_FROZEN_TEXT;
+    memcpy(facts->magic, "BPFROZEN", sizeof facts->magic); /* last: who finds it finds the rest */
+    atomic_store(&record_fd, fd);
+    atomic_store(&record, facts);
+    atomic_store(&record_process, bp_process());
+    return 0;
+}
+
+int bp_frozen_prepare(void)
+{
+    for (int patience = 0; current() == NULL && patience < 10000; patience++) {
+        if (!atomic_flag_test_and_set(&making)) {
+            int code = current() == NULL ? make() : 0;
+            atomic_flag_clear(&making);
+            return code;
+        }
+        bp_kernel_sleep_ns(100000);
+    }
+    return current() == NULL ? -EAGAIN : 0;
+}
+
+struct bp_frozen_slot *bp_frozen_at(int n)
+{
+    struct bp_frozen_facts *facts = current();
+    return facts == NULL || n >= BP_FROZEN_SLOTS ? NULL : (struct bp_frozen_slot *)((char *)facts + FACTS_SIZE) + n;
+}
+
+static bool claim(struct bp_frozen_slot *slot, uint32_t from)
+{
+    return atomic_compare_exchange_strong(&slot->state, &from, BP_FROZEN_WRITING);
+}
+
+/* The thread's own slot first: whatever stopped it before, it is here now. */
+static struct bp_frozen_slot *claim_for(int32_t thread)
+{
+    struct bp_frozen_slot *slot;
+    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
+        if (atomic_load(&slot->thread) == thread && claim(slot, BP_FROZEN_STOPPED)) {
+            return slot;
+        }
+    }
+    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
+        if (claim(slot, BP_FROZEN_EMPTY)) {
+            return slot;
+        }
+    }
+    return NULL;
+}
+
+static uint32_t length_of(size_t whole)
+{
+    return whole < BP_FROZEN_TEXT ? (uint32_t)whole : BP_FROZEN_TEXT - 1;
+}
+
+struct bp_frozen_slot *bp_frozen_add(const bufpool_fault *fault, uint64_t sp, enum bp_frozen_where where)
+{
+    struct bp_frozen_slot *slot = bp_frozen_prepare() < 0 ? NULL : claim_for(fault->thread_id);
+    if (slot == NULL) {
+        return NULL;
+    }
+    slot->where = where;
+    slot->since_ns = fault->time_ns;
+    slot->pool_address = fault->pool_address;
+    slot->address = fault->address;
+    slot->pc = fault->pc;
+    slot->sp = sp;
+    slot->text_length = length_of(bp_format_text(fault, &slot->frames, slot->text, BP_FROZEN_TEXT));
+    slot->json_length = length_of(bp_format_json(fault, &slot->frames, slot->json, BP_FROZEN_TEXT));
+    atomic_store(&slot->thread, fault->thread_id);
+    atomic_store(&slot->wish, BP_WISH_NONE);
+    atomic_store(&slot->state, BP_FROZEN_STOPPED);
+    return slot;
+}
+
+struct bp_frozen_slot *bp_frozen_asleep(int32_t thread)
+{
+    struct bp_frozen_slot *slot;
+    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
+        if (atomic_load(&slot->state) == BP_FROZEN_STOPPED && atomic_load(&slot->thread) == thread &&
+            slot->where == BP_FROZEN_IN_KERNEL) {
+            return slot;
+        }
+    }
+    return NULL;
+}
+
+void bp_frozen_remove(struct bp_frozen_slot *slot)
+{
+    atomic_store(&slot->thread, 0);
+    atomic_store(&slot->state, BP_FROZEN_EMPTY);
+}
