@@ -238,6 +238,31 @@ def test_two_copies_in_one_process(programs: Path, tmp_path: Path) -> None:
     )
 
 
+MONITORED = """
+import os, signal
+import bufpool
+pool = bufpool.Pool("1 MiB", monitor=True, on_fault="resume")
+page = pool.allocate()
+view = page.buffer
+page.free()
+try:
+    os.write(1, view[5:50])
+except OSError:
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_in_a_system_call(tmp_path: Path) -> None:
+    try:
+        bufpool.Pool("1 MiB", monitor=True).close()
+    except bufpool.UnsupportedError as error:
+        pytest.skip(f"no monitor here: {error.strerror}")
+    (tmp_path / "monitored.py").write_text(MONITORED, encoding="utf-8")
+    commands = ["set startup-with-shell off", "handle SIGBUS nostop noprint pass", "run", "bufpool faults"]
+    shown = gdb("--args", sys.executable, "monitored.py", commands=commands, folder=tmp_path)
+    has(shown, r"report 1: stray read at 0x\w+, page 0 \(freed\), offset 5, in the system call write\n")
+
+
 # ---- A core dump -----------------------------------------------------------------------------------------------------
 
 

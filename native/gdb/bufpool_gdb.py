@@ -62,9 +62,11 @@ def pool_lines(pool: Pool) -> Iterator[str]:
 def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:
     """A fault report; of its history, what is not among the events known by number."""
     page = fault.number("page")
+    call = fault.text("in_syscall")
     yield (
         f"report {fault.number('sequence')}: stray {fault.word('access')} at {fault.number('address'):#x}, page {page} "
         f"({', '.join([fault.word('state'), *fault.flags()])}), offset {fault.number('offset')}"
+        f"{f', in the system call {call}' if call else ''}"
     )
     yield (
         f'  by thread {fault.number("thread_id")} "{fault.text("thread_name")}" of process {fault.number("pid")}, '

@@ -73,6 +73,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 FAULT(above),
                 FAULT(allocated),
                 FAULT(freed),
+                FAULT(in_syscall),
 
                 ORIGIN(sequence),
                 ORIGIN(time_ns),
