@@ -44,8 +44,6 @@ def article(word: str) -> str:
 def what(report: LoggedReport) -> str:
     """The headline's sentence."""
     access = f"stray {clean(report.access)}"
-    if report.in_syscall:
-        access += f" by the system call {clean(report.in_syscall)}"
     if report.forked:
         return f"{access} of a page of the parent's pool"
     if report.state == "closed":
@@ -59,7 +57,8 @@ def lines(report: LoggedReport, names: Names = no_names) -> Iterator[str]:
     """The whole report."""
     start = report.address - report.offset
     yield f"=={report.pid}==ERROR: bufpool: {what(report)}"
-    yield f"{clean(report.access).upper()} at address {report.address:#x}, pc {report.pc:#x}"
+    by = f" by system call {clean(report.in_syscall)}" if report.in_syscall else ""
+    yield f"{clean(report.access).upper()}{by} at address {report.address:#x}, pc {report.pc:#x}"
     thread = f"thread {report.thread_id} {quoted(report.thread_name)} of process {report.pid}"
     yield f"  {thread}, {iso(report.time)}, {_signal(report.signal)}"
     yield from _stack(report.native_stack, names, exact=True)
