@@ -6,14 +6,13 @@ the report names its address, page, offset, state, access, process and thread. t
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
 TRAPS = ("uffd", "guard", "mprotect")
-POLICIES = ("abort", "raise", "resume")
-FATAL = dict.fromkeys(POLICIES, "abort")  # whatever the policy, the process ends
+POLICIES = ("abort", "raise", "resume", "freeze")
+FATAL = {"raise": "abort", "resume": "abort"}  # the access cannot go on: the process ends
 ANSWERED = dict.fromkeys(POLICIES, "answered")  # the access is the result of the call around it
 
 
@@ -73,14 +72,11 @@ KINDS = (
     Kind("monitored-readv", "the same `readv(2)`, with a monitor"),
 )
 
-# What is expected to be "no", and why: kinds, and patterns of traps and policies.
+# What is expected to be "no", and why: kinds, traps and policies, joined by bars, or * for all.
+_BLOCKED = "no handler runs while its signal is blocked: the kernel ends the process at the access, without a report"
 NO = (
-    (
-        "blocked",
-        "*",
-        "*",
-        "no handler runs while its signal is blocked: the kernel ends the process at the access, without a report",
-    ),
+    ("blocked", "guard|mprotect", "*", _BLOCKED),
+    ("blocked", "uffd", "abort|raise|resume", _BLOCKED),
     (
         "section-read",
         "*",
@@ -94,14 +90,11 @@ NO = (
         "the kernel meets the hole, not the program: the call fails with `EFAULT`, or does less than asked, and there "
         "is no signal; `bufpool_explain()` says afterwards which page it was",
     ),
-    *(
-        (
-            "monitored-blocked|monitored-write|monitored-read|monitored-readv",
-            trap,
-            "*",
-            "a monitor needs a trap that tells of system calls, which `uffd` alone does: opening the pool is refused",
-        )
-        for trap in ("guard", "mprotect")
+    (
+        "monitored-blocked|monitored-write|monitored-read|monitored-readv",
+        "guard|mprotect",
+        "*",
+        "a monitor needs a trap that tells of system calls, which `uffd` alone does: opening the pool is refused",
     ),
 )
 
@@ -113,9 +106,9 @@ def cells() -> list[Cell]:
 
 def reason(cell: Cell) -> str | None:
     """Why a cell is expected to be "no"; None: it is to be detected."""
-    for kinds, trap, policy, why in NO:
-        pairs = ((cell.trap, trap), (cell.policy, policy))
-        if cell.kind.name in kinds.split("|") and all(fnmatch.fnmatchcase(*pair) for pair in pairs):
+    names = (cell.kind.name, cell.trap, cell.policy)
+    for *patterns, why in NO:
+        if all(pattern == "*" or name in pattern.split("|") for name, pattern in zip(names, patterns, strict=True)):
             return why
     return None
 

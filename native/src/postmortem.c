@@ -123,6 +123,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 CONSTANT("policy.abort", BP_ABORT),
                 CONSTANT("policy.raise", BP_RAISE),
                 CONSTANT("policy.resume", BP_RESUME),
+                CONSTANT("policy.freeze", BP_FREEZE),
                 CONSTANT("flag.raced", BUFPOOL_FAULT_RACED),
                 CONSTANT("flag.forked", BUFPOOL_FAULT_FORKED),
                 CONSTANT("flag.lost", BUFPOOL_FAULT_LOST),
