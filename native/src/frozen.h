@@ -36,12 +36,12 @@ struct bp_frozen_slot {
     _Atomic uint32_t state;
     _Atomic uint32_t wish;
     _Atomic int32_t thread;
-    uint32_t where;
+    _Atomic uint32_t where;
     int64_t since_ns; /* CLOCK_REALTIME */
-    uint64_t pool_address;
-    uint64_t address;
-    uint64_t pc;
-    uint64_t sp;
+    _Atomic uint64_t pool_address;
+    _Atomic uint64_t address;
+    _Atomic uint64_t pc;
+    _Atomic uint64_t sp;
     uint32_t text_length;
     uint32_t json_length;
     char text[BP_FROZEN_TEXT];

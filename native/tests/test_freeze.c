@@ -92,7 +92,7 @@ static void cell(const char *memory, const char *trap)
     CHECK_OK(bufpool_populate(pool, page, "content", 8));
     sleep_ms(20);
     CHECK(!atomic_load(&went_on));
-    memset(hole, 'x', GRANULE);
+    write_byte(hole + 40, 'x');
     CHECK_IS(bufpool_thaw(NULL, NULL), ==, 1);
     CHECK_OK(pthread_join(thread, NULL));
     CHECK_IS(seen, ==, 'x');
@@ -183,6 +183,10 @@ static void all(const char *memory, const char *trap)
 int main(void)
 {
     harness_begin();
+    if (!NESTED_FAULTS) {
+        printf("the thread sanitizer runs handlers when it likes, not while a thread is stopped\n");
+        return HARNESS_SKIP;
+    }
     struct sigaction action = {.sa_handler = on_user_signal};
     sigemptyset(&action.sa_mask);
     CHECK_OK(sigaction(SIGURG, &action, NULL));

@@ -228,10 +228,12 @@ static void in_child(void *argument)
     CHECK_OK(bufpool_populate(pool, 0, "child", 6));
     CHECK_OK(stray_write(hole));
     CHECK_OK(bufpool_close(pool));
-    bufpool_pool *own = open_monitored("anon", "resume", MIB, GRANULE);
-    CHECK_IS(stray_write(bufpool_address(own, 3)), ==, EFAULT);
-    CHECK_IS(stats_of(own).faults, ==, 1);
-    CHECK_OK(bufpool_close(own));
+    if (!SANITIZED) { /* their runtimes do not bear a thread's start in a forked child */
+        bufpool_pool *own = open_monitored("anon", "resume", MIB, GRANULE);
+        CHECK_IS(stray_write(bufpool_address(own, 3)), ==, EFAULT);
+        CHECK_IS(stats_of(own).faults, ==, 1);
+        CHECK_OK(bufpool_close(own));
+    }
 }
 
 static void forked(void)
