@@ -184,6 +184,9 @@ static void no_stderr(void *argument)
     }
     read_byte(bufpool_address(pool, 1));
     CHECK_OK(bufpool_close(pool));
+    pool = open_logged(NULL, "raise");
+    read_byte(bufpool_address(pool, 1));
+    CHECK_IS(bufpool_flush(pool), ==, 1); /* not in a handler, where signals are blocked */
     dup2(saved, STDERR_FILENO);
     check_log(1, 0);
 }
