@@ -21,8 +21,9 @@
 #include "error.h"
 #include "fork.h"
 #include "freeze.h"
-#include "monitor.h"
+#include "orders.h"
 #include "owed.h"
+#include "poison.h"
 #include "postmortem.h"
 #include "report.h"
 #include "scratch.h"
@@ -526,7 +527,7 @@ static bool is_readable(uintptr_t address)
 static void tell_lost(const struct event *event, struct bp_finding *finding)
 {
     if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
-        (bp_monitor_finds_lost(event->pool, finding->page, (uintptr_t)event->info->si_addr) ||
+        (bp_poison_finds_lost(event->pool, finding->page, (uintptr_t)event->info->si_addr) ||
          !is_readable((uintptr_t)event->info->si_addr)) &&
         is_allocated(event->pool, finding->page)) {
         finding->flags ^= BUFPOOL_FAULT_RACED | BUFPOOL_FAULT_LOST;
@@ -653,7 +654,7 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
     }
     event.known = atomic_load(&event.pool->provenance.sequence);
     if (is_call(&event) && has_frames(event.pool)) {
-        bp_monitor_unpoison(event.pool, &event.order);
+        bp_unpoison(event.pool, &event.order);
         if (bp_thread.fills > 0) { /* a call of the library's own, which says itself that the data is not readable */
             leave(&event);
             return true;

@@ -5,6 +5,7 @@
 #include "error.h"
 #include "fault.h"
 #include "freeze.h"
+#include "poison.h"
 #include "scratch.h"
 #include "syscalls.h"
 #include "thread.h"
@@ -54,66 +55,9 @@ struct bp_monitor {
     struct answered calls[BATCH];
 };
 
-/* What is poisoned at a time: of hugetlbfs a huge page, else an OS page, also where granules are larger. */
-static size_t granule_size(const bufpool_pool *pool)
-{
-    return pool->space.memory->hugetlb ? pool->space.granule : BP_GRANULE;
-}
-
-static uintptr_t granule_of(const bufpool_pool *pool, uint64_t address)
-{
-    return (uintptr_t)address & ~(uintptr_t)(granule_size(pool) - 1);
-}
-
 static uint64_t page_of(const bufpool_pool *pool, uint64_t address)
 {
     return (address - pool->space.base) / pool->page_size;
-}
-
-/* ---- Poison ---- */
-
-static int poison(bufpool_pool *pool, uint64_t address)
-{
-    /* Counted first, so that who fills the granule from here on looks. */
-    atomic_fetch_add(&pool->space.poisoned, 1);
-    int code = bp_kernel_uffd_poison(pool->space.uffd, granule_of(pool, address), granule_size(pool));
-    if (code < 0) {
-        atomic_fetch_sub(&pool->space.poisoned, 1);
-    }
-    return code;
-}
-
-/* Whoever has the page BUSY, or shows the pattern there, takes the poison away with what he does. */
-void bp_monitor_unpoison(bufpool_pool *pool, const struct bp_order *order)
-{
-    uint64_t page = page_of(pool, order->address);
-    uint8_t state = bp_pages_load(&pool->pages, page);
-    uintptr_t granule = granule_of(pool, order->address);
-    if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
-        bp_pages_try(&pool->pages, page, state, state | BP_BUSY | BP_SCRATCH)) {
-        if (pool->space.memory->thp) { /* its page table would keep the next frame small */
-            bp_space_restore(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1), pool->space.granule);
-        } else {
-            bp_kernel_discard((void *)granule, granule_size(pool));
-        }
-        bp_pages_settle(&pool->pages, page, state);
-    }
-    if (order->poisoned) {
-        atomic_fetch_sub(&pool->space.poisoned, 1);
-    }
-}
-
-bool bp_monitor_finds_lost(bufpool_pool *pool, uint64_t page, uintptr_t address)
-{
-    struct bp_order order = {.address = address, .poisoned = true};
-    if (pool->space.sleep != BP_SLEEP_ALL || poison(pool, address) < 0) {
-        return false;
-    }
-    if (bp_pages_load(&pool->pages, page) != BUFPOOL_STATE_ALLOCATED) { /* no longer */
-        bp_monitor_unpoison(pool, &order);
-        return false;
-    }
-    return true;
 }
 
 /* ---- Answers ---- */
@@ -121,7 +65,7 @@ bool bp_monitor_finds_lost(bufpool_pool *pool, uint64_t page, uintptr_t address)
 /* Later: to wake one is to wake all who sleep there, and their messages have to be read first. */
 static void wake_later(struct bp_monitor *monitor, uint64_t address)
 {
-    uintptr_t granule = granule_of(monitor->pool, address);
+    uintptr_t granule = bp_poison_granule(monitor->pool, address);
     for (unsigned i = 0; i < monitor->to_wake; i++) {
         if (monitor->wake[i] == granule) {
             return;
@@ -133,7 +77,7 @@ static void wake_later(struct bp_monitor *monitor, uint64_t address)
 static void wake(struct bp_monitor *monitor)
 {
     for (unsigned i = 0; i < monitor->to_wake; i++) {
-        bp_kernel_uffd_wake(monitor->pool->space.uffd, monitor->wake[i], granule_size(monitor->pool));
+        bp_kernel_uffd_wake(monitor->pool->space.uffd, monitor->wake[i], bp_poison_size(monitor->pool));
     }
     monitor->to_wake = 0;
 }
@@ -187,7 +131,7 @@ static void answer_alone(struct bp_monitor *monitor, const struct bp_order *orde
         return;
     }
     if (monitor->answered == BATCH) { /* the oldest has had its time */
-        bp_monitor_unpoison(pool, &monitor->calls[0].order);
+        bp_unpoison(pool, &monitor->calls[0].order);
         memmove(&monitor->calls[0], &monitor->calls[1], (--monitor->answered) * sizeof monitor->calls[0]);
     }
     monitor->calls[monitor->answered++] =
@@ -256,7 +200,7 @@ static void answer_call(struct bp_monitor *monitor, struct bp_order *order)
         wake_later(monitor, order->address);
         return;
     }
-    int code = poison(pool, order->address);
+    int code = bp_poison(pool, order->address);
     /* Allocated meanwhile, or poisoned for another call: this one has strayed all the same. */
     if (code < 0 && code != -EEXIST) {
         wake_later(monitor, order->address); /* the mapping is being renewed: it will ask again */
@@ -378,7 +322,7 @@ static void end_calls(struct bp_monitor *monitor)
     unsigned kept = 0;
     for (unsigned i = 0; i < monitor->answered; i++) {
         if (is_over(&monitor->calls[i])) {
-            bp_monitor_unpoison(monitor->pool, &monitor->calls[i].order);
+            bp_unpoison(monitor->pool, &monitor->calls[i].order);
         } else {
             monitor->calls[kept++] = monitor->calls[i];
         }

@@ -24,8 +24,8 @@ static bool ring_open(struct ring *ring)
     CHECK(ring->params.features & IORING_FEAT_SINGLE_MMAP);
     size_t sq = ring->params.sq_off.array + ring->params.sq_entries * sizeof(uint32_t);
     size_t cq = ring->params.cq_off.cqes + ring->params.cq_entries * sizeof(struct io_uring_cqe);
-    ring->queue = mmap(NULL, sq > cq ? sq : cq, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
-                       IORING_OFF_SQ_RING);
+    ring->queue =
+        mmap(NULL, sq > cq ? sq : cq, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQ_RING);
     ring->entries = mmap(NULL, ring->params.sq_entries * sizeof *ring->entries, PROT_READ | PROT_WRITE,
                          MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQES);
     CHECK(ring->queue != MAP_FAILED && (void *)ring->entries != MAP_FAILED);

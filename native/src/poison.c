@@ -1,0 +1,62 @@
+/* poison.c: holes that make system calls fail, see poison.h. */
+#include "poison.h"
+
+/* What is poisoned at a time: of hugetlbfs a huge page, else an OS page, also where granules are larger. */
+size_t bp_poison_size(const bufpool_pool *pool)
+{
+    return pool->space.memory->hugetlb ? pool->space.granule : BP_GRANULE;
+}
+
+uintptr_t bp_poison_granule(const bufpool_pool *pool, uint64_t address)
+{
+    return (uintptr_t)address & ~(uintptr_t)(bp_poison_size(pool) - 1);
+}
+
+static uint64_t page_of(const bufpool_pool *pool, uint64_t address)
+{
+    return (address - pool->space.base) / pool->page_size;
+}
+
+int bp_poison(bufpool_pool *pool, uint64_t address)
+{
+    /* Counted first, so that who fills the granule from here on looks. */
+    atomic_fetch_add(&pool->space.poisoned, 1);
+    int code = bp_kernel_uffd_poison(pool->space.uffd, bp_poison_granule(pool, address), bp_poison_size(pool));
+    if (code < 0) {
+        atomic_fetch_sub(&pool->space.poisoned, 1);
+    }
+    return code;
+}
+
+/* Whoever has the page BUSY, or shows the pattern there, takes the poison away with what he does. */
+void bp_unpoison(bufpool_pool *pool, const struct bp_order *order)
+{
+    uint64_t page = page_of(pool, order->address);
+    uint8_t state = bp_pages_load(&pool->pages, page);
+    uintptr_t granule = bp_poison_granule(pool, order->address);
+    if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
+        bp_pages_try(&pool->pages, page, state, state | BP_BUSY | BP_SCRATCH)) {
+        if (pool->space.memory->thp) { /* its page table would keep the next frame small */
+            bp_space_restore(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1), pool->space.granule);
+        } else {
+            bp_kernel_discard((void *)granule, bp_poison_size(pool));
+        }
+        bp_pages_settle(&pool->pages, page, state);
+    }
+    if (order->poisoned) {
+        atomic_fetch_sub(&pool->space.poisoned, 1);
+    }
+}
+
+bool bp_poison_finds_lost(bufpool_pool *pool, uint64_t page, uintptr_t address)
+{
+    struct bp_order order = {.address = address, .poisoned = true};
+    if (pool->space.sleep != BP_SLEEP_ALL || bp_poison(pool, address) < 0) {
+        return false;
+    }
+    if (bp_pages_load(&pool->pages, page) != BUFPOOL_STATE_ALLOCATED) { /* no longer */
+        bp_unpoison(pool, &order);
+        return false;
+    }
+    return true;
+}
