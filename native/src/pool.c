@@ -65,7 +65,7 @@ void bp_registry_unlock(void)
 void bp_registry_renew(void)
 {
     sigset_t before = mask_before;
-    pthread_mutex_init(&registry, NULL);
+    pthread_mutex_unlock(&registry); /* the child's only thread is a copy of the one that has it */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
