@@ -275,7 +275,6 @@ static bool divert(struct event *event)
            bp_scratch_divert(event->pool, event->fault->page, (uintptr_t)event->fault->address);
 }
 
-/* The last report is never limited. */
 /* Where the program does not go on, the report is whole, however many there were. */
 static void lift_limit(struct event *event)
 {
@@ -339,7 +338,7 @@ static void thaw(struct event *event, enum bp_frozen_wish wish)
     if (pool == NULL) {
         return; /* gone meanwhile: the access is tried again, as somebody else's */
     }
-    uint64_t page = (address - pool->space.base) / pool->page_size;
+    uint64_t page = bp_page_at(pool, address);
     if (wish == BP_WISH_RESUME &&
         (is_call(event) || (event->machine.access != BUFPOOL_EXECUTE && bp_scratch_divert(pool, page, address)))) {
         remember_access(event);
@@ -500,7 +499,7 @@ static bool is_raised_again(const struct event *event)
     if (pool == NULL) {
         return false;
     }
-    bool hole = !is_allocated(pool, (address - pool->space.base) / pool->page_size);
+    bool hole = !is_allocated(pool, bp_page_at(pool, address));
     bp_pool_leave(pool);
     /* Only from inside another handler, and once: else the raise is meant. Where the stack may not be walked, not for a
      * fault that we have answered ourselves. */
@@ -602,7 +601,7 @@ static bool is_marker(const siginfo_t *info)
 /* SIGBUS with the code of broken hardware: is it only a granule that was poisoned for somebody's system call? */
 static bool is_poison(const bufpool_pool *pool, uintptr_t address)
 {
-    uint64_t page = (address - pool->space.base) / pool->page_size;
+    uint64_t page = bp_page_at(pool, address);
     return pool->space.flags & BUFPOOL_MONITOR && has_frames(pool) &&
            (!is_allocated(pool, page) || is_readable(address));
 }

@@ -55,11 +55,6 @@ struct bp_monitor {
     struct answered calls[BATCH];
 };
 
-static uint64_t page_of(const bufpool_pool *pool, uint64_t address)
-{
-    return (address - pool->space.base) / pool->page_size;
-}
-
 /* ---- Answers ---- */
 
 /* Later: to wake one is to wake all who sleep there, and their messages have to be read first. */
@@ -124,7 +119,7 @@ static void answer_alone(struct bp_monitor *monitor, const struct bp_order *orde
             return; /* it sleeps already */
         }
         thawed(order);
-        if (!bp_scratch_divert(pool, page_of(pool, order->address), (uintptr_t)order->address)) {
+        if (!bp_scratch_divert(pool, bp_page_at(pool, order->address), (uintptr_t)order->address)) {
             die(order);
         }
         wake_later(monitor, order->address);

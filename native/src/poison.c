@@ -12,11 +12,6 @@ uintptr_t bp_poison_granule(const bufpool_pool *pool, uint64_t address)
     return (uintptr_t)address & ~(uintptr_t)(bp_poison_size(pool) - 1);
 }
 
-static uint64_t page_of(const bufpool_pool *pool, uint64_t address)
-{
-    return (address - pool->space.base) / pool->page_size;
-}
-
 int bp_poison(bufpool_pool *pool, uint64_t address)
 {
     /* Counted first, so that who fills the granule from here on looks. */
@@ -31,7 +26,7 @@ int bp_poison(bufpool_pool *pool, uint64_t address)
 /* Whoever has the page BUSY, or shows the pattern there, takes the poison away with what he does. */
 void bp_unpoison(bufpool_pool *pool, const struct bp_order *order)
 {
-    uint64_t page = page_of(pool, order->address);
+    uint64_t page = bp_page_at(pool, order->address);
     uint8_t state = bp_pages_load(&pool->pages, page);
     uintptr_t granule = bp_poison_granule(pool, order->address);
     if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&

@@ -124,6 +124,12 @@ bufpool_pool *bp_pool_at(uintptr_t address);
 /* The first descriptor of the list of all; then ->next. Those not in use have first == 0. */
 bufpool_pool *bp_pool_first(void);
 
+/* The page of an address within the pool's range. */
+static inline uint64_t bp_page_at(const bufpool_pool *pool, uintptr_t address)
+{
+    return (address - pool->space.base) / pool->page_size;
+}
+
 static inline uintptr_t bp_page_address(const bufpool_pool *pool, uint64_t page)
 {
     return pool->space.base + page * pool->page_size;
