@@ -37,7 +37,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -88,8 +87,6 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
 {
     const bufpool_pool *pool = event->pool;
     bufpool_fault *fault = event->fault;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
     memset(fault, 0, sizeof *fault);
     fault->size = sizeof *fault;
     fault->stack_depth = event->depth;
@@ -101,7 +98,7 @@ static void fill_fault(struct event *event, const struct bp_finding *finding)
     fault->pool_address = pool->space.base;
     fault->pool_capacity = pool->capacity;
     fault->page_size = pool->page_size;
-    fault->time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    fault->time_ns = bp_kernel_realtime_ns();
     fault->pid = (int32_t)getpid();
     fault->thread_id = event->order.thread != 0 ? event->order.thread : bp_thread_id();
     fault->signal = event->signo;

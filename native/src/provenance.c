@@ -10,7 +10,6 @@
 #include "thread.h"
 
 #include <string.h>
-#include <time.h>
 
 #define TICK_MASK ((UINT64_C(1) << 40) - 1)
 #define LOW_MASK ((UINT64_C(1) << 31) - 1)
@@ -170,10 +169,8 @@ static void read_stack(uint32_t id, bufpool_origin *origin)
 
 static int64_t realtime_of(uint64_t at)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
     int64_t ago = bp_kernel_monotonic_ns() - (int64_t)(at << BP_TICK_BITS);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec - ago;
+    return bp_kernel_realtime_ns() - ago;
 }
 
 static void read_event(const struct bp_provenance *provenance, const struct bp_record *record,
