@@ -1,0 +1,106 @@
+/* Forks at the limits of descriptors and addresses: a child has the pool, or its addresses are inaccessible and it says
+ * why; nothing in between. */
+#include "harness.h"
+
+#include <sys/resource.h>
+
+static const char *memory, *trap;
+static bufpool_pool *pool;
+static const char *reason; /* why the child has not got the pool; NULL: it has */
+
+static void look(void *unused)
+{
+    (void)unused;
+    uint64_t page;
+    int code = bufpool_allocate(pool, "child", 6, &page);
+    if (reason == NULL) {
+        CHECK_OK(code);
+        CHECK_STRING(bufpool_address(pool, 0), "parent");
+        CHECK_STRING(bufpool_address(pool, page), "child");
+        CHECK_OK(bufpool_free(pool, page));
+        CHECK(traps_at(bufpool_address(pool, page), NULL));
+        CHECK(traps_at(bufpool_address(pool, 7), NULL));
+        return;
+    }
+    CHECK_IS(code, ==, BUFPOOL_EUNSUPPORTED);
+    CHECK_HAS(last_error(), reason);
+    for (page = 0; page < 8; page++) {
+        bufpool_fault fault = BUFPOOL_FAULT_INIT;
+        CHECK(traps_at(bufpool_address(pool, page), &fault));
+        CHECK_IS(fault.flags, ==, BUFPOOL_FAULT_FORKED);
+        CHECK_IS(fault.signal, ==, SIGSEGV);
+        CHECK_HAS(fault.fork_note, reason);
+    }
+}
+
+/* Forks with the limit set so, and puts it back. */
+static void fork_with(int resource, rlim_t value, const char *why)
+{
+    struct rlimit before;
+    CHECK_OK(getrlimit(resource, &before));
+    struct rlimit limit = {value, before.rlim_max};
+    int ends[2];
+    CHECK_OK(pipe2(ends, O_CLOEXEC));
+    reason = why;
+    fflush(NULL);
+    CHECK_OK(setrlimit(resource, &limit));
+    pid_t pid = fork();
+    CHECK_OK(setrlimit(resource, &before));
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        close(ends[0]);
+        child_body(ends[1], look, NULL);
+    }
+    close(ends[1]);
+    static char text[65536];
+    struct child child = {0, text, 0};
+    ssize_t got;
+    while ((got = read(ends[0], text + child.length, sizeof text - 1 - child.length)) > 0) {
+        child.length += (size_t)got;
+    }
+    text[child.length] = 0;
+    close(ends[0]);
+    CHECK_IS(waitpid(pid, &child.status, 0), ==, pid);
+    CHECK_PASSED(child);
+    CHECK_STRING(bufpool_address(pool, 0), "parent");
+    CHECK(traps_at(bufpool_address(pool, 7), NULL));
+}
+
+static uint64_t mapped_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long long pages = 0;
+    CHECK(file != NULL && fscanf(file, "%llu", &pages) == 1);
+    fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void cell(const char *of_memory, const char *by_trap)
+{
+    memory = of_memory;
+    trap = by_trap;
+    bool closes = strcmp(trap, "uffd") != 0;
+    bool shared = strcmp(memory, "shared") == 0;
+    if (closes && shared) {
+        printf("not inherited: nothing to see of limits\n");
+        return;
+    }
+    pool = open_pool(memory, trap, "raise", 8 * GRANULE, GRANULE);
+    CHECK_OK(bufpool_allocate_at(pool, 0, "parent", 7));
+    /* No descriptor is left: the child closes the parent's before it opens its own, a copy takes one more. */
+    rlim_t lowest = (rlim_t)dup(0);
+    close((int)lowest);
+    fork_with(RLIMIT_NOFILE, lowest + 2, closes ? "EMFILE" : NULL); /* 2: the pipe in fork_with() */
+    fork_with(RLIMIT_NOFILE, 3, "EMFILE");
+    /* No address is left: the child takes back what its parent has. */
+    if (!SANITIZED) {
+        fork_with(RLIMIT_AS, mapped_bytes(), NULL);
+    }
+    CHECK_OK(bufpool_close(pool));
+}
+
+int main(void)
+{
+    harness_begin();
+    return for_each_cell(cell, false);
+}
