@@ -35,6 +35,7 @@ _VARYING = [
     (r'thread \d+ ".*" of process \d+, \S+Z, SIG(?:BUS|SEGV)', "thread THREAD of process PID, TIME, SIGNAL"),
     (r'by thread \d+ ".*", \S+Z, [\d.]+ s before', "by thread THREAD, TIME, TIME before"),
     (r"\S+/examples/", "examples/"),
+    (r"child of process \d+", "child of process PID"),
     (r"trap (?:uffd|guard|mprotect)\b", "trap TRAP"),
     (r"peak [\d.]+", "peak SIZE"),
     (r"\b\d+ (hits|misses|evictions|recycles|steals|refused)", r"COUNT \1"),
@@ -126,7 +127,7 @@ def test_compiled(name: str, native_library: Path, tmp_path: Path) -> None:
     check(name, run(compiled(name, native_library, tmp_path), tmp_path), 0)
 
 
-@pytest.mark.parametrize("name", ["examples/collect.py", "examples/provenance.py", "examples/sqlite_pool.py"])
+@pytest.mark.parametrize("name", ["examples/collect.py", "examples/fork.py", "examples/provenance.py", "examples/sqlite_pool.py"])
 def test_python(name: str, tmp_path: Path) -> None:
     check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
 

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 static const struct bp_heritage none = {.step = BP_HERITAGE_NONE, .fd = -1};
@@ -19,6 +20,8 @@ static const struct bp_heritage none = {.step = BP_HERITAGE_NONE, .fd = -1};
 
 _Atomic int32_t bp_fork_gate; /* bp_process() of the process that is forking, or 0 */
 static _Atomic int32_t forking_thread;
+static int32_t forking_process; /* bp_process() of the process that forks, and */
+static sigset_t mask_before;    /* the signal mask of its thread; written while the registry is held */
 
 bool bp_fork_shuts(void)
 {
@@ -70,7 +73,11 @@ static void prepare_pool(bufpool_pool *pool, int64_t deadline)
 
 static void prepare(void)
 {
+    sigset_t mask;
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
     bp_registry_lock(); /* blocks signals, too */
+    mask_before = mask;
+    forking_process = bp_process();
     bool any = false;
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
         any = any || is_heritable(pool);
@@ -132,7 +139,6 @@ void bp_fork_renew(void)
 
 static void in_child(void)
 {
-    int32_t parent = atomic_load(&bp_fork_gate);
     bp_fork_renew();
     bp_process_prepare(); /* has its page: no error */
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
@@ -140,7 +146,7 @@ static void in_child(void)
             continue; /* opened in a handler that came before this one, or not there since an earlier fork */
         }
         bp_monitor_forget(pool);
-        if (pool->heritage.step == BP_HERITAGE_READY && pool->process == parent && bp_inherit_child(pool)) {
+        if (pool->heritage.step == BP_HERITAGE_READY && pool->process == forking_process && bp_inherit_child(pool)) {
             pool->heritage = none;
             renew_pool(pool);
         } else {
@@ -148,6 +154,7 @@ static void in_child(void)
         }
     }
     bp_registry_renew();
+    pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
 }
 
 static void install(void)
@@ -177,6 +184,7 @@ static void put_error(struct bp_text *text, int code)
         {-ENOSYS, "ENOSYS, not in this kernel"},
         {-EAGAIN, "EAGAIN (RLIMIT_MEMLOCK, ulimit -l)"},
         {-EFBIG, "EFBIG (RLIMIT_FSIZE, ulimit -f)"},
+        {-EEXIST, "EEXIST, a fork handler that came before has mapped something there"},
         {-EFAULT, "EFAULT, a page cannot be read"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {

@@ -64,9 +64,9 @@ void bp_registry_unlock(void)
 
 void bp_registry_renew(void)
 {
-    sigset_t before = mask_before;
-    pthread_mutex_unlock(&registry); /* the child's only thread is a copy of the one that has it */
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    /* The child's only thread is a copy of the one that has it; free if a fork handler of the host has made it anew. */
+    (void)pthread_mutex_trylock(&registry);
+    pthread_mutex_unlock(&registry);
 }
 
 bufpool_pool *bp_pool_first(void)

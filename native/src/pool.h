@@ -106,7 +106,7 @@ void bp_pool_leave(bufpool_pool *pool);
  * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. */
 void bp_registry_lock(void);
 void bp_registry_unlock(void);
-void bp_registry_renew(void); /* in a forked child, whose parent's thread held it: unlocks */
+void bp_registry_renew(void); /* in a forked child, whose parent's thread held it: unlocks; the signals stay blocked */
 
 /* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may
  * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */
