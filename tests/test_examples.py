@@ -127,7 +127,9 @@ def test_compiled(name: str, native_library: Path, tmp_path: Path) -> None:
     check(name, run(compiled(name, native_library, tmp_path), tmp_path), 0)
 
 
-@pytest.mark.parametrize("name", ["examples/collect.py", "examples/fork.py", "examples/provenance.py", "examples/sqlite_pool.py"])
+@pytest.mark.parametrize(
+    "name", ["examples/collect.py", "examples/fork.py", "examples/provenance.py", "examples/sqlite_pool.py"]
+)
 def test_python(name: str, tmp_path: Path) -> None:
     check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
 
