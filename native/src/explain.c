@@ -1,8 +1,8 @@
 /* explain.c: which page of a buffer is not accessible, for those who have only the EFAULT of a system call. */
 #include "diagnose.h"
 #include "error.h"
-#include "fault.h"
 #include "guard.h"
+#include "record.h"
 #include "thread.h"
 
 /* The lowest address >= from at which a pool begins; UINTPTR_MAX if there is none. */
@@ -48,7 +48,7 @@ static bool explain_in(bufpool_pool *pool, uintptr_t *at, uintptr_t end, bufpool
         *at = first_stray(pool, *at, end);
         stray = *at < end && *at < last;
         if (stray) {
-            bp_fault_describe(pool, *at, fault);
+            bp_record_describe(pool, *at, fault);
         }
     }
     bp_pool_leave(pool);

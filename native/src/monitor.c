@@ -3,9 +3,9 @@
 
 #include "chain.h"
 #include "error.h"
-#include "fault.h"
 #include "freeze.h"
 #include "poison.h"
+#include "record.h"
 #include "scratch.h"
 #include "syscalls.h"
 #include "thread.h"
@@ -107,7 +107,7 @@ static void answer_alone(struct bp_monitor *monitor, const struct bp_order *orde
     bufpool_pool *pool = monitor->pool;
     bufpool_fault fault;
     if (order->thaw == BP_WISH_NONE) {
-        bp_fault_report_for(pool, order, &fault);
+        bp_record_for(pool, order, &fault);
     }
     if ((pool->policy == BP_ABORT && !order->foreign) || order->thaw == BP_WISH_ABORT) {
         die(order);

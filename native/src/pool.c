@@ -3,6 +3,7 @@
 
 #include "chain.h"
 #include "config.h"
+#include "diagnose.h"
 #include "error.h"
 #include "fork.h"
 #include "frozen.h"
@@ -105,6 +106,29 @@ bool bp_pool_visit(bufpool_pool *pool)
         return false;
     }
     return true;
+}
+
+bool bp_pool_has_frames(const bufpool_pool *pool)
+{
+    return !bp_pool_is_closed(pool) && pool->process == bp_process();
+}
+
+bool bp_pool_has_page(const bufpool_pool *pool, uint64_t page)
+{
+    return bp_pool_has_frames(pool) && bp_state_seen(bp_pages_load(&pool->pages, page)) == BUFPOOL_STATE_ALLOCATED;
+}
+
+bufpool_pool *bp_pool_visit_at(uintptr_t address)
+{
+    bufpool_pool *pool = bp_pool_at(address);
+    if (pool == NULL || !bp_pool_visit(pool)) {
+        return NULL;
+    }
+    if (bp_pool_at(address) != pool) { /* given back, and its descriptor in use again */
+        bp_pool_leave(pool);
+        return NULL;
+    }
+    return pool;
 }
 
 void bp_pool_leave(bufpool_pool *pool)

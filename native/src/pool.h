@@ -112,11 +112,20 @@ void bp_registry_renew(void); /* in a forked child, whose parent's thread held i
  * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */
 bool bp_pool_visit(bufpool_pool *pool);
 
+/* The pool at an address, visited, and still there. NULL: none. Async-signal-safe. */
+bufpool_pool *bp_pool_visit_at(uintptr_t address);
+
 /* Closed; or inherited, and closed, memory and all, by the process that opened it. Async-signal-safe. */
 static inline bool bp_pool_is_closed(const bufpool_pool *pool)
 {
     return atomic_load(&pool->closed) || (pool->opener != 0 && atomic_load(&pool->pages.counts->gone));
 }
+
+/* Open, and this process's own. Async-signal-safe. */
+bool bp_pool_has_frames(const bufpool_pool *pool);
+
+/* And the page is allocated. Async-signal-safe. */
+bool bp_pool_has_page(const bufpool_pool *pool, uint64_t page);
 
 /* The pool in whose range the address lies, open or closed, or NULL. Lock-free, async-signal-safe. */
 bufpool_pool *bp_pool_at(uintptr_t address);

@@ -17,11 +17,6 @@ static bool is_ours(const bufpool_pool *pool)
     return pool->process == bp_process();
 }
 
-static bool has_frames(const bufpool_pool *pool)
-{
-    return !bp_pool_is_closed(pool) && is_ours(pool);
-}
-
 /* Takes back what paste() put over a granule: a closed pool's range is inaccessible, in a forked child there is none.
  */
 static bool unpaste(const bufpool_pool *pool, uint64_t granule)
@@ -60,7 +55,7 @@ static bool rearm_changing(bufpool_pool *pool, struct bp_scratch_slot *slot, uin
     bool done = false;
     if (atomic_load(&slot->pasted)) {
         done = unpaste(pool, page);
-    } else if (!has_frames(pool)) {
+    } else if (!bp_pool_has_frames(pool)) {
         done = !is_ours(pool) || seal_page(pool, page); /* of a fork's parent nothing is mapped here */
     } else {
         uint8_t state = bp_pages_load(&pool->pages, page);
@@ -227,7 +222,7 @@ static bool is_shown(const bufpool_pool *pool, uint64_t page)
 
 bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
 {
-    if (!has_frames(pool)) {
+    if (!bp_pool_has_frames(pool)) {
         return divert_pasted(pool, address & ~(uintptr_t)(BP_GRANULE - 1));
     }
     uintptr_t granule = address & ~(uintptr_t)(pool->space.granule - 1);

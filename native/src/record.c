@@ -1,0 +1,173 @@
+/* record.c: from an event to its report, see record.h. */
+#include "record.h"
+
+#include "fork.h"
+#include "postmortem.h"
+#include "syscalls.h"
+#include "thread.h"
+
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static _Atomic uint64_t sequence;
+
+/* What is numbered later than the handler's beginning came after the access, and is not what led to it. */
+static void forget_later(bufpool_origin *origin, uint64_t known)
+{
+    if (bp_provenance_is_later(origin->sequence, known)) {
+        memset(origin, 0, sizeof *origin);
+    }
+}
+
+/* Who gave and took the page, and what lies beside it. */
+static void fill_history(struct bp_event *event, const struct bp_finding *finding)
+{
+    const bufpool_pool *pool = event->pool;
+    bufpool_fault *fault = event->fault;
+    fault->below = fault->above = BUFPOOL_NO_PAGE;
+    if (finding->state != BUFPOOL_STATE_CLOSED) {
+        bp_neighbours(pool, finding->page, &fault->below, &fault->above);
+    }
+    bp_provenance_read(&pool->provenance, finding->page, &fault->allocated, &fault->freed);
+    forget_later(&fault->allocated, event->known);
+    forget_later(&fault->freed, event->known);
+}
+
+void bp_event_fill(struct bp_event *event, const struct bp_finding *finding)
+{
+    const bufpool_pool *pool = event->pool;
+    bufpool_fault *fault = event->fault;
+    memset(fault, 0, sizeof *fault);
+    fault->size = sizeof *fault;
+    fault->stack_depth = event->depth;
+    memcpy(fault->stack, event->stack, event->depth * sizeof *event->stack);
+    fault->address = (uintptr_t)event->info->si_addr;
+    fault->pc = event->machine.pc;
+    fault->page = finding->page;
+    fault->offset = finding->offset;
+    fault->pool_address = pool->space.base;
+    fault->pool_capacity = pool->capacity;
+    fault->page_size = pool->page_size;
+    fault->time_ns = bp_kernel_realtime_ns();
+    fault->pid = (int32_t)getpid();
+    fault->thread_id = event->order.thread != 0 ? event->order.thread : bp_thread_id();
+    fault->signal = event->signo;
+    fault->flags = finding->flags | (event->order.foreign ? BUFPOOL_FAULT_FOREIGN : 0);
+    fault->access = event->machine.access;
+    fault->state = finding->state;
+    memcpy(fault->in_syscall, event->order.in_syscall, sizeof fault->in_syscall);
+    if (fault->thread_id == bp_thread_id()) {
+        prctl(PR_GET_NAME, fault->thread_name);
+    } else {
+        bp_thread_name(fault->thread_id, fault->thread_name);
+    }
+    memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
+    memcpy(fault->memory, pool->memory, sizeof fault->memory);
+    strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
+    fill_history(event, finding);
+    bp_fork_note(pool, fault->fork_note, sizeof fault->fork_note);
+}
+
+/* Gives the fault its number among those of the process and returns that among those of the pool: together, so that both
+ * rise alike and whoever asks for the faults after the last he knows misses none. Bounded, in case the holder has been
+ * interrupted by a handler that strays. */
+static uint64_t take_numbers(struct bp_event *event)
+{
+    static atomic_flag held;
+    bool mine = false;
+    for (int patience = 0; patience < 100 && !mine; patience++) {
+        mine = !atomic_flag_test_and_set(&held);
+        if (!mine) {
+            bp_kernel_sleep_ns(10000);
+        }
+    }
+    event->fault->sequence = atomic_fetch_add(&sequence, 1) + 1;
+    uint64_t number = atomic_fetch_add(&event->pool->faults, 1);
+    if (mine) {
+        atomic_flag_clear(&held);
+    }
+    return number;
+}
+
+void bp_event_keep(struct bp_event *event)
+{
+    bufpool_pool *pool = event->pool;
+    uint64_t number = take_numbers(event);
+    bp_report_count(pool, event->fault, !event->guarded && pool->policy != BP_RAISE, &event->more);
+    struct bp_ring_entry *entry = &pool->ring[number % BP_FAULT_RING];
+    uint64_t serial = atomic_load(&entry->serial);
+    /* A thread that lost the processor while it wrote may be lapped by 256 others: about a second's patience. */
+    for (int patience = 0; serial % 2 != 0 || !atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1);
+         patience++) {
+        if (patience == 10000) {
+            atomic_fetch_add(&pool->reports_lost, 1);
+            return;
+        }
+        bp_kernel_sleep_ns(100000);
+        serial = atomic_load(&entry->serial);
+    }
+    for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
+        uint64_t word;
+        memcpy(&word, (const char *)event->fault + i * 8, 8);
+        atomic_store_explicit(&entry->fault[i], word, memory_order_relaxed);
+    }
+    atomic_store(&entry->serial, serial + 2);
+}
+
+void bp_event_log(struct bp_event *event)
+{
+    if (event->fault->flags & BUFPOOL_FAULT_LIMITED) {
+        bp_report_more_log(event->pool, &event->more);
+    } else {
+        bp_report_log(event->pool, event->fault);
+    }
+}
+
+void bp_event_stderr(struct bp_event *event)
+{
+    if (event->fault->flags & BUFPOOL_FAULT_LIMITED) {
+        bp_report_more_stderr(&event->more);
+    } else {
+        bp_report_stderr(event->fault);
+    }
+}
+
+/* An event without a signal. */
+static void prepare(struct bp_event *event, siginfo_t *info, uint64_t address, bufpool_fault *fault)
+{
+    memset(info, 0, sizeof *info);
+    info->si_signo = SIGBUS;
+    info->si_addr = (void *)(uintptr_t)address;
+    event->signo = SIGBUS;
+    event->info = info;
+    event->fault = fault;
+    event->known = atomic_load(&event->pool->provenance.sequence);
+    struct bp_finding finding;
+    bp_diagnose(event->pool, (uintptr_t)address, event->machine.access, SIGBUS, BUS_ADRERR, &finding);
+    bp_event_fill(event, &finding);
+}
+
+void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault)
+{
+    siginfo_t info;
+    struct bp_event event = {.pool = pool, .order = *order};
+    event.machine = (struct bp_machine){.pc = order->pc, .sp = order->sp, .access = order->access};
+    event.stack[0] = order->pc;
+    event.depth = order->pc != 0 ? 1 : 0;
+    prepare(&event, &info, order->address, fault);
+    if (pool->policy == BP_ABORT && !order->foreign) {
+        bp_postmortem_dump(pool, fault->page);
+    }
+    bp_event_keep(&event);
+    bp_event_log(&event);
+    bp_event_stderr(&event);
+}
+
+void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault)
+{
+    siginfo_t info;
+    struct bp_event event = {.pool = pool};
+    prepare(&event, &info, address, fault);
+    fault->signal = 0;
+}
