@@ -108,6 +108,7 @@ def _settings(found: Capabilities) -> list[Setting]:
         _user(status),
         Setting("seccomp", _SECCOMP.get(status.get("Seccomp", ""), "unknown"), _seccomp_note(status)),
         _userfaultfd_device(),
+        _monitor(),
         _file(
             "vm.unprivileged_userfaultfd", "0 is enough: uffd is opened for user mode only, which needs no privilege"
         ),
@@ -143,6 +144,15 @@ def _userfaultfd_device() -> Setting:
     if not path.exists():
         return Setting(str(path), "not there", "only needed where the system call is refused")
     return Setting(str(path), "may be opened" if os.access(path, os.R_OK | os.W_OK) else "may not be opened")
+
+
+def _monitor() -> Setting:
+    name = "monitor"
+    try:
+        bufpool.Pool("64 KiB", trap="uffd", monitor=True, name="doctor").close()
+    except bufpool.BufpoolError as error:
+        return Setting(name, "no", error.strerror if isinstance(error, bufpool.UnsupportedError) else str(error))
+    return Setting(name, "yes", "stray accesses made by system calls are reported, with the call's name")
 
 
 def _file(name: str, note: str, texts: dict[str, str] | None = None) -> Setting:

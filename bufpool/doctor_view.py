@@ -31,10 +31,10 @@ def show(console: Console, found: Examination) -> None:
 def _settings(settings: tuple[Setting, ...]) -> Table:
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(no_wrap=True, min_width=max(len(setting.name) for setting in settings))
-    table.add_column(overflow="fold", min_width=12)
     table.add_column(overflow="fold")
     for setting in settings:
-        table.add_row(setting.name, escape(setting.value), f"[dim]{escape(setting.note)}")
+        note = f"  [dim]({escape(setting.note)})" if setting.note else ""
+        table.add_row(setting.name, escape(setting.value) + note)
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -93,6 +94,17 @@ def test_doctor_says_each_reason_once() -> None:
     assert [lines.count(f"({n}) {reason}") for n, reason in enumerate(reasons, 1)] == [1] * len(reasons)
     for sentence in table.never(bufpool.capabilities().entries):
         assert lines.count(sentence) == 1
+
+
+def test_doctor_says_whether_system_calls_can_be_monitored() -> None:
+    found = {setting.name: setting for setting in doctor.examine().settings}["monitor"]
+    try:
+        bufpool.Pool("64 KiB", trap="uffd", monitor=True).close()
+    except bufpool.UnsupportedError as error:
+        reason = re.sub(r'pool "\w*"', "", error.strerror)
+        assert (found.value, re.sub(r'pool "\w*"', "", found.note)) == ("no", reason)
+    else:
+        assert found.value == "yes"
 
 
 def test_doctor_s_json_is_what_capabilities_finds() -> None:

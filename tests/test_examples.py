@@ -99,17 +99,17 @@ def run(command: list[str], folder: Path, text: str = "") -> subprocess.Complete
 def check(name: str, done: subprocess.CompletedProcess[str], *codes: int) -> None:
     """It ended with one of codes, and printed what README says."""
     assert done.returncode in codes, done.stderr
-    assert normal(done.stdout + done.stderr) == normal(OUTPUTS[name])
+    assert normal(done.stdout + done.stderr).rstrip() == normal(OUTPUTS[name]).rstrip()
 
 
-def compiled(name: str, native_library: Path, folder: Path) -> list[str]:
+def compiled(name: str, native_library: Path, folder: Path, *options: str) -> list[str]:
     """Compiles without a warning and returns the command to run."""
     source = ROOT / name
     compiler, standard = ("c++", "c++11") if source.suffix == ".cpp" else ("cc", "gnu11")
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} on this machine")
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"]  # the ..._INIT macros, in C++
-    options = [f"-std={standard}", "-O1", "-pthread", *warnings, f"-I{NATIVE}/include"]
+    options = (f"-std={standard}", "-O1", "-pthread", *warnings, f"-I{NATIVE}/include", *options)
     program = folder / source.stem
     link = [f"-L{native_library}", f"-Wl,-rpath,{native_library}", "-lbufpool"]
     built = run([compiler, *options, str(source), "-o", str(program), *link], folder)
@@ -120,6 +120,16 @@ def compiled(name: str, native_library: Path, folder: Path) -> list[str]:
 def test_embed(native_library: Path, tmp_path: Path) -> None:
     name = "examples/embed.c"
     check(name, run(compiled(name, native_library, tmp_path), tmp_path), -signal.SIGBUS, -signal.SIGSEGV)
+
+
+def test_stale(native_library: Path, tmp_path: Path) -> None:
+    name = "examples/stale.c"
+    strayed = run(compiled(name, native_library, tmp_path, "-g"), tmp_path)
+    assert strayed.returncode in (-signal.SIGBUS, -signal.SIGSEGV), strayed.stderr
+    done = run(["bufpool", "report", "stale.jsonl", "--symbolize"], tmp_path)
+    check(name, done, 0)
+    named = re.compile(r"^    #\d+ in (\w+) at \S+/examples/(stale\.c:\d+)", re.MULTILINE)
+    assert named.findall(done.stdout) == named.findall(OUTPUTS[name])
 
 
 @pytest.mark.parametrize("name", ["examples/callback.c", "examples/guarded.cpp", "examples/optimistic.c"])
