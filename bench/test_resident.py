@@ -12,17 +12,21 @@ from typing import Any
 
 import pytest
 
+import bufpool
+
 PAGES = 65536  # 256 MiB, far beyond the caches
 RANDOM = 2_000_000
 ROUNDS = 20
 BATCH = 512
+MONITOR = 64  # BUFPOOL_MONITOR
 
 
 class Sides:
     """A pool and a plain mapping, all pages resident and written."""
 
-    def __init__(self, loops: Any) -> None:
+    def __init__(self, loops: Any, flags: int = 0) -> None:
         self.loops = loops
+        self.flags = flags
         self.data = loops.data(BATCH)
         self.numbers = loops.numbers(PAGES)
         self.rounds = 0
@@ -38,7 +42,7 @@ class Sides:
     def refill(self, pool_first: bool) -> None:
         self.close()
         c = self.loops.c
-        self.pool = c.pool_open(PAGES, b"auto", 0)
+        self.pool = c.pool_open(PAGES, b"auto", self.flags)
         self.plain = c.plain_open(PAGES, 1)
         self.base = c.pool_base(self.pool)
         for at in range(0, PAGES, BATCH):
@@ -48,6 +52,17 @@ class Sides:
             ]
             for fill in fills if pool_first else reversed(fills):
                 fill()
+
+
+@pytest.fixture
+def monitored(loops: Any) -> Iterator[Sides]:
+    try:
+        bufpool.Pool("64 KiB", monitor=True).close()
+    except bufpool.UnsupportedError as error:
+        pytest.skip(str(error))
+    both = Sides(loops, MONITOR)
+    yield both
+    both.close()
 
 
 @pytest.fixture
@@ -93,3 +108,13 @@ def test_read_random(row: Any, loops: Any, sides: Sides) -> None:
 def test_write_random(row: Any, loops: Any, sides: Sides) -> None:
     """Write a word, random."""
     _measure(row, sides, lambda base: loops.c.write_random(base, PAGES, RANDOM, 1), RANDOM)
+
+
+def test_read_random_monitored(row: Any, loops: Any, monitored: Sides) -> None:
+    """Read a word, random, pool with monitor=True."""
+    _measure(row, monitored, lambda base: loops.c.read_random(base, PAGES, RANDOM, 1), RANDOM)
+
+
+def test_write_random_monitored(row: Any, loops: Any, monitored: Sides) -> None:
+    """Write a word, random, pool with monitor=True."""
+    _measure(row, monitored, lambda base: loops.c.write_random(base, PAGES, RANDOM, 1), RANDOM)
