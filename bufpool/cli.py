@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +113,19 @@ def gdb_script_command() -> None:
 @click.option("--group", is_flag=True, help="By site and history of the page, with counts.")
 @click.option("--follow", is_flag=True, help="Go on as the log grows or is rotated, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each, with every member.")
-@click.option("--html", type=click.Path(), metavar="OUT.html", help="Write one page for a browser.")
+@click.option(
+    "--html", type=click.Path(), metavar="OUT.html", help="Write one page for a browser; - is standard output."
+)
 @click.option("--symbolize", is_flag=True, help="Name functions and lines (llvm-symbolizer or addr2line).")
 @click.option("--pool", "pools", multiple=True, metavar="NAME", help="Only of this pool; can be repeated.")
 @click.option("--pid", "pids", type=int, multiple=True, help="Only of this process; can be repeated.")
-@click.option("--state", "states", multiple=True, help="Only of pages in this state; can be repeated.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(["unallocated", "allocated", "freed", "evicted", "closed"]),
+    multiple=True,
+    help="Only of pages in this state; can be repeated.",
+)
 @click.option("--since", metavar="TIME", help='Only from then on: "10m", "2h", "2026-01-31T12:34".')
 def report_command(file: str, **options: Any) -> None:
     """Show the reports that pools have written to FILE (Pool(log=...)); "-" is standard input.
@@ -125,10 +136,17 @@ def report_command(file: str, **options: Any) -> None:
 
     try:
         request = report_command.request(file, **options)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a log may hold what the terminal cannot show
         console = Console(highlight=False, emoji=False)
         report_command.run(request, console, Console(stderr=True, highlight=False, emoji=False))
+        sys.stdout.flush()
     except BufpoolError as error:
         raise click.ClickException(_sentence(error)) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # click ends quietly
+            raise
+        raise click.ClickException(f"cannot write the output: {error.strerror}") from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
 

@@ -151,7 +151,7 @@ def _monitor() -> Setting:
     try:
         bufpool.Pool("64 KiB", trap="uffd", monitor=True, name="doctor").close()
     except bufpool.BufpoolError as error:
-        return Setting(name, "no", error.strerror if isinstance(error, bufpool.UnsupportedError) else str(error))
+        return Setting(name, "no", getattr(error, "strerror", None) or str(error))
     return Setting(name, "yes", "stray accesses made by system calls are reported, with the call's name")
 
 

@@ -7,7 +7,9 @@ thread that made it. Every call of the library begins by asking for what is owed
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import os
 import sys
 import threading
 import time
@@ -20,7 +22,7 @@ from bufpool._native import ffi, lib
 from bufpool.arguments import data_argument
 from bufpool.errors import ArgumentError, StrayAccessError, failure
 from bufpool.report import FAULT_SIZE, FaultReport, from_native
-from bufpool.told import tell
+from bufpool.told import tell, to_stderr
 
 if TYPE_CHECKING:
     from bufpool._native import CData
@@ -123,8 +125,27 @@ def _say_the_rest() -> None:
     """At the end of the program nobody asks any more."""
     for report in owed() + _taken_over(lib.bufpool_py_check_ended, ffi.NULL):
         if not report.limited:
-            print(report, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, ValueError):  # stderr is closed, or full
+                to_stderr(f"{report}\n")
     lib.bufpool_flush(ffi.NULL)  # of threads that still run
+
+
+def _say_the_rest_in_workers() -> None:
+    """multiprocessing ends a forked worker by os._exit(): of all exit handlers only its own finalizers run."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+
+    def finalize(say: Callable[[], None]) -> None:
+        util.Finalize(None, say, exitpriority=-100)
+
+    util.register_after_fork(_say_the_rest, finalize)  # a starting worker drops what it inherits, then calls these
+    if sys.modules["multiprocessing.process"].parent_process() is not None:  # it has started already
+        finalize(_say_the_rest)
+
+
+_say_the_rest_in_workers()  # imported by a worker
+os.register_at_fork(after_in_child=_say_the_rest_in_workers)
 
 
 def deliver(reports: list[FaultReport], *, late: bool = True) -> None:
@@ -248,7 +269,7 @@ def python_stack() -> tuple[str, ...]:
 
 def _calls(frame: FrameType | None) -> Iterator[str]:
     """The calls from a frame outwards, beginning with the first outside the library."""
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
         frame = frame.f_back
     while frame is not None:
         yield f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

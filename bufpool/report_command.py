@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import attrs
 from rich.console import Console
@@ -82,7 +84,7 @@ def run(request: Request, console: Console, notices: Console) -> None:
     """Does it; what is no report is said on notices. Raises BufpoolError when the log cannot be read."""
     symbolizer = symbolize.find() if request.symbolize else None
     with _opened(request) as entries:
-        chosen = filter(request.wanted.passes, entries)
+        chosen = request.wanted.chosen(entries)
         if request.html is not None:
             _write_page(request, chosen, symbolizer, notices)
         elif request.group:
@@ -94,28 +96,31 @@ def run(request: Request, console: Console, notices: Console) -> None:
 @contextlib.contextmanager
 def _opened(request: Request) -> Iterator[Iterator[Entry]]:
     if request.path == "-":
-        yield report_log.read(sys.stdin.buffer)
+        if sys.stdin is None:
+            raise SystemCallError(errno.EBADF, "cannot read standard input: it is closed")
+        yield _checked(report_log.read(sys.stdin.buffer), "standard input")
         return
     try:
-        with open(request.path, "rb") as stream:  # noqa: PTH123 (the path may be any bytes)
-            stream.read(0)
-            if not request.follow:
-                yield _checked(stream, request.path)
-                return
+        stream = open(request.path, "rb")  # noqa: PTH123, SIM115 (the path may be any bytes; closed below)
     except OSError as error:
-        raise _failure("read", request.path, error) from None
-    yield report_log.follow(request.path)
+        raise _failure("read", repr(request.path), error) from None
+    with stream:
+        if not request.follow:
+            yield _checked(report_log.read(stream), repr(request.path))
+            return
+    yield _checked(report_log.follow(request.path), repr(request.path))
 
 
-def _checked(stream: BinaryIO, path: str) -> Iterator[Entry]:
+def _checked(entries: Iterator[Entry], name: str) -> Iterator[Entry]:
+    """So that an error of reading is told from one of writing."""
     try:
-        yield from report_log.read(stream)
+        yield from entries
     except OSError as error:
-        raise _failure("read", path, error) from None
+        raise _failure("read", name, error) from None
 
 
-def _failure(verb: str, path: str, error: OSError) -> BufpoolError:
-    return SystemCallError(error.errno, f"cannot {verb} {path!r}: {error.strerror}")
+def _failure(verb: str, name: str, error: OSError) -> BufpoolError:
+    return SystemCallError(error.errno, f"cannot {verb} {name}: {error.strerror}")
 
 
 def _names(symbolizer: Symbolizer | None) -> Names:
@@ -126,7 +131,8 @@ def _list(
     request: Request, console: Console, notices: Console, entries: Iterator[Entry], symbolizer: Symbolizer | None
 ) -> None:
     names, bad, seen = _names(symbolizer), 0, 0
-    size = 1 if request.follow or symbolizer is None else _BATCH
+    live = request.follow or request.path == "-"
+    size = 1 if live or symbolizer is None else _BATCH
     while batch := list(itertools.islice(entries, size)):
         if symbolizer is not None:
             symbolizer.look_up(entry for entry in batch if isinstance(entry, LoggedReport))
@@ -136,7 +142,7 @@ def _list(
             if not request.as_json:
                 report_view.show(console, entry, names)
             elif not isinstance(entry, BadLine):
-                print(json.dumps(_members(entry, symbolizer), ensure_ascii=True), flush=request.follow)
+                print(json.dumps(_members(entry, symbolizer), ensure_ascii=True), flush=live)
     if symbolizer is not None:
         report_view.show_notes(notices, symbolizer.notes)
     if bad:
@@ -166,17 +172,34 @@ def _group(console: Console, entries: Iterator[Entry], symbolizer: Symbolizer | 
         report_view.show_notes(console, symbolizer.notes)
 
 
+def _private(path: str, flags: int) -> int:
+    """As the log is: what it says is not for everybody."""
+    return os.open(path, flags, 0o600)
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:  # there is none yet, or it cannot be written either
+        return False
+
+
 def _write_page(request: Request, entries: Iterator[Entry], symbolizer: Symbolizer | None, notices: Console) -> None:
     assert request.html is not None
-    if Path(request.html).exists() and request.path != "-" and Path(request.html).samefile(request.path):
+    if request.path != "-" and request.html != "-" and _is_same(request.html, request.path):
         raise ArgumentError(f"--html {request.html!r} is the log itself: write the page to another file")
     page = Page()
     for entry in entries:
         page.add(entry)
     text = page.render("standard input" if request.path == "-" else request.path, symbolizer)
-    try:
-        Path(request.html).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _failure("write", request.html, error) from None
+    if request.html == "-":
+        sys.stdout.buffer.write(text.encode())
+    else:
+        try:
+            with open(request.html, "w", encoding="utf-8", opener=_private) as stream:
+                stream.write(text)
+        except OSError as error:
+            raise _failure("write", repr(request.html), error) from None
     report_view.show_notes(notices, [] if symbolizer is None else symbolizer.notes)
-    report_view.show_notes(notices, [f"{request.html}: {report_view.summary(page.log)}"])
+    name = "the page" if request.html == "-" else request.html
+    report_view.show_notes(notices, [f"{name}: {report_view.summary(page.log)}"])

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, tostring
 import attrs
 
 from bufpool import report_text, report_view
-from bufpool.report_log import BadLine, Entry, LoggedReport, iso
+from bufpool.report_log import BadLine, Entry, LoggedReport, Suppressed, iso
 from bufpool.report_map import PoolMap, add_map
 from bufpool.report_markup import add, style_of
 from bufpool.report_sites import Log, Site
@@ -28,6 +28,7 @@ from bufpool.symbolize import Symbolizer
 _MOST_SITES = 100
 _MOST_POOLS = 20
 _BARS = 60
+_LATEST = 253402300799.0  # the last second that a datetime can hold
 
 
 @attrs.define
@@ -48,7 +49,7 @@ class Page:
 
     def render(self, source: str, symbolizer: Symbolizer | None = None) -> str:
         """The page."""
-        self.log.finish()
+        unknown = self.log.finish()
         sites = self.log.sorted_sites()
         names: Names = no_names
         if symbolizer is not None:
@@ -62,7 +63,7 @@ class Page:
         self._add_sites(body, sites, names)
         self._add_timeline(body)
         self._add_pools(body)
-        self._add_remarks(body, symbolizer)
+        self._add_remarks(body, symbolizer, unknown)
         template = (resources.files("bufpool") / "report_page.html").read_text(encoding="utf-8")
         style = re.search(r"<style>(.*?)</style>", template, re.DOTALL)
         assert style
@@ -136,8 +137,9 @@ class Page:
         if len(maps) > _MOST_POOLS:
             add(body, "p", f"and {len(maps) - _MOST_POOLS:,} pools more, each with fewer.", class_="soft")
 
-    def _add_remarks(self, body: Element, symbolizer: Symbolizer | None) -> None:
-        notes = [] if symbolizer is None else [clean(note) for note in symbolizer.notes]
+    def _add_remarks(self, body: Element, symbolizer: Symbolizer | None, unknown: list[Suppressed]) -> None:
+        notes = [report_text.suppressed(counted) for counted in unknown]
+        notes += [] if symbolizer is None else [clean(note) for note in symbolizer.notes]
         if not self.log.bad and not notes:
             return
         add(body, "h2", "Remarks")
@@ -219,9 +221,10 @@ def _add_legend(card: Element, states: set[str], *, around: bool = False) -> Non
 
 def _moment(timestamp: float, other: float | None = None) -> str:
     """A time of day with its date; without, if it is the same day as the other."""
+    timestamp = min(timestamp, _LATEST)
     text = iso(datetime.fromtimestamp(timestamp, timezone.utc))[:-4]  # milliseconds
     date, _, time = text.partition("T")
-    if other is not None and iso(datetime.fromtimestamp(other, timezone.utc))[:10] == date:
+    if other is not None and iso(datetime.fromtimestamp(min(other, _LATEST), timezone.utc))[:10] == date:
         return f"{time} UTC"
     return f"{date} {time} UTC"
 

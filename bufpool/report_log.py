@@ -121,7 +121,7 @@ Entry = LoggedReport | Suppressed | BadLine
 
 def iso(time: datetime) -> str:
     """As the log has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 # ---- One line --------------------------------------------------------------------------------------------------------
@@ -324,7 +324,8 @@ class _Lines:
 def read(stream: BinaryIO) -> Iterator[Entry]:
     """What a log holds, up to its end."""
     lines = _Lines()
-    while data := stream.read(_CHUNK):
+    some = getattr(stream, "read1", stream.read)  # what there is: a pipe may be slow
+    while data := some(_CHUNK):
         yield from lines.feed(data)
     yield from lines.end()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 import attrs
@@ -26,9 +26,23 @@ class Filter:
         return (
             (not self.pools or entry.pool in self.pools)
             and (not self.pids or entry.pid in self.pids)
-            and (not self.states or (isinstance(entry, LoggedReport) and entry.state in self.states))
+            and (not self.states or isinstance(entry, Suppressed) or entry.state in self.states)
             and (self.since is None or entry.time >= self.since)
         )
+
+    def chosen(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Those that are wanted. A count of reports has no state: it goes with the report that it counts on from."""
+        in_state = set()
+        for entry in entries:
+            if self.states and isinstance(entry, LoggedReport) and entry.state in self.states:
+                in_state.add((entry.pid, entry.pool, entry.sequence))
+            other = (
+                self.states
+                and isinstance(entry, Suppressed)
+                and (entry.pid, entry.pool, entry.first_sequence) not in in_state
+            )
+            if not other and self.passes(entry):
+                yield entry
 
 
 Key = tuple[object, ...]

@@ -74,7 +74,7 @@ class Symbolizer:
                 self._modules[module] = _lowest(Path(module))
             except FileNotFoundError:
                 self.notes.append(f"{module} is gone")
-            except (OSError, ValueError, struct.error) as error:
+            except (OSError, ValueError, OverflowError, struct.error) as error:
                 self.notes.append(f"{module} cannot be read: {error}")
             else:
                 if max(found.st_mtime, found.st_ctime) > reported.timestamp():
@@ -138,7 +138,7 @@ def _lowest(path: Path) -> int:
     """The address of the first loaded segment: 0 of a position-independent file, else where it is linked to."""
     with path.open("rb") as file:
         head = file.read(64)
-        if head[:4] != _ELF:
+        if head[:4] != _ELF or len(head) < 64:
             raise ValueError("it is no ELF file")
         order = "<" if head[5] == 1 else ">"
         wide = head[4] == 2

@@ -1,11 +1,13 @@
 """Who is told of a report: the logger "bufpool", and the pool's on_report.
 
 Both at a defined point in the thread that strayed (or, once it has ended, in the one that closes the pool), never in
-the signal handler. An error in either is printed to stderr and loses no report.
+the signal handler. An Exception in either is printed to stderr and loses no report; what ends programs, such as
+KeyboardInterrupt, goes on its way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -64,5 +66,13 @@ def _shielded(function: OnReport, report: FaultReport) -> None:
     try:
         function(report)
     except Exception as error:
-        print(f"bufpool: {function!r} was told of report {report.sequence}, and raised:", file=sys.stderr)
-        traceback.print_exception(type(error), error, error.__traceback__)
+        with contextlib.suppress(Exception):  # stderr may be closed, or full
+            head = f"bufpool: {function!r} was told of report {report.sequence}, and raised:\n"
+            to_stderr(head + "".join(traceback.format_exception(error)))
+
+
+def to_stderr(text: str) -> None:
+    """Without a stderr (as of a daemon) print() would write to stdout."""
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -255,6 +255,13 @@ def test_the_text_report(pool: bufpool.Pool) -> None:
     assert "test_the_text_report" in text.splitlines()[-1]
 
 
+def test_a_caller_without_a_name(any_pool: bufpool.Pool) -> None:
+    for name in (None, 7):
+        with pytest.raises(bufpool.StrayAccessError) as caught:
+            exec("page[8]", {"__name__": name, "page": any_pool.page(3)})
+        assert "<string>:1 in <module>" in caught.value.report.python_stack[-1]
+
+
 def test_the_report_in_json(pool: bufpool.Pool) -> None:
     with bufpool.catch_faults() as caught:
         pool.page(3)[8] = 1

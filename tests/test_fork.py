@@ -213,6 +213,53 @@ def test_multiprocessing_by_forkserver(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "('freed', None, True)\nb'parent'\n"), done.stderr
 
 
+WORKERS = """
+import sys
+import multiprocessing, concurrent.futures
+
+if "lazily" not in sys.argv:
+    import bufpool
+
+def stray(name):
+    import bufpool
+    pool = bufpool.Pool("1 MiB", name=name)
+    pool.page(3).buffer[5]
+    bufpool.kept = pool
+
+def nested(name):
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=stray, args=[name])
+    process.start()
+    process.join()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    for target, name in (stray, "process"), (nested, "nested"):
+        process = context.Process(target=target, args=[name])
+        process.start()
+        process.join()
+    with context.Pool(1) as workers:
+        workers.map(stray, ["pool"])
+        workers.close()
+        workers.join()
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        executor.submit(stray, "executor").result()
+"""
+
+
+@pytest.mark.parametrize("how", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("when", ["first", "lazily"])
+def test_what_a_worker_is_owed_is_said_at_its_end(how: str, when: str, tmp_path: Path) -> None:
+    """Forked workers end by os._exit(), past the exit handlers."""
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    command = [sys.executable, str(script), how, when]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("==ERROR: bufpool: stray read of an unallocated page\n") == 4, done.stderr
+    for name in ("process", "nested", "pool", "executor"):
+        assert done.stderr.count(f'page 3 of pool "{name}"') == 1
+
+
 def test_subprocess_goes_on_as_ever(kind: bufpool.Capability) -> None:
     with bufpool.Pool("1 MiB", memory=kind.memory, trap=kind.trap) as pool:
         page, hole = pool.allocate(b"parent"), pool.page(9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import stat
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -148,6 +149,31 @@ def test_a_pool_of_16_tib_with_three_hits(tmp_path: Path) -> None:
 def test_a_pool_of_one_page(tmp_path: Path) -> None:
     reader = Reader(page(tmp_path, line(report(page=0, pool_capacity=4096, above=None))))
     assert reader.texts("p", "window") == ["pages 0 to 0"]
+
+
+def test_the_last_and_the_first_moment(tmp_path: Path) -> None:
+    moments = ("0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z")
+    text = page(tmp_path, *(line(report(time=moment)) for moment in moments))
+    assert "0001-01-01 00:00:00.000 UTC to 9999-12-31 23:59:59.000 UTC" in text
+
+
+def test_counts_of_reports_that_are_not_there_are_told(tmp_path: Path) -> None:
+    text = page(tmp_path, line(report()), line(suppressed(first_sequence=77, count=4321, suppressed=4321)))
+    assert any("4321 more stray accesses" in remark for remark in Reader(text).texts("li"))
+
+
+def test_the_page_is_private(tmp_path: Path) -> None:
+    page(tmp_path, line(report()))
+    assert stat.S_IMODE((tmp_path / "out.html").stat().st_mode) == 0o600
+
+
+def test_the_page_on_standard_output(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(line(report(pool="Größe")))
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path / "log"), "--html", "-"])
+    assert result.exit_code == 0
+    Reader(result.stdout)
+    assert "Größe" in result.stdout
+    assert "the page: 1 report of 1 site" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,34 @@ def test_what_is_left_at_the_end_is_said(child: Child) -> None:
     assert done.stderr.count("==ERROR: bufpool: stray read") == 2  # one by the handler, one at the end
 
 
+@pytest.mark.parametrize("stderr", ["None", "closed", "full"])
+def test_without_a_stderr_nothing_is_lost(child: Child, stderr: str) -> None:
+    done = child(f"""
+        pool = bufpool.Pool(64 * PAGE, on_report=lambda report: 1 / 0)
+        sys.stderr = None if "{stderr}" == "None" else open("/dev/full", "w", 1)
+        if "{stderr}" == "closed":
+            sys.stderr.close()
+        try:
+            pool.page(3)[0]
+        except bufpool.StrayAccessError as error:
+            print("raised:", error.report.page)
+        pool.page(4).buffer[0]  # said at the end
+        sys.stdout.flush()
+    """)
+    assert done.returncode == (120 if stderr == "full" else 0)  # 120: Python cannot flush it
+    assert done.stdout == "raised: 3\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_what_ends_a_program_goes_through_on_report(make_pool: PoolMaker) -> None:
+    def interrupted(_: bufpool.FaultReport) -> None:
+        raise KeyboardInterrupt
+
+    pool = make_pool(on_report=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.page(9)[0]
+
+
 @pytest.mark.parametrize("name", ["directory", "link", "missing/log", "fifo"])
 def test_a_log_that_cannot_be_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "directory").mkdir()

@@ -104,6 +104,23 @@ def test_a_module_that_is_gone_changed_or_no_program_is_said(symbolizer: Symboli
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"\x7fELF",
+        b"\x7fELF\x02\x01" + bytes(26) + b"\xff" * 32,
+        b"\x7fELF\x01\x02" + b"\xff" * 58,
+        b"\x7fELF\x02\x01" + bytes(58),
+    ],
+    ids=["short", "far", "large", "empty"],
+)
+def test_a_damaged_module_is_said(symbolizer: Symbolizer, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "module").write_bytes(content)
+    symbolizer.look_up([parsed(native_stack=[f"{tmp_path}/module+0x10"], freed=None, allocated=None)])
+    assert symbolizer.notes
+    assert symbolizer.names(f"{tmp_path}/module+0x10", True) == ()
+
+
+@pytest.mark.parametrize(
     "script",
     ["#!/bin/sh\nexit 1\n", "#!/bin/sh\ncat\n", "#!/bin/sh\nyes garbage | head -n 1000\n", "#!/nonexistent\n"],
 )
