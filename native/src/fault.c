@@ -220,12 +220,12 @@ __attribute__((noinline)) static bool take_up(struct bp_event *event, const stru
     return answer(event);
 }
 
-bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
+static bool handle(int signo, siginfo_t *info, void *context, int before)
 {
     if ((signo != SIGBUS && signo != SIGSEGV) || info == NULL || context == NULL) {
         return false;
     }
-    struct bp_event event = {.signo = signo, .info = info, .context = context};
+    struct bp_event event = {.signo = signo, .info = info, .context = context, .before = before};
     bp_machine_read(context, &event.machine);
     if (info->si_code <= 0) {
         if (signo != SIGBUS || !bp_order_take(bp_thread_id(), &event.order)) {
@@ -267,11 +267,9 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
         bp_pool_leave(event.pool);
         return shut;
     }
-    event.before = errno;
     tell_lost(&event, &finding);
     if (is_protected_by_host(&event, &finding)) {
         bp_pool_leave(event.pool);
-        errno = event.before;
         return false;
     }
     bp_thread.answered_address = (uint64_t)(uintptr_t)info->si_addr;
@@ -283,7 +281,13 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
         restart(&event, section);
     }
     event.depth = bp_stack_walk(&event.machine, event.stack, BUFPOOL_STACK_DEPTH);
-    bool ours = take_up(&event, &finding, section);
-    errno = event.before;
+    return take_up(&event, &finding, section);
+}
+
+bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
+{
+    int before = errno;
+    bool ours = handle(signo, info, context, before);
+    errno = before;
     return ours;
 }

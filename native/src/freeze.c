@@ -9,15 +9,29 @@
 #define LOOK_NS 20000000 /* how often a stopped thread looks for a wish, which may come from another process */
 #define THAW_NS 2000000000
 
+static atomic_int unlisted; /* threads that are stopped without a slot */
+
+/* Stopped all the same; listed when another one goes on. */
+static struct bp_frozen_slot *wait_for_slot(const bufpool_fault *fault, uint64_t sp)
+{
+    struct bp_frozen_slot *slot;
+    atomic_fetch_add(&unlisted, 1);
+    do {
+        bp_kernel_sleep_ns(LOOK_NS);
+        slot = bp_frozen_add(fault, sp, BP_FROZEN_IN_HANDLER);
+    } while (slot == NULL);
+    atomic_fetch_sub(&unlisted, 1);
+    return slot;
+}
+
 enum bp_frozen_wish bp_freeze(const bufpool_fault *fault, uint64_t sp, bool may_sleep)
 {
     struct bp_frozen_slot *slot = bp_frozen_add(fault, sp, may_sleep ? BP_FROZEN_IN_KERNEL : BP_FROZEN_IN_HANDLER);
     if (slot != NULL && may_sleep) {
         return BP_WISH_NONE;
     }
-    while (slot == NULL) { /* stopped all the same; listed when another one goes on */
-        bp_kernel_sleep_ns(LOOK_NS);
-        slot = bp_frozen_add(fault, sp, BP_FROZEN_IN_HANDLER);
+    if (slot == NULL) {
+        slot = wait_for_slot(fault, sp);
     }
     enum bp_frozen_wish wish;
     while ((wish = (enum bp_frozen_wish)atomic_load(&slot->wish)) == BP_WISH_NONE) {
@@ -65,6 +79,30 @@ static int wish_of(const char *policy, enum bp_frozen_wish *wish)
     return 0;
 }
 
+/* Those that are written down, and were stopped no later than that. Waits for them, and returns how many there were. */
+static int thaw_listed(const bufpool_pool *pool, enum bp_frozen_wish wish, int64_t latest_ns)
+{
+    int32_t threads[BP_FROZEN_SLOTS] = {0};
+    int count = 0;
+    struct bp_frozen_slot *slot;
+    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
+        uint32_t none = BP_WISH_NONE;
+        if (is_of(slot, pool) && slot->since_ns <= latest_ns &&
+            atomic_compare_exchange_strong(&slot->wish, &none, (uint32_t)wish)) {
+            threads[n] = atomic_load(&slot->thread);
+            count++;
+        }
+    }
+    int64_t deadline = bp_kernel_monotonic_ns() + THAW_NS;
+    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
+        while (threads[n] != 0 && atomic_load(&slot->thread) == threads[n] &&
+               atomic_load(&slot->wish) != BP_WISH_NONE && bp_kernel_monotonic_ns() < deadline) {
+            bp_kernel_sleep_ns(LOOK_NS / 10);
+        }
+    }
+    return count;
+}
+
 int bufpool_thaw(bufpool_pool *pool, const char *policy)
 {
     enum bp_frozen_wish wish;
@@ -72,21 +110,13 @@ int bufpool_thaw(bufpool_pool *pool, const char *policy)
     if (code < 0) {
         return code;
     }
-    int32_t threads[BP_FROZEN_SLOTS] = {0};
-    int count = 0;
-    struct bp_frozen_slot *slot;
-    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
-        uint32_t none = BP_WISH_NONE;
-        if (is_of(slot, pool) && atomic_compare_exchange_strong(&slot->wish, &none, (uint32_t)wish)) {
-            threads[n] = atomic_load(&slot->thread);
-            count++;
-        }
-    }
-    int64_t deadline = bp_kernel_monotonic_ns() + THAW_NS;
-    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
-        while (threads[n] != 0 && atomic_load(&slot->thread) == threads[n] && bp_kernel_monotonic_ns() < deadline) {
-            bp_kernel_sleep_ns(LOOK_NS / 10);
-        }
+    int64_t start = bp_kernel_realtime_ns();
+    bool rest = atomic_load(&unlisted) > 0;
+    int count = thaw_listed(pool, wish, INT64_MAX);
+    for (int more = count; more > 0 && rest; count += more) { /* they take the slots of those that have gone on */
+        bp_kernel_sleep_ns(2 * LOOK_NS);
+        rest = atomic_load(&unlisted) > 0;
+        more = thaw_listed(pool, wish, start);
     }
     return count;
 }

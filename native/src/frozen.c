@@ -9,18 +9,34 @@
 #include <unistd.h>
 
 #define FACTS_SIZE 4096
-#define SIZE (FACTS_SIZE + BP_FROZEN_SLOTS * sizeof(struct bp_frozen_slot))
 
 _Static_assert(offsetof(struct bp_frozen_slot, text) == 64, "bufpool/frozen.py reads this layout");
 
 static _Atomic(struct bp_frozen_facts *) record;
 static _Atomic int32_t record_process;
 static _Atomic int record_fd = -1;
+static _Atomic int used; /* slots that have ever been taken: of the others there is no memory yet */
 static atomic_flag making;
 
 static struct bp_frozen_facts *current(void)
 {
     return atomic_load(&record_process) == bp_process() ? atomic_load(&record) : NULL;
+}
+
+static int map(uint32_t slots, int *fd, void **place)
+{
+    size_t size = FACTS_SIZE + slots * sizeof(struct bp_frozen_slot);
+    *fd = bp_kernel_memfd("bufpool-frozen", size, 0);
+    if (*fd < 0) {
+        return *fd;
+    }
+    int code = bp_kernel_mmap_file(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0, place);
+    if (code < 0) {
+        bp_kernel_close(*fd);
+        return code;
+    }
+    bp_kernel_madvise(*place, size, MADV_DONTFORK);
+    return 0;
 }
 
 static int make(void)
@@ -30,25 +46,26 @@ static int make(void)
         bp_kernel_close(inherited);
     }
     void *place;
-    int fd = bp_kernel_memfd("bufpool-frozen", SIZE, 0);
-    int code = fd < 0 ? fd : bp_kernel_mmap_file(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0, &place);
+    int fd = -1;
+    uint32_t slots = BP_FROZEN_SLOTS;
+    int code;
+    while ((code = map(slots, &fd, &place)) < 0 && slots > BP_FROZEN_FEWEST) {
+        slots /= 2;
+    }
     if (code < 0) {
-        if (fd >= 0) {
-            bp_kernel_close(fd);
-        }
         return code;
     }
-    bp_kernel_madvise(place, SIZE, MADV_DONTFORK);
     struct bp_frozen_facts *facts = place;
     facts->version = 1;
     facts->pid = (int32_t)getpid();
-    facts->slots = BP_FROZEN_SLOTS;
+    facts->slots = slots;
     facts->slot_offset = FACTS_SIZE;
     facts->slot_size = sizeof(struct bp_frozen_slot);
     facts->text_offset = offsetof(struct bp_frozen_slot, text);
     facts->json_offset = offsetof(struct bp_frozen_slot, json);
     facts->text_size = BP_FROZEN_TEXT;
     memcpy(facts->magic, "BPFROZEN", sizeof facts->magic); /* last: who finds it finds the rest */
+    atomic_store(&used, 0);
     atomic_store(&record_fd, fd);
     atomic_store(&record, facts);
     atomic_store(&record_process, bp_process());
@@ -68,10 +85,15 @@ int bp_frozen_prepare(void)
     return current() == NULL ? -EAGAIN : 0;
 }
 
+static struct bp_frozen_slot *slot_of(struct bp_frozen_facts *facts, int n)
+{
+    return (struct bp_frozen_slot *)((char *)facts + FACTS_SIZE) + n;
+}
+
 struct bp_frozen_slot *bp_frozen_at(int n)
 {
     struct bp_frozen_facts *facts = current();
-    return facts == NULL || n >= BP_FROZEN_SLOTS ? NULL : (struct bp_frozen_slot *)((char *)facts + FACTS_SIZE) + n;
+    return facts == NULL || n >= atomic_load(&used) ? NULL : slot_of(facts, n);
 }
 
 static bool claim(struct bp_frozen_slot *slot, uint32_t from)
@@ -88,8 +110,13 @@ static struct bp_frozen_slot *claim_for(int32_t thread)
             return slot;
         }
     }
-    for (int n = 0; (slot = bp_frozen_at(n)) != NULL; n++) {
+    struct bp_frozen_facts *facts = current();
+    for (int n = 0; n < (int)facts->slots; n++) {
+        slot = slot_of(facts, n);
         if (claim(slot, BP_FROZEN_EMPTY)) {
+            int before = atomic_load(&used);
+            while (before <= n && !atomic_compare_exchange_weak(&used, &before, n + 1)) {
+            }
             return slot;
         }
     }

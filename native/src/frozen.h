@@ -13,7 +13,8 @@
 #include "format.h"
 #include "pool.h"
 
-#define BP_FROZEN_SLOTS 64
+#define BP_FROZEN_SLOTS 1024 /* as many, or what a limit on file sizes or addresses leaves, at least */
+#define BP_FROZEN_FEWEST 64
 #define BP_FROZEN_TEXT 32768
 
 struct bp_frozen_facts {
@@ -37,7 +38,7 @@ struct bp_frozen_slot {
     _Atomic uint32_t wish;
     _Atomic int32_t thread;
     _Atomic uint32_t where;
-    int64_t since_ns; /* CLOCK_REALTIME */
+    _Atomic int64_t since_ns; /* CLOCK_REALTIME */
     _Atomic uint64_t pool_address;
     _Atomic uint64_t address;
     _Atomic uint64_t pc;
@@ -52,7 +53,7 @@ struct bp_frozen_slot {
 /* Makes the record, if this process has none. Errors: -errno. Async-signal-safe. */
 int bp_frozen_prepare(void);
 
-/* Writes a stopped thread down, in place of what its slot said before. NULL: 64 are stopped already, or there is no
+/* Writes a stopped thread down, in place of what its slot said before. NULL: all slots are taken, or there is no
  * memory. Async-signal-safe. */
 struct bp_frozen_slot *bp_frozen_add(const bufpool_fault *fault, uint64_t sp, enum bp_frozen_where where);
 

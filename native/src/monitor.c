@@ -339,7 +339,7 @@ static void end_sleep(struct bp_monitor *monitor)
 {
     bufpool_pool *pool = monitor->pool;
     struct bp_frozen_slot *slot;
-    for (int n = 0; pool->policy == BP_FREEZE && bp_freeze_wished(pool, &n, &slot);) {
+    for (int n = 0; monitor->to_wake < WAKES && pool->policy == BP_FREEZE && bp_freeze_wished(pool, &n, &slot);) {
         struct bp_order order = {.pool = pool,
                                  .thread = atomic_load(&slot->thread),
                                  .thaw = (enum bp_frozen_wish)atomic_load(&slot->wish),

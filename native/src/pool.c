@@ -462,6 +462,8 @@ int bufpool_close(bufpool_pool *pool)
     if (!first) {
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
     }
+    int cancelling;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* nobody else would close the rest */
     /* A call never waits for another one, so this ends. */
     while (atomic_load(&pool->users) > 0) {
         bp_kernel_sleep_ns(10000);
@@ -475,6 +477,7 @@ int bufpool_close(bufpool_pool *pool)
     pool->closed_at = ++closings;
     limit_closed();
     bp_registry_unlock();
+    pthread_setcancelstate(cancelling, NULL);
     return 0;
 }
 

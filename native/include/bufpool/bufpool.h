@@ -457,7 +457,8 @@ BUFPOOL_API int bufpool_install_handlers(void);
 
 /* Lets the threads go on that on_fault "freeze" has stopped in this pool, or (pool NULL) in any of this process. policy:
  * "resume" (or NULL): the access completes as under "resume"; "abort": the process ends at it as under "abort". Waits
- * two seconds at most for them to do so. Works on a closed pool. Returns how many there were. Errors: EARGUMENT. */
+ * until they have, two seconds at most for those that do not. Works on a closed pool. Returns how many there were.
+ * Errors: EARGUMENT. */
 BUFPOOL_API int bufpool_thaw(bufpool_pool *pool, const char *policy);
 
 /* System calls
