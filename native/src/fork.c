@@ -21,7 +21,9 @@ static const struct bp_heritage none = {.step = BP_HERITAGE_NONE, .fd = -1};
 _Atomic int32_t bp_fork_gate; /* bp_process() of the process that is forking, or 0 */
 static _Atomic int32_t forking_thread;
 static int32_t forking_process; /* bp_process() of the process that forks, and */
+static int nested;              /* forks under way within it */
 static sigset_t mask_before;    /* the signal mask of its thread; written while the registry is held */
+static _Atomic int32_t holder;  /* the thread, from the end of prepare() to the start of in_parent() */
 
 bool bp_fork_shuts(void)
 {
@@ -29,11 +31,10 @@ bool bp_fork_shuts(void)
     return gate != 0 && gate == bp_process() && atomic_load(&forking_thread) != bp_thread_id();
 }
 
-void bp_fork_wait(void)
+bool bp_fork_holds(void)
 {
-    while (bp_fork_shuts()) {
-        bp_kernel_sleep_ns(50000);
-    }
+    int32_t thread = atomic_load_explicit(&holder, memory_order_relaxed);
+    return thread != 0 && thread == bp_thread_id() && forking_process == bp_process();
 }
 
 /* ---- In the parent ---- */
@@ -71,13 +72,8 @@ static void prepare_pool(bufpool_pool *pool, int64_t deadline)
     bp_inherit_prepare(pool);
 }
 
-static void prepare(void)
+static void prepare_all(void)
 {
-    sigset_t mask;
-    pthread_sigmask(SIG_BLOCK, NULL, &mask);
-    bp_registry_lock(); /* blocks signals, too */
-    mask_before = mask;
-    forking_process = bp_process();
     bool any = false;
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
         any = any || is_heritable(pool);
@@ -95,9 +91,32 @@ static void prepare(void)
     }
 }
 
+static void prepare(void)
+{
+    sigset_t mask;
+    if (bp_fork_holds()) { /* a fork handler that forks */
+        nested++;
+        return;
+    }
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    bp_registry_lock(); /* blocks signals, too */
+    mask_before = mask;
+    forking_process = bp_process();
+    prepare_all();
+    atomic_store(&holder, bp_thread_id());
+}
+
 /* Also after a fork that failed. */
 static void in_parent(void)
 {
+    if (!bp_fork_holds()) { /* the child of a fork handler that forked, which goes on with its parent's fork */
+        return;
+    }
+    if (nested > 0) {
+        nested--;
+        return;
+    }
+    atomic_store(&holder, 0);
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
         if (atomic_load(&pool->first) != 0 && pool->process == bp_process() &&
             pool->heritage.step != BP_HERITAGE_NONE) {
@@ -124,6 +143,7 @@ static void renew_pool(bufpool_pool *pool)
     atomic_store(&pool->scratch_ns, 0);
     atomic_store(&pool->reports_lost, 0);
     atomic_store(&pool->reports_limited, 0);
+    atomic_store(&pool->users, 0); /* a thread may just have looked whether it may come in */
     pool->opener = pool->pid;
     pool->pid = (int32_t)getpid();
     pool->process = bp_process();
@@ -132,6 +152,8 @@ static void renew_pool(bufpool_pool *pool)
 void bp_fork_renew(void)
 {
     atomic_store(&bp_fork_gate, 0);
+    atomic_store(&holder, 0);
+    nested = 0;
     bp_thread_renew();
     bp_report_renew();
     bp_owed_renew();
@@ -146,7 +168,13 @@ static void in_child(void)
             continue; /* opened in a handler that came before this one, or not there since an earlier fork */
         }
         bp_monitor_forget(pool);
-        if (pool->heritage.step == BP_HERITAGE_READY && pool->process == forking_process && bp_inherit_child(pool)) {
+        bool known = pool->process == forking_process && pool->inherit;
+        if (known && pool->heritage.step == BP_HERITAGE_NONE) {
+            pool->heritage.step = BP_HERITAGE_LATE;
+        }
+        /* A fork handler may have closed it since. */
+        bool ready = known && pool->heritage.step == BP_HERITAGE_READY && !atomic_load(&pool->closed);
+        if (ready && bp_inherit_child(pool)) {
             pool->heritage = none;
             renew_pool(pool);
         } else {

@@ -18,11 +18,14 @@
 /* Installs the handlers, once. */
 void bp_fork_watch(void);
 
-/* Is a fork of this process under way, in another thread? Then nobody may enter a pool: bp_fork_wait() until it is over.
+/* Is a fork of this process under way, in another thread? Then nobody may enter a pool until it is over.
  * Async-signal-safe. */
 extern _Atomic int32_t bp_fork_gate;
 bool bp_fork_shuts(void);
-void bp_fork_wait(void);
+
+/* Is this a fork handler of the host, between ours before and after the fork? Then this thread has the registry.
+ * Async-signal-safe. */
+bool bp_fork_holds(void);
 
 static inline bool bp_fork_is_near(void)
 {

@@ -83,10 +83,10 @@ void bp_inherit_prepare(bufpool_pool *pool)
 
 void bp_inherit_parent(bufpool_pool *pool)
 {
-    if (way_of(&pool->space) == COPIED_ON_WRITE) {
-        bp_kernel_madvise((void *)pool->space.base, pool->capacity, MADV_DONTFORK);
-    } else if (pool->heritage.fd >= 0) {
+    if (pool->heritage.fd >= 0) {
         bp_kernel_close(pool->heritage.fd);
+    } else if (way_of(&pool->space) == COPIED_ON_WRITE) { /* or closed meanwhile */
+        bp_kernel_madvise((void *)pool->space.base, pool->capacity, MADV_DONTFORK);
     }
 }
 
@@ -186,6 +186,7 @@ void bp_inherit_refuse(bufpool_pool *pool)
     struct bp_space *space = &pool->space;
     struct bp_heritage *heritage = &pool->heritage;
     heritage->gone = true;
+    give_up(&heritage->fd);
     if (atomic_load(&pool->closed)) {
         return; /* no descriptors any more, or another thread of the parent is closing them */
     }
@@ -200,7 +201,6 @@ void bp_inherit_refuse(bufpool_pool *pool)
     give_up(&space->uffd);
     give_up(&space->fd);
     give_up(&space->gauge);
-    give_up(&heritage->fd);
 }
 
 const char *bp_heritage_reason(const bufpool_pool *pool)
@@ -209,6 +209,7 @@ const char *bp_heritage_reason(const bufpool_pool *pool)
         [BP_HERITAGE_NONE] = "it came past the fork handlers, as by _Fork or clone",
         [BP_HERITAGE_READY] = "the fork was not finished",
         [BP_HERITAGE_BUSY] = "a call on it did not end in time, or the fork interrupted one",
+        [BP_HERITAGE_LATE] = "a fork handler opened it when the fork had been prepared",
         [BP_HERITAGE_SCRATCH] = "a granule that shows the scratch pattern could not be armed again",
         [BP_HERITAGE_LIFT] = "its addresses could not be shared with the child",
         [BP_HERITAGE_COPY] = "its pages could not be copied for the child",

@@ -328,6 +328,12 @@ int bp_kernel_identify(int fd, uint64_t id[2])
     return code;
 }
 
+int bp_kernel_is_still(int fd, const uint64_t id[2])
+{
+    uint64_t now[2];
+    return bp_kernel_identify(fd, now) == 0 && now[0] == id[0] && now[1] == id[1];
+}
+
 int bp_kernel_open_read(const char *path)
 {
     return result(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));

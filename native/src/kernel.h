@@ -126,6 +126,10 @@ int bp_kernel_is_pipe(int fd); /* 1, or 0 */
 
 /* Device and inode of an open file. */
 int bp_kernel_identify(int fd, uint64_t id[2]);
+
+/* Is the descriptor still open to the file that was identified? The host may have closed it, and its number may stand for
+ * something of the host's by now. 1, or 0. */
+int bp_kernel_is_still(int fd, const uint64_t id[2]);
 ssize_t bp_kernel_read(int fd, void *buffer, size_t size);
 
 /* From the start of a file, whatever was read of it before. */

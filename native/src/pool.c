@@ -46,6 +46,9 @@ static void block_signals(sigset_t *before)
 void bp_registry_lock(void)
 {
     sigset_t before;
+    if (bp_fork_holds()) {
+        return;
+    }
     block_signals(&before);
     if (bp_process_is_new()) { /* whoever held it is not in this process */
         pthread_mutex_init(&registry, NULL);
@@ -58,6 +61,9 @@ void bp_registry_lock(void)
 
 void bp_registry_unlock(void)
 {
+    if (bp_fork_holds()) {
+        return;
+    }
     sigset_t before = mask_before;
     pthread_mutex_unlock(&registry);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -90,16 +96,25 @@ bufpool_pool *bp_pool_at(uintptr_t address)
     return inherited;
 }
 
+/* Is a fork under way in another thread? Of a closed pool nothing is copied; and who closes it in a fork handler waits for
+ * its monitor. */
+static bool is_shut(const bufpool_pool *pool)
+{
+    return bp_fork_is_near() && !atomic_load(&pool->closed);
+}
+
 bool bp_pool_visit(bufpool_pool *pool)
 {
     for (;;) {
         bp_thread.inside++;
         atomic_fetch_add(&pool->users, 1);
-        if (!bp_fork_is_near()) {
+        if (!is_shut(pool)) {
             break;
         }
         bp_pool_leave(pool);
-        bp_fork_wait();
+        while (is_shut(pool)) {
+            bp_kernel_sleep_ns(50000);
+        }
     }
     if (atomic_load(&pool->first) == 0) {
         bp_pool_leave(pool);
@@ -196,10 +211,11 @@ static void retire(bufpool_pool *pool)
     pool->closed_at = 0;
 }
 
-/* Closed, by this process, and kept by nobody. */
+/* Closed, by this process, kept by nobody, and not amid a fork. */
 static bool may_retire(const bufpool_pool *pool)
 {
-    return pool->closed_at != 0 && atomic_load(&pool->kept) == 0 && pool->process == bp_process();
+    return pool->closed_at != 0 && atomic_load(&pool->kept) == 0 && pool->process == bp_process() &&
+           pool->heritage.step == BP_HERITAGE_NONE;
 }
 
 /* Retires the oldest closed pool that nobody keeps; false if there is none. */

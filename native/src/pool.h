@@ -40,6 +40,7 @@ struct bp_heritage {
         BP_HERITAGE_NONE,  /* no fork is under way */
         BP_HERITAGE_READY, /* prepared for the child; what follows is why it has not got the pool */
         BP_HERITAGE_BUSY,  /* in the parent */
+        BP_HERITAGE_LATE,
         BP_HERITAGE_SCRATCH,
         BP_HERITAGE_LIFT,
         BP_HERITAGE_COPY,
@@ -103,7 +104,8 @@ int bp_pool_enter(bufpool_pool *pool);
 void bp_pool_leave(bufpool_pool *pool);
 
 /* The registry of pools: guards the list of descriptors, opening, and what becomes of closed ranges. Signals are blocked
- * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. */
+ * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. A fork handler of the host does: there both
+ * do nothing. */
 void bp_registry_lock(void);
 void bp_registry_unlock(void);
 void bp_registry_renew(void); /* in a forked child, whose parent's thread held it: unlocks; the signals stay blocked */

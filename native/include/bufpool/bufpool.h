@@ -133,11 +133,16 @@ typedef struct bufpool_config {
  *            has together with its parent, pages, states and all: either may allocate and free, and sees what the other
  *            does. It is the opener's: when that closes the pool it is closed for all. A process that is killed amid a
  *            call leaves the pages of that call as they are, and changeable by nobody.
+ *            Cost: private memory under guard or mprotect is copied, all allocated pages at every fork, also one that
+ *            only runs another program; until the child ends or runs it the copy counts against the memory cgroup,
+ *            whose limit is kept by the OOM killer. Who forks to run programs takes "exclude".
  *            Before the fork, other threads are kept out of the pools, and those inside are waited for, a second at most.
  *            Where the child cannot have the pool, its addresses are inaccessible there: a touch is reported
  *            (BUFPOOL_FAULT_FORKED), and calls return BUFPOOL_EUNSUPPORTED; both say why. That is so of shared memory
  *            under guard or mprotect, which close pages in one process only; after an error of the kernel; and where
  *            the fork interrupted a call on the pool.
+ *            The host's fork handlers may call everything; a pool that is opened by one that was registered before the
+ *            first pool is not the child's.
  *   exclude  Nothing is mapped there in a child, and fork() copies nothing.
  * A child made past the fork handlers (_Fork, clone, vfork that does not share memory) has nothing mapped either; its
  * first call says so. */
