@@ -1,6 +1,8 @@
 /* inherit.c: getting a pool into a forked child, see inherit.h. */
 #include "inherit.h"
 
+#include "thread.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -189,6 +191,9 @@ void bp_inherit_refuse(bufpool_pool *pool)
     give_up(&heritage->fd);
     if (atomic_load(&pool->closed)) {
         return; /* no descriptors any more, or another thread of the parent is closing them */
+    }
+    if (bp_thread.inside > 0) { /* perhaps of this pool: the fork interrupted a call, which goes on here */
+        bp_pages_part(&pool->pages);
     }
     bool lifted = space->fd < 0 && (heritage->step == BP_HERITAGE_ARM || heritage->step == BP_HERITAGE_READY);
     if (lifted || heritage->sealed) {

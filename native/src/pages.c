@@ -5,6 +5,7 @@
 #include "lazy.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define FULL UINT64_MAX
 #define MAX_PASSES 100
@@ -58,6 +59,41 @@ void bp_pages_close(struct bp_pages *pages)
         }
         bp_kernel_munmap((void *)pages->states, pages->mapped);
         pages->mapped = 0;
+    }
+}
+
+/* Copies what has ever been used of the tables, by as much further. The words of a level that are not there come full. */
+static void copy_used(const struct bp_pages *pages, ptrdiff_t further)
+{
+    uint64_t used = atomic_load(&pages->counts->high_water);
+    memcpy((char *)pages->counts + further, pages->counts, sizeof *pages->counts);
+    memcpy((char *)pages->states + further, (const void *)pages->states, used);
+    memcpy((char *)pages->holders + further, (const void *)pages->holders, used * sizeof *pages->holders);
+    for (int level = 0; level < pages->depth; level++) {
+        const char *words = (const char *)pages->levels[level];
+        size_t last = (pages->words[level] - 1) * 8;
+        used = (used + 63) / 64;
+        memcpy((char *)words + further, words, used * 8);
+        memcpy((char *)words + further + last, words + last, 8);
+    }
+}
+
+void bp_pages_part(struct bp_pages *pages)
+{
+    void *place;
+    if (pages->mapped == 0 || !pages->shared) {
+        return;
+    }
+    int code = bp_lazy_map(pages->mapped, &place);
+    if (code == 0) {
+        copy_used(pages, (char *)place - (char *)pages->states);
+        code = bp_kernel_mremap(place, pages->mapped, (void *)pages->states);
+        if (code < 0) {
+            bp_kernel_munmap(place, pages->mapped);
+        }
+    }
+    if (code < 0) {
+        bp_kernel_mprotect((void *)pages->states, pages->mapped, PROT_READ);
     }
 }
 

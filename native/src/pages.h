@@ -52,6 +52,11 @@ struct bp_pages {
  * -ENOMEM. */
 int bp_pages_open(struct bp_pages *pages, uint64_t count, bool shared);
 
+/* In a forked child that has not got the pool, whose thread is amid a call on it: puts a private copy in place of shared
+ * tables, so that the end of the call changes nothing of the parent's; without memory for it, makes them read-only.
+ * Async-signal-safe. */
+void bp_pages_part(struct bp_pages *pages);
+
 /* Gives them back; the counts stay. */
 void bp_pages_close(struct bp_pages *pages);
 
