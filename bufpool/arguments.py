@@ -23,7 +23,7 @@ PageLike = Union["Page", int]
 NumbersLike = Union["npt.NDArray[Any]", Iterable["Page | int"]]
 
 
-def data_argument(value: Any) -> CData:
+def data_argument(value: Any, name: str = "data") -> CData:
     """The memory of a bytes-like object, without a copy; None is empty. Its length in bytes is ffi.sizeof().
 
     To be used in a with statement: what is left to the garbage collector crashes CPython 3.11 if it is of a memoryview.
@@ -31,9 +31,9 @@ def data_argument(value: Any) -> CData:
     try:
         return ffi.from_buffer(b"" if value is None else value)
     except (BufferError, ValueError):
-        raise ArgumentError("data must lie in one piece of memory; bytes(data) makes it so") from None
+        raise ArgumentError(f"{name} must lie in one piece of memory; bytes({name}) makes it so") from None
     except TypeError:
-        raise TypeError(f"data must be bytes-like, not {type(value).__name__}") from None
+        raise TypeError(f"{name} must be bytes-like, not {type(value).__name__}") from None
 
 
 def c_text(value: Any, what: str) -> CData:

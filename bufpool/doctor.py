@@ -6,13 +6,14 @@ import os
 import platform
 import re
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 import bufpool
-from bufpool import _child, hugepages
+from bufpool import _child, hugepages, symbolize
 from bufpool.capabilities import Capabilities
 from bufpool.hugepages import Hugepages
 from bufpool.owners import name_of
@@ -110,7 +111,8 @@ def _settings(found: Capabilities) -> list[Setting]:
         _userfaultfd_device(),
         _monitor(),
         _file(
-            "vm.unprivileged_userfaultfd", "0 is enough: uffd is opened for user mode only, which needs no privilege"
+            "vm.unprivileged_userfaultfd",
+            "0 is enough for the trap, which is opened for user mode only; monitor=True needs 1, or another right",
         ),
         _file(
             "vm.max_map_count", "trap mprotect splits mappings, one or two for each hole: it is the first to run out"
@@ -119,6 +121,13 @@ def _settings(found: Capabilities) -> list[Setting]:
         *_thp(),
         _nodes(),
         *_limits(),
+        _file(
+            "kernel.core_pattern",
+            'where core dumps go after on_fault "abort"; with | to a program, such as systemd-coredump (coredumpctl); '
+            "in a container it is the host's",
+        ),
+        _symbolizer(),
+        _gdb(),
     ]
 
 
@@ -153,6 +162,18 @@ def _monitor() -> Setting:
     except bufpool.BufpoolError as error:
         return Setting(name, "no", getattr(error, "strerror", None) or str(error))
     return Setting(name, "yes", "stray accesses made by system calls are reported, with the call's name")
+
+
+def _symbolizer() -> Setting:
+    try:
+        return Setting("symbolizer", symbolize.find().tool, "for bufpool report --symbolize")
+    except symbolize.SymbolizerError as error:
+        return Setting("symbolizer", "none", f"for bufpool report --symbolize: {error}")
+
+
+def _gdb() -> Setting:
+    found = shutil.which("gdb")
+    return Setting("gdb", found or "not installed", "shows pools and pages of a process or a core dump: README, In gdb")
 
 
 def _file(name: str, note: str, texts: dict[str, str] | None = None) -> Setting:

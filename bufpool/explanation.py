@@ -59,7 +59,7 @@ def explain(buffer: Any, length: int | None = None) -> Explanation | None:
         return _explain(integer_argument(buffer, "buffer"), integer_argument(length, "length"))
     if isinstance(buffer, int):
         raise ArgumentError("an address needs a length in bytes")
-    with data_argument(buffer) as memory:
+    with data_argument(buffer, "buffer") as memory:
         return _explain(int(ffi.cast("uintptr_t", memory)), ffi.sizeof(memory))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bufpool._native import ffi, lib
 from bufpool.arguments import data_argument
-from bufpool.errors import ArgumentError, StrayAccessError, failure
+from bufpool.errors import ArgumentError, BufpoolError, StrayAccessError, failure
 from bufpool.report import FAULT_SIZE, FaultReport, from_native
 from bufpool.told import tell, to_stderr
 
@@ -46,7 +46,9 @@ class catch_faults:  # noqa: N801 (used as a function is)
     """Collects this thread's stray accesses inside a with block, in place of raising them.
 
     A guarded read gives bytes of bufpool.POISON, a guarded write has no effect. Blocks nest: the innermost collects.
-    What the thread is owed from before the block is raised on entry.
+    What the thread is owed from before the block is raised on entry. A block ends in the thread where it began. All
+    tasks of an asyncio loop are one thread, so a block collects what any of them does while it is open: it should
+    contain no await.
     """
 
     def __init__(self) -> None:
@@ -63,6 +65,8 @@ class catch_faults:  # noqa: N801 (used as a function is)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self not in _thread.catchers:
+            raise BufpoolError("this catch_faults() block was entered in another thread: it has to end there, too")
         self._reports += owed()
         _thread.catchers.remove(self)
 

@@ -11,7 +11,7 @@ import attrs
 
 from bufpool import sizes
 from bufpool._native import ffi, lib
-from bufpool.arguments import c_path, c_text
+from bufpool.arguments import c_path, c_text, depth_argument, limit_argument
 from bufpool.errors import SQLiteStateError, UnsupportedError, failure
 from bufpool.pool import Pool, pool_of
 from bufpool.stats import from_native
@@ -71,15 +71,20 @@ def install(
     on_fault: str = "raise",
     name: str = "sqlite",
     log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+    report_limit: int | None = None,
+    provenance: str = "off",
+    provenance_depth: int | None = None,
+    monitor: bool = False,
 ) -> None:
     """Makes the libsqlite3 that the sqlite3 module uses keep its pages in pools, for connections opened from now on.
 
     capacity is the limit of all connections together, in bytes or text; by default half of the machine's memory. The
-    others are as for Pool; the pools are called NAME-PAGESIZE. SQLite is shut down and initialised again, so that no
+    others are as for Pool (of provenance only the native stack: the calls are SQLite's own); the pools are called
+    NAME-PAGESIZE. SQLite is shut down and initialised again, so that no
     connection may be open; install before threads start.
 
     Raises SQLiteStateError (connections are open, installed already), UnsupportedError (SQLite is linked in statically
-    or too old), ArgumentError.
+    or too old; trap or monitor is not to be had), ArgumentError.
     """
     _refuse_open_connections("install")
     texts = {
@@ -89,11 +94,16 @@ def install(
         "name": c_text(name, "name"),
         "log": ffi.NULL if log is None else c_path(log, "log"),
         "library": c_text(_extension_file(), "library"),
+        "provenance": c_text(provenance, "provenance"),
     }
-    size = 0 if capacity is None else sizes.parse(capacity, "capacity")
-    config = ffi.new(
-        "bufpool_sqlite_config *", {"size": ffi.sizeof("bufpool_sqlite_config"), "capacity": size, **texts}
-    )
+    values = {
+        "size": ffi.sizeof("bufpool_sqlite_config"),
+        "capacity": 0 if capacity is None else sizes.parse(capacity, "capacity"),
+        "report_limit": 0 if report_limit is None else limit_argument(report_limit),
+        "provenance_depth": depth_argument(provenance_depth),
+        "monitor": monitor,
+    }
+    config = ffi.new("bufpool_sqlite_config *", {**values, **texts})
     _check(lib.bufpool_sqlite_install(config))
     lib.bufpool_py_outlive()
 

@@ -107,6 +107,22 @@ def test_doctor_says_whether_system_calls_can_be_monitored() -> None:
         assert found.value == "yes"
 
 
+def test_doctor_says_what_shows_a_report_s_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "addr2line").write_text("#!/bin/sh\n")
+    (tmp_path / "gdb").write_text("#!/bin/sh\n")
+    expected = []
+    for present in (True, False):
+        for name in ("addr2line", "gdb"):
+            (tmp_path / name).chmod(0o755 if present else 0o644)
+            expected.append(str(tmp_path / name) if present else None)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        found = {setting.name: setting for setting in doctor.examine().settings}
+        values = [found["symbolizer"].value, found["gdb"].value]
+        assert values == (expected[:2] if present else ["none", "not installed"])
+    assert "install llvm or binutils" in found["symbolizer"].note
+    assert found["kernel.core_pattern"].value == Path("/proc/sys/kernel/core_pattern").read_text().strip()
+
+
 def test_doctor_s_json_is_what_capabilities_finds() -> None:
     found = json.loads(invoke("doctor", "--json").output)
     assert found["traps"] is True

@@ -133,6 +133,20 @@ def test_catch_faults_is_of_one_thread(any_pool: bufpool.Pool, in_thread: Any) -
     assert [report.page for report in caught.reports] == [3]
 
 
+def test_a_block_ends_in_the_thread_where_it_began(any_pool: bufpool.Pool, in_thread: Any) -> None:
+    def other() -> None:
+        stray(any_pool, 2)
+        with pytest.raises(bufpool.BufpoolError, match="was entered in another thread"):
+            caught.__exit__(None, None, None)
+        with pytest.raises(bufpool.StrayAccessError):
+            bufpool.check()
+
+    with bufpool.catch_faults() as caught:
+        in_thread(other)
+        stray(any_pool, 3)
+    assert [report.page for report in caught.reports] == [3]
+
+
 DATA_CALLS: dict[str, Callable[[bufpool.Pool, Any], object]] = {
     "allocate": lambda pool, data: bytes(pool.allocate(data)),
     "allocate_at": lambda pool, data: bytes(pool.allocate_at(9, data)),

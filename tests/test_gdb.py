@@ -238,6 +238,31 @@ def test_two_copies_in_one_process(programs: Path, tmp_path: Path) -> None:
     )
 
 
+REPORTED = """
+import os, signal
+import bufpool
+first, second, third = (bufpool.Pool("1 MiB", name=name) for name in ("first", "second", "third"))
+for pool in (first, third, second):
+    try:
+        pool.page(9)[77]
+    except bufpool.StrayAccessError:
+        pass
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_where_no_fault_stopped_it_the_newest_report_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "reported.py").write_text(REPORTED, encoding="utf-8")
+    commands = ["set startup-with-shell off", "handle SIGBUS SIGSEGV nostop noprint pass", "run", "bufpool page"]
+    shown = gdb("--args", sys.executable, "reported.py", commands=commands, folder=tmp_path)
+    has(
+        shown,
+        r"the process was not stopped by a SIGBUS or SIGSEGV; this is the page of the newest report, 3:\n"
+        r'page 9 of pool "second" is unallocated\n  offset 77 of 4096 bytes',
+        r"report 3: stray read at 0x\w+, page 9 \(unallocated\), offset 77\n",
+    )
+
+
 MONITORED = """
 import os, signal
 import bufpool

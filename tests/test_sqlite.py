@@ -21,6 +21,15 @@ def fill(connection, rows=3000):
 
 def total(connection):
     return connection.execute("select count(*), sum(length(text)) from t").fetchone()
+
+def evicted(**options):
+    bufpool.sqlite.install(capacity="64 MiB", **options)
+    connection = sqlite3.connect("db")
+    connection.execute("pragma cache_size = 20")
+    fill(connection)
+    total(connection)
+    [pool] = [pool for pool in bufpool.sqlite.pools() if pool.page_size == 4096]
+    return connection, pool.page(pool.pages("evicted")[0])
 """
 
 
@@ -184,6 +193,10 @@ def test_wrong_options(sqlite: Sqlite) -> None:
             ({"on_fault": "shrug"}, bufpool.ArgumentError, "shrug"),
             ({"name": "n" * 58}, bufpool.ArgumentError, "57"),
             ({"name": None}, TypeError, "name"),
+            ({"report_limit": 0}, bufpool.ArgumentError, "report_limit 0"),
+            ({"provenance": "some"}, bufpool.ArgumentError, "some"),
+            ({"provenance": "stacks", "provenance_depth": 17}, bufpool.ArgumentError, "17"),
+            ({"monitor": True, "trap": "mprotect"}, bufpool.UnsupportedError, "system calls"),
         ):
             try:
                 bufpool.sqlite.install(**{"capacity": "8 MiB", **options})
@@ -192,7 +205,57 @@ def test_wrong_options(sqlite: Sqlite) -> None:
         print(bufpool.sqlite.installed())
         """
     )
-    assert out == "True\n" * 8 + "False\n"
+    assert out == "True\n" * 12 + "False\n"
+
+
+def test_reports_say_who_evicted_the_page(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        connection, page = evicted(provenance="stacks", provenance_depth=3)
+        with bufpool.catch_faults() as caught:
+            page[5]
+        [report] = caught.reports
+        print(report.allocated.event, report.freed.event, len(report.freed.native_stack), page.pool.provenance)
+        """
+    )
+    assert out in ("allocate evict 3 stacks\n", "populate evict 3 stacks\n")
+
+
+def test_the_pools_have_a_report_limit(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        connection, page = evicted(log="log", report_limit=2)
+        with bufpool.catch_faults():
+            for _ in range(5):
+                page[5]
+        print(sum('"sequence"' in line for line in open("log")), page.pool.stats().reports_limited)
+        """
+    )
+    assert out == "2 3\n"
+
+
+def test_system_calls_are_monitored(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        try:
+            connection, page = evicted(monitor=True)
+        except bufpool.UnsupportedError as error:
+            print("refused" if "to monitor system calls" in str(error) else error)
+        else:
+            with bufpool.catch_faults() as caught:
+                try:
+                    os.write(1, page.buffer[:8])
+                except OSError:
+                    pass
+            print(*[report.in_syscall for report in caught.reports], total(connection)[0])
+        try:
+            with bufpool.Pool("64 KiB", monitor=True):
+                print("possible")
+        except bufpool.UnsupportedError:
+            print("impossible")
+        """
+    )
+    assert out in ("write 3000\npossible\n", "refused\nimpossible\n")
 
 
 def test_many_connections_and_threads(sqlite: Sqlite) -> None:

@@ -1,7 +1,8 @@
 """gdb commands that show the pools of a process, or of the core dump of a dead one: source this file in gdb.
 
 bufpool pools                   every pool of every copy of the library
-bufpool page [ADDRESS]          the page at an address (default: the one that the process faulted on): state and history
+bufpool page [ADDRESS]          the page at an address: state and history. Without one it is the page that the process
+                                faulted on, or else the page of the newest report
 bufpool page POOL NUMBER        the same by the pool's name or address, and the page's number
 bufpool faults [POOL]           the fault reports that the pools remember
 
@@ -138,6 +139,12 @@ def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str
         yield from (f"    {line}" for line in report_lines(fault, [event.sequence for event in events]))
 
 
+def newest_lines(pool: Pool, fault: Fault, reason: str) -> Iterator[str]:
+    """The same for the page of a report."""
+    yield f"{reason.partition(':')[0]}; this is the page of the newest report, {fault.number('sequence')}:"
+    yield from page_lines(pool, fault.number("page"), fault.number("offset"))
+
+
 # ---- Words -----------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +215,12 @@ def fault_address() -> int:
     raise TroubleError("the process was not stopped by a SIGBUS or SIGSEGV: say which page, by ADDRESS or POOL NUMBER")
 
 
+def newest_fault(pools: list[Pool]) -> tuple[Pool, Fault] | None:
+    """Of all that the pools remember."""
+    found = [(fault.number("time_ns"), n, pool, fault) for n, pool in enumerate(pools) for fault in pool.faults()]
+    return max(found, key=lambda each: each[:2])[2:] if found else None
+
+
 # ---- Commands --------------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +265,11 @@ class Pools(Command):
 
 
 class Page(Command):
-    """Show the page at an ADDRESS, or of a POOL with a NUMBER; by default the page that the process faulted on."""
+    """Show the page at an ADDRESS, or of a POOL with a NUMBER.
+
+    By default it is the page that the process faulted on; where no signal has stopped it, as in a process with frozen
+    threads, that of the newest report.
+    """
 
     def show(self, words: list[str]) -> Iterable[str]:
         """The lines to print."""
@@ -263,7 +280,13 @@ class Page(Command):
             if page >= pool.count:
                 raise TroubleError(f'pool "{pool.name}" has no page {page}: its pages are 0 to {pool.count - 1}')
             return page_lines(pool, page)
-        address = number_of(words[0]) if words else fault_address()
+        try:
+            address = number_of(words[0]) if words else fault_address()
+        except TroubleError as error:
+            newest = None if words else newest_fault(survey()[0])
+            if newest is None:
+                raise
+            return newest_lines(*newest, str(error))
         pool = pool_at(address)
         return page_lines(pool, *divmod(address - pool.first, pool.page_size))
 

@@ -280,6 +280,10 @@ typedef struct bufpool_sqlite_config {
     const char *log;
     const char *library;
     void *handle;
+    const char *provenance;
+    uint32_t provenance_depth;
+    uint32_t report_limit;
+    bool monitor;
 } bufpool_sqlite_config;
 
 int bufpool_sqlite_install(const bufpool_sqlite_config *config);

@@ -55,10 +55,15 @@ typedef struct bufpool_sqlite_config {
     /* The same, already opened by dlopen(), which stays the caller's and must stay open. NULL: the one SQLite that this
      * process has loaded. */
     void *handle;
+
+    const char *provenance;    /* as in bufpool_config: who fetched the page, and who let it leave the cache */
+    uint32_t provenance_depth; /* as in bufpool_config */
+    uint32_t report_limit;     /* as in bufpool_config */
+    bool monitor;              /* BUFPOOL_MONITOR of bufpool_config */
 } bufpool_sqlite_config;
 
 #define BUFPOOL_SQLITE_CONFIG_INIT \
-    {sizeof(bufpool_sqlite_config), 0, "anon", "auto", "abort", "sqlite", NULL, NULL, NULL}
+    {sizeof(bufpool_sqlite_config), 0, "anon", "auto", "abort", "sqlite", NULL, NULL, NULL, NULL, 0, 0, false}
 
 /* Puts the page cache in place, for every connection opened from now on. The strings are copied.
  *
@@ -70,7 +75,7 @@ typedef struct bufpool_sqlite_config {
  *
  * Errors: EARGUMENT (a field is wrong, or there is more than one SQLite to choose from); ESTATE (installed already;
  * connections are open); EUNSUPPORTED (no SQLite found that is linked dynamically; older than 3.7.10; SQLite
- * initialised and built or configured to count no memory; memory or trap not to be had); -errno and the other codes of
+ * initialised and built or configured to count no memory; memory, trap or monitor not to be had); -errno and the other codes of
  * bufpool_open(). On an error everything is as it was. Thread-safe against the functions of this header. */
 int bufpool_sqlite_install(const bufpool_sqlite_config *config);
 

@@ -69,9 +69,13 @@ static int group_open(sq_group *group, uint32_t sqlite_page)
     config.trap = frames.config.trap;
     config.on_fault = frames.config.on_fault;
     config.log = frames.config.log;
+    config.provenance = frames.config.provenance;
+    config.provenance_depth = frames.config.provenance_depth;
+    config.report_limit = frames.config.report_limit;
     config.name = name;
     config.fork = "exclude";          /* SQLite's connections may not be used in a forked child */
     config.flags = BUFPOOL_LAZY_ZERO; /* for the cushions: nobody writes to them, so they never get a frame */
+    config.flags |= frames.config.monitor ? BUFPOOL_MONITOR : 0;
     int result = bufpool_open(&config, &group->pool);
     if (result < 0)
         return sq_say_bufpool(result, "the pool for SQLite's pages of %u bytes", sqlite_page);

@@ -18,7 +18,7 @@ static struct {
     bool fork_watched;
     sq_library library;
     sqlite3_pcache_methods2 stock; /* what SQLite had before */
-    char *strings[5];              /* copies: memory, trap, on_fault, name, log */
+    char *strings[6];              /* copies: memory, trap, on_fault, name, log, provenance */
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Fork: the child has none of its parent's pools, and opens its own ---- */
@@ -43,7 +43,8 @@ static void free_strings(void)
 /* Replaces the caller's strings by copies. */
 static int copy_strings(bufpool_sqlite_config *config)
 {
-    const char **fields[] = {&config->memory, &config->trap, &config->on_fault, &config->name, &config->log};
+    const char **fields[] = {&config->memory, &config->trap, &config->on_fault,
+                             &config->name,   &config->log,  &config->provenance};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         if (*fields[i] == NULL)
             continue;

@@ -102,6 +102,18 @@ static bool read_size(span value, uint64_t *size)
     return true;
 }
 
+static bool read_number(span value, uint32_t *number)
+{
+    uint32_t found = 0;
+    for (size_t i = 0; i < value.length; i++) {
+        if (!isdigit((unsigned char)value.start[i]) || __builtin_mul_overflow(found, 10, &found) ||
+            __builtin_add_overflow(found, (uint32_t)(value.start[i] - '0'), &found))
+            return false;
+    }
+    *number = found;
+    return value.length > 0;
+}
+
 static bool read_flag(span value, bool *flag)
 {
     static const char *const words[] = {"0", "1", "false", "true", "no", "yes", "off", "on"};
@@ -130,6 +142,11 @@ static int store(const option *entry, span value, failure error)
         return fail(error,
                     "%s=%.*s is not a size: a number of bytes, or one with a unit such as 64 MiB or 64 MB, is right",
                     entry->key, shown(value), value.start);
+    case OPTION_NUMBER:
+        if (read_number(value, entry->value))
+            return 0;
+        return fail(error, "%s=%.*s is not a number: 0 to %u is right", entry->key, shown(value), value.start,
+                    UINT32_MAX);
     case OPTION_FLAG:
         if (read_flag(value, entry->value))
             return 0;
@@ -211,5 +228,5 @@ void options_help(const option *table, size_t count, char *buffer, size_t size)
     if (size > 0)
         *buffer = '\0';
     for (size_t i = 0; i < count && used < size; i++)
-        used += (size_t)snprintf(buffer + used, size - used, "  %-10s %s\n", table[i].key, table[i].help);
+        used += (size_t)snprintf(buffer + used, size - used, "  %-16s %s\n", table[i].key, table[i].help);
 }

@@ -8,9 +8,10 @@
 #include <stddef.h>
 
 typedef enum option_kind {
-    OPTION_TEXT, /* value: a char array of the size room, which receives the text */
-    OPTION_SIZE, /* value: a uint64_t, which receives bytes. "4096", "64 MiB", "64MB" (10^6), "1.5g" (2^30) */
-    OPTION_FLAG  /* value: a bool. 1, true, yes, on; 0, false, no, off */
+    OPTION_TEXT,   /* value: a char array of the size room, which receives the text */
+    OPTION_SIZE,   /* value: a uint64_t, which receives bytes. "4096", "64 MiB", "64MB" (10^6), "1.5g" (2^30) */
+    OPTION_NUMBER, /* value: a uint32_t, of decimal digits */
+    OPTION_FLAG    /* value: a bool. 1, true, yes, on; 0, false, no, off */
 } option_kind;
 
 typedef struct option {

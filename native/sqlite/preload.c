@@ -27,9 +27,10 @@
 
 static struct {
     uint64_t capacity;
-    char memory[64], trap[64], on_fault[64], name[64], log[4096];
-    bool stats, help;
-} options = {.memory = "anon", .trap = "auto", .on_fault = "abort", .name = "sqlite"};
+    char memory[64], trap[64], on_fault[64], name[64], log[4096], provenance[64];
+    uint32_t provenance_depth, report_limit;
+    bool monitor, stats, help;
+} options = {.memory = "anon", .trap = "auto", .on_fault = "abort", .name = "sqlite", .provenance = "off"};
 
 static const option table[] = {
     {"capacity", OPTION_SIZE, &options.capacity, 0,
@@ -39,6 +40,12 @@ static const option table[] = {
     {"on_fault", OPTION_TEXT, options.on_fault, sizeof options.on_fault, "abort (default) or resume"},
     {"name", OPTION_TEXT, options.name, sizeof options.name, "of the pools, shown in reports (default: sqlite)"},
     {"log", OPTION_TEXT, options.log, sizeof options.log, "file that receives each report as a line of JSON"},
+    {"report_limit", OPTION_NUMBER, &options.report_limit, 0,
+     "reports of one place that are written in full (default: 16)"},
+    {"provenance", OPTION_TEXT, options.provenance, sizeof options.provenance,
+     "off (default), last or stacks: reports say who evicted the page"},
+    {"provenance_depth", OPTION_NUMBER, &options.provenance_depth, 0, "native frames kept with stacks (default: 8)"},
+    {"monitor", OPTION_FLAG, &options.monitor, 0, "1: report what system calls touch, too"},
     {"stats", OPTION_FLAG, &options.stats, 0, "1: at the program's end, a line of counters to stderr"},
     {"help", OPTION_FLAG, &options.help, 0, "1: this list, to stderr"},
 };
@@ -131,6 +138,10 @@ static void install(void)
     config.name = options.name;
     config.log = options.log[0] != '\0' ? options.log : NULL;
     config.handle = preload.handle;
+    config.provenance = options.provenance;
+    config.provenance_depth = options.provenance_depth;
+    config.report_limit = options.report_limit;
+    config.monitor = options.monitor;
     preload.how = INSTALLED;
     if (bufpool_sqlite_install(&config) < 0)
         complain();

@@ -131,8 +131,10 @@ int bp_report_open(bufpool_pool *pool, const char *path)
     }
     int code = pool->log < 0 ? pool->log : bp_kernel_identify(pool->log, pool->log_id);
     if (code < 0) {
-        return bp_error(code, "cannot open the log \"%s\": %s%s", path, strerror(-code),
-                        code == -ELOOP ? " (it is a symbolic link, which is not followed)" : "");
+        const char *reason = code == -ELOOP   ? " (it is a symbolic link, which is not followed)"
+                             : code == -ENXIO ? " (a FIFO that nobody has open for reading, or a socket)"
+                                              : "";
+        return bp_error(code, "cannot open the log \"%s\": %s%s", path, strerror(-code), reason);
     }
     return 0;
 }

@@ -155,6 +155,9 @@ static void fifo(void *argument)
     config.capacity = MIB;
     config.log = name;
     CHECK_IS(bufpool_open(&config, &pool), ==, -ENXIO); /* nobody reads; opening does not wait */
+    char sentence[512];
+    bufpool_last_error(sentence, sizeof sentence);
+    CHECK(strstr(sentence, "a FIFO that nobody has open for reading") != NULL);
     int reader = open(name, O_RDONLY | O_NONBLOCK);
     CHECK(reader >= 0);
     pool = open_logged(name, "resume");

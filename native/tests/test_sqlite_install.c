@@ -61,6 +61,18 @@ static void wrong_fields(void)
     config.on_fault = "shrug";
     refused(BUFPOOL_EARGUMENT, &config, "shrug");
     config.on_fault = NULL;
+    config.provenance = "sometimes";
+    refused(BUFPOOL_EARGUMENT, &config, "sometimes");
+    config.provenance = "stacks";
+    config.provenance_depth = 99;
+    refused(BUFPOOL_EARGUMENT, &config, "provenance_depth is 99");
+    config.provenance = NULL;
+    config.provenance_depth = 0;
+    config.monitor = true;
+    config.trap = "mprotect";
+    refused(BUFPOOL_EUNSUPPORTED, &config, "system calls");
+    config.monitor = false;
+    config.trap = "auto";
     config.library = "/nowhere/libsqlite3.so";
     refused(BUFPOOL_EARGUMENT, &config, "/nowhere/libsqlite3.so");
     config.library = "libc.so.6"; /* not linked to SQLite, as a library that contains it statically and hides it */

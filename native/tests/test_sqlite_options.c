@@ -5,6 +5,7 @@
 static struct {
     char name[16];
     uint64_t capacity;
+    uint32_t number;
     bool stats;
 } values;
 
@@ -12,13 +13,16 @@ static const option table[] = {
     {"name", OPTION_TEXT, values.name, sizeof values.name, "a name"},
     {"capacity", OPTION_SIZE, &values.capacity, 0, "a size"},
     {"stats", OPTION_FLAG, &values.stats, 0, "a flag"},
+    {"number", OPTION_NUMBER, &values.number, 0, "a number"},
 };
+
+#define KEYS (sizeof table / sizeof table[0])
 
 static void good(const char *text, const char *name, uint64_t capacity, bool stats)
 {
     char error[256] = "";
     memset(&values, 0, sizeof values);
-    if (options_parse(text, table, 3, error, sizeof error) != 0) {
+    if (options_parse(text, table, KEYS, error, sizeof error) != 0) {
         fprintf(stderr, "%s: %s\n", text, error);
         exit(1);
     }
@@ -29,7 +33,7 @@ static void good(const char *text, const char *name, uint64_t capacity, bool sta
 static void bad(const char *text, const char *part)
 {
     char error[256] = "";
-    CHECK(options_parse(text, table, 3, error, sizeof error) == -1);
+    CHECK(options_parse(text, table, KEYS, error, sizeof error) == -1);
     if (strstr(error, part) == NULL) {
         fprintf(stderr, "%s: \"%s\" does not say \"%s\"\n", text, error, part);
         exit(1);
@@ -57,7 +61,16 @@ int main(void)
     good("capacity=16777215 TiB", "", UINT64_C(16777215) << 40, false);
     good("capacity=18446744073709551615", "", UINT64_MAX, false);
 
-    bad("nme=a", "unknown key \"nme\": name, capacity, stats are known");
+    good("number=0", "", 0, false);
+    CHECK(values.number == 0);
+    good("number=4294967295", "", 0, false);
+    CHECK(values.number == UINT32_MAX);
+    bad("number=4294967296", "number=4294967296 is not a number: 0 to 4294967295 is right");
+    bad("number=", "number= is not a number");
+    bad("number=-1", "number=-1 is not a number");
+    bad("number=1k", "number=1k is not a number");
+
+    bad("nme=a", "unknown key \"nme\": name, capacity, stats, number are known");
     bad("=a", "unknown key \"\"");
     bad("name", "\"name\" has no value");
     bad("stats=1:name", "\"name\" has no value");
@@ -81,9 +94,9 @@ int main(void)
     bad("capacity=16777216 TiB", "capacity=16777216 TiB");
 
     char error[8];
-    CHECK(options_parse("stats=2", table, 3, error, sizeof error) == -1 && strlen(error) == 7);
+    CHECK(options_parse("stats=2", table, KEYS, error, sizeof error) == -1 && strlen(error) == 7);
     char help[256];
-    options_help(table, 3, help, sizeof help);
+    options_help(table, KEYS, help, sizeof help);
     CHECK(strstr(help, "capacity") != NULL && strstr(help, "a flag") != NULL);
     return 0;
 }

@@ -115,6 +115,7 @@ int main(void)
     CHECK(file_has("stock.out", "ok\n90000|"));
     same_dump("capacity=64 MiB:stats=1");
     same_dump("capacity='1 MiB':stats=yes:name=small:on_fault=abort");
+    same_dump("capacity='1 MiB':stats=1:provenance=stacks:provenance_depth=3:report_limit=5:monitor=0");
 
     refused("capcity=64 MiB", "unknown key \"capcity\"");
     refused("capacity=lots", "capacity=lots is not a size");
@@ -122,6 +123,10 @@ int main(void)
     refused("on_fault=raise", "on_fault=raise is unknown here: valid are abort, resume");
     refused("on_fault=abrt", "on_fault=abrt is unknown here: valid are abort, resume");
     refused("name=", "name is \"\": 1 to 57 bytes are right");
+    refused("provenance=sometimes", "sometimes");
+    refused("provenance=stacks:provenance_depth=99", "provenance_depth is 99");
+    refused("report_limit=lots", "report_limit=lots is not a number");
+    refused("monitor=1:trap=mprotect", "system calls");
     refused("stats=1:stats=1", "stats is given twice");
     CHECK(trapped("help=1", ":memory: 'select 1' > help.out 2> help.err") == 0);
     CHECK(file_has("help.err", "capacity") && file_has("help.out", "1\n"));
