@@ -110,9 +110,9 @@ def pool_of(wanted: str) -> Pool:
 def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str]:
     """All that is known of a page."""
     first = pool.first + page * pool.page_size
-    byte = None if pool.closed else pool.state_byte(page)
-    state = "closed" if byte is None else pool.state(byte)
-    yield f'page {page} of pool "{pool.name}" is {state}{"" if byte is None else pool.flags(byte)}'
+    word = None if pool.closed else pool.state_word(page)
+    state = "closed" if word is None else pool.state(word)
+    yield f'page {page} of pool "{pool.name}" is {state}{"" if word is None else pool.flags(word)}'
     where = f"[{first:#x}, {first + pool.page_size:#x})"
     yield f"  {where}" if offset is None else f"  offset {offset} of {pool.page_size} bytes; the page is {where}"
     yield from (f"  {line}" for line in pool_lines(pool))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import gdb
 
 MAGIC = b"bufpool layout\0\0"
-VERSION = 1
+VERSION = 2
 HEAD = struct.Struct("=16sII16sQqQQ")  # struct bp_postmortem up to its fields
 FIELD = struct.Struct("=24sII")
 FIELDS_MOST = 1024
@@ -238,26 +238,26 @@ class Pool(Struct):
         except TroubleError:  # it is in the library's file, which gdb may not have found
             return "(name not in this dump)"
 
-    def state_byte(self, page: int) -> int:
+    def state_word(self, page: int) -> int:
         """Of an open pool."""
-        return read(self.number("states") + page, 1, f"the state of page {page}")[0]
+        return int.from_bytes(read(self.number("states") + 2 * page, 2, f"the state of page {page}"), "little")
 
-    def state(self, byte: int) -> str:
-        """The word for a state byte; a page on its way counts as what it becomes while it is being taken away."""
+    def state(self, word: int) -> str:
+        """The word for a state word; a page on its way counts as what it becomes while it is being taken away."""
         constant = self.library.constant
-        if byte & constant("byte.freeing"):
+        if word & constant("page.freeing"):
             return "freed"
-        if byte & constant("byte.evicting"):
+        if word & constant("page.evicting"):
             return "evicted"
-        return self.library.word("state", byte & constant("byte.mask"))
+        return self.library.word("state", word & constant("page.mask"))
 
-    def flags(self, byte: int) -> str:
-        """What else a state byte says."""
+    def flags(self, word: int) -> str:
+        """What else a state word says."""
         said = {
-            "byte.busy": "being changed at this moment",
-            "byte.scratch": "shows the scratch pattern after a stray access",
+            "page.busy": "being changed at this moment",
+            "page.scratch": "shows the scratch pattern after a stray access",
         }
-        return "".join(f"; {text}" for name, text in said.items() if byte & self.library.constant(name))
+        return "".join(f"; {text}" for name, text in said.items() if word & self.library.constant(name))
 
     def history(self, page: int) -> list[Event]:
         """Who freed (or evicted) the page last, or closed the pool since; and who allocated (or populated) it last."""

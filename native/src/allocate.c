@@ -57,7 +57,7 @@ static uint64_t take(bufpool_pool *pool)
 static void give_back(bufpool_pool *pool, const uint64_t *pages, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        uint8_t before = bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK;
+        uint16_t before = bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK;
         bp_pages_mark_free(&pool->pages, pages[i]);
         bp_pages_settle(&pool->pages, pages[i], before);
     }
@@ -67,7 +67,7 @@ static void give_back(bufpool_pool *pool, const uint64_t *pages, size_t count)
 static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *what)
 {
     for (int patience = 0; patience < 1000; patience++) {
-        uint8_t state = bp_pages_load(&pool->pages, page);
+        uint16_t state = bp_pages_load(&pool->pages, page);
         bool fits =
             evicted ? (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED : bp_state_is_free(state & BP_STATE_MASK);
         if (fits && state & BP_SCRATCH) {
@@ -82,7 +82,7 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
                             (unsigned long long)page, pool->name,
                             bufpool_state_name((bufpool_state)(state & BP_STATE_MASK)), busy);
         }
-        if (bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
+        if (bp_pages_claim(&pool->pages, page, state, 0)) {
             if (!evicted) {
                 bp_pages_mark_taken(&pool->pages, page);
             }

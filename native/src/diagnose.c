@@ -5,7 +5,7 @@
 
 #include <signal.h>
 
-bufpool_state bp_state_seen(uint8_t state)
+bufpool_state bp_state_seen(uint16_t state)
 {
     if (state & BP_FREEING) {
         return BUFPOOL_STATE_FREED;
@@ -28,14 +28,14 @@ static bool fault_of_trap(const bufpool_pool *pool, int signo)
     return trap == &bp_trap_guard || trap == &bp_trap_mprotect || (trap == &bp_trap_noautofill && pool->space.uffd < 0);
 }
 
-/* Might one of the eight pages from this one on, a multiple of 8, be allocated? Of a state byte only the low bits are
- * looked at: a byte that equals ALLOCATED there becomes 0, and 0 is what the subtraction finds. */
+/* Might one of the four pages from this one on, a multiple of 4, be allocated? Of a state word only the low bits are
+ * looked at: one that equals ALLOCATED there becomes 0, and 0 is what the subtraction finds. */
 static bool has_allocated(const bufpool_pool *pool, uint64_t first)
 {
-    const uint64_t ones = UINT64_C(0x0101010101010101);
-    uint64_t bytes = __atomic_load_n((const uint64_t *)(const void *)&pool->pages.states[first], __ATOMIC_RELAXED);
-    bytes = (bytes & ones * BP_STATE_MASK) ^ ones * BUFPOOL_STATE_ALLOCATED;
-    return ((bytes - ones) & ~bytes & ones << 7) != 0;
+    const uint64_t ones = UINT64_C(0x0001000100010001);
+    uint64_t words = __atomic_load_n((const uint64_t *)(const void *)&pool->pages.states[first], __ATOMIC_RELAXED);
+    words = (words & ones * BP_STATE_MASK) ^ ones * BUFPOOL_STATE_ALLOCATED;
+    return ((words - ones) & ~words & ones << 15) != 0;
 }
 
 static bool is_allocated(const bufpool_pool *pool, uint64_t page)
@@ -49,16 +49,16 @@ void bp_neighbours(const bufpool_pool *pool, uint64_t page, uint64_t *below, uin
     uint64_t start = page > BP_NEAR ? page - BP_NEAR : 0;
     *below = *above = BP_NO_PAGE;
     for (uint64_t at = page + 1; at < end; at++) {
-        if (at % 8 == 0 && !has_allocated(pool, at)) {
-            at += 7;
+        if (at % 4 == 0 && !has_allocated(pool, at)) {
+            at += 3;
         } else if (is_allocated(pool, at)) {
             *above = at;
             break;
         }
     }
     for (uint64_t at = page; at > start; at--) { /* looks at at - 1 */
-        if (at % 8 == 0 && !has_allocated(pool, at - 8)) {
-            at -= 7;
+        if (at % 4 == 0 && !has_allocated(pool, at - 4)) {
+            at -= 3;
         } else if (is_allocated(pool, at - 1)) {
             *below = at - 1;
             break;

@@ -28,6 +28,6 @@ void bp_neighbours(const bufpool_pool *pool, uint64_t page, uint64_t *below, uin
 
 /* The state that a report names, for a state byte: a page on its way to a state counts as what it was while it is being
  * filled, and as what it becomes while it is being taken away. */
-bufpool_state bp_state_seen(uint8_t state);
+bufpool_state bp_state_seen(uint16_t state);
 
 #endif

@@ -146,7 +146,7 @@ int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struc
                   source->caller);
     }
     for (size_t i = 0; i < count; i++) {
-        uint8_t state = bp_pages_load(&pool->pages, pages[i]);
+        uint16_t state = bp_pages_load(&pool->pages, pages[i]);
         if (code == 0) {
             bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
         } else if (state & BP_BUSY) { /* undone */

@@ -14,7 +14,7 @@
 
 #define RANGES 512 /* on the stack: 8 KiB */
 
-static int refuse(const bufpool_pool *pool, uint64_t page, uint8_t state, bool evict)
+static int refuse(const bufpool_pool *pool, uint64_t page, uint16_t state, bool evict)
 {
     const char *what = evict ? "evict" : "free";
     const char *is = bufpool_state_name((bufpool_state)(state & BP_STATE_MASK));
@@ -44,7 +44,7 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evict)
                         (unsigned long long)page, pool->name, (unsigned long long)(pool->pages.count - 1));
     }
     for (int patience = 0; patience < 1000; patience++) {
-        uint8_t state = bp_pages_load(&pool->pages, page);
+        uint16_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED && !evict) {
             if (state & BP_BUSY || !bp_scratch_rearm_page(pool, page)) {
                 bp_kernel_sleep_ns(10000);
@@ -54,7 +54,7 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evict)
         if (state != BUFPOOL_STATE_ALLOCATED && (evict || state != BUFPOOL_STATE_EVICTED)) {
             return refuse(pool, page, state, evict);
         }
-        if (bp_pages_try(&pool->pages, page, state, state | BP_BUSY | (evict ? BP_EVICTING : BP_FREEING))) {
+        if (bp_pages_claim(&pool->pages, page, state, evict ? BP_EVICTING : BP_FREEING)) {
             return 0;
         }
     }

@@ -13,9 +13,9 @@
 int bp_pages_open(struct bp_pages *pages, uint64_t count, bool shared)
 {
     size_t sizes[BP_LEVELS];
-    size_t states = (count + 7) / 8 * 8;
+    size_t states = (count * sizeof *pages->states + 7) / 8 * 8;
     size_t total = states;
-    *pages = (struct bp_pages){.count = count, .shared = shared, .counts = &pages->own};
+    *pages = (struct bp_pages){.count = count,   .shared = shared, .busy = BP_BUSY_OF(1), .counts = &pages->own};
     uint64_t bits = count;
     do {
         pages->words[pages->depth] = (bits + 63) / 64;
@@ -226,8 +226,8 @@ uint64_t bp_pages_take(struct bp_pages *pages)
             from = 0;
             continue;
         }
-        uint8_t state = bp_pages_load(pages, page);
-        if (bp_state_is_free(state) && bp_pages_try(pages, page, state, state | BP_BUSY)) {
+        uint16_t state = bp_pages_load(pages, page);
+        if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
             bp_pages_mark_taken(pages, page);
             atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);
             return page;

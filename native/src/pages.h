@@ -1,11 +1,11 @@
 /*
  * pages.h: the state of each page, and the index that finds a free one.
  *
- * The state byte is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY
+ * The state word is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY
  * owns the page until it clears it. The index (one bit a page, with summary levels of one bit per 64-bit word below, a
  * set bit meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY.
  * Tables of memory that forked children share are shared with them: then all this goes for their threads, too.
- * Memory: 1.13 bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot
+ * Memory: 2.13 bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot
  * damage it.
  *
  * All functions are thread-safe and lock-free; reading a state and the functions of the handler (bp_pages_try, _settle)
@@ -17,12 +17,15 @@
 #include <bufpool/bufpool.h>
 #include <stdatomic.h>
 
-/* A state byte: a bufpool_state in the low bits, and flags. */
-#define BP_STATE_MASK 0x07u
-#define BP_EVICTING 0x10u /* with BUSY: allocated, being evicted */
-#define BP_FREEING 0x20u  /* with BUSY: being freed */
-#define BP_SCRATCH 0x40u  /* a hole of which a granule shows the scratch pattern */
-#define BP_BUSY 0x80u     /* somebody is changing it */
+/* A state word: a bufpool_state in the low bits, flags, and who is changing it. */
+#define BP_STATE_MASK 0x0007u
+#define BP_EVICTING 0x0008u /* with BUSY: allocated, being evicted */
+#define BP_FREEING 0x0010u  /* with BUSY: being freed */
+#define BP_SCRATCH 0x0020u  /* a hole of which a granule shows the scratch pattern */
+#define BP_BUSY 0xffc0u     /* the number of the process that is changing it, see pages->busy; 0: nobody is */
+#define BP_BUSY_OF(member) ((uint16_t)((member) << 6))
+#define BP_MEMBER_OF(word) ((word) >> 6)
+#define BP_MAX_MEMBERS 1023
 
 #define BP_NO_PAGE UINT64_MAX
 #define BP_LEVELS 6 /* 64^6 pages */
@@ -37,7 +40,8 @@ struct bp_counts {
 
 struct bp_pages {
     uint64_t count;
-    _Atomic uint8_t *states;
+    _Atomic uint16_t *states;
+    uint16_t busy;                       /* BP_BUSY of this process */
     _Atomic uint64_t *levels[BP_LEVELS]; /* levels[0]: a bit per page */
     uint64_t words[BP_LEVELS];
     int depth;
@@ -60,18 +64,24 @@ void bp_pages_part(struct bp_pages *pages);
 /* Gives them back; the counts stay. */
 void bp_pages_close(struct bp_pages *pages);
 
-static inline uint8_t bp_pages_load(const struct bp_pages *pages, uint64_t page)
+static inline uint16_t bp_pages_load(const struct bp_pages *pages, uint64_t page)
 {
     return atomic_load(&pages->states[page]);
 }
 
-static inline bool bp_pages_try(struct bp_pages *pages, uint64_t page, uint8_t from, uint8_t to)
+static inline bool bp_pages_try(struct bp_pages *pages, uint64_t page, uint16_t from, uint16_t to)
 {
     return atomic_compare_exchange_strong(&pages->states[page], &from, to);
 }
 
+/* Claims the page: sets BUSY, and flags, over what it is. false: it is something else by now. */
+static inline bool bp_pages_claim(struct bp_pages *pages, uint64_t page, uint16_t from, uint16_t flags)
+{
+    return bp_pages_try(pages, page, from, from | flags | pages->busy);
+}
+
 /* Ends a claim: the owner of BUSY writes the new state. */
-static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint8_t state)
+static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint16_t state)
 {
     atomic_store_explicit(&pages->states[page], state, memory_order_release);
 }
@@ -90,7 +100,7 @@ static inline bool bp_pages_drop_scratch(struct bp_pages *pages, uint64_t page)
 }
 
 /* May the page be allocated as it stands? */
-static inline bool bp_state_is_free(uint8_t state)
+static inline bool bp_state_is_free(uint16_t state)
 {
     return state == BUFPOOL_STATE_UNALLOCATED || state == BUFPOOL_STATE_FREED;
 }

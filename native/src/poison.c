@@ -27,10 +27,10 @@ int bp_poison(bufpool_pool *pool, uint64_t address)
 void bp_unpoison(bufpool_pool *pool, const struct bp_order *order)
 {
     uint64_t page = bp_page_at(pool, order->address);
-    uint8_t state = bp_pages_load(&pool->pages, page);
+    uint16_t state = bp_pages_load(&pool->pages, page);
     uintptr_t granule = bp_poison_granule(pool, order->address);
     if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
-        bp_pages_try(&pool->pages, page, state, state | BP_BUSY | BP_SCRATCH)) {
+        bp_pages_claim(&pool->pages, page, state, BP_SCRATCH)) {
         if (pool->space.memory->thp) { /* its page table would keep the next frame small */
             bp_space_restore(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1), pool->space.granule);
         } else {

@@ -14,7 +14,7 @@
 #include "pool.h"
 
 #define BP_POSTMORTEM_MAGIC "bufpool layout"
-#define BP_POSTMORTEM_VERSION 1
+#define BP_POSTMORTEM_VERSION 2
 #define BP_POSTMORTEM_FIELDS 128
 
 /* "pool.next": bytes from the start of the struct, and bytes. A size of 0: a constant, whose value is in offset. */

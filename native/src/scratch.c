@@ -58,10 +58,10 @@ static bool rearm_changing(bufpool_pool *pool, struct bp_scratch_slot *slot, uin
     } else if (!bp_pool_has_frames(pool)) {
         done = !is_ours(pool) || seal_page(pool, page); /* of a fork's parent nothing is mapped here */
     } else {
-        uint8_t state = bp_pages_load(&pool->pages, page);
-        if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_try(&pool->pages, page, state, state | BP_BUSY)) {
+        uint16_t state = bp_pages_load(&pool->pages, page);
+        if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_claim(&pool->pages, page, state, 0)) {
             done = bp_space_restore(&pool->space, bp_page_address(pool, page), pool->page_size) == 0;
-            state &= (uint8_t)~(done && bp_pages_drop_scratch(&pool->pages, page) ? BP_SCRATCH : 0u);
+            state &= (uint16_t)~(done && bp_pages_drop_scratch(&pool->pages, page) ? BP_SCRATCH : 0u);
             if (bp_state_is_free(state)) {
                 bp_pages_mark_free(&pool->pages, page);
             }
@@ -195,7 +195,7 @@ static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
 }
 
 /* The page is BUSY with us, over `state`: fills one granule and settles the page. */
-static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, uint8_t state, uintptr_t granule)
+static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, uint16_t state, uintptr_t granule)
 {
     bool shown = bp_space_divert(&pool->space, granule) == 0;
     if (shown && slot != NULL) {
@@ -228,7 +228,7 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
     uintptr_t granule = address & ~(uintptr_t)(pool->space.granule - 1);
     /* Waits for whoever has the page BUSY, about a second at most: it may be the very call that was interrupted. */
     for (int patience = 0; patience < 10000; patience++) {
-        uint8_t state = bp_pages_load(&pool->pages, page);
+        uint16_t state = bp_pages_load(&pool->pages, page);
         if (state == BUFPOOL_STATE_ALLOCATED) {
             return true;
         }
@@ -248,7 +248,7 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
             }
         }
         /* With SCRATCH from the start: who wants the page waits, and who meets the slot leaves it alone. */
-        if (bp_pages_try(&pool->pages, page, state, state | BP_BUSY | BP_SCRATCH)) {
+        if (bp_pages_claim(&pool->pages, page, state, BP_SCRATCH)) {
             return show(pool, slot, page, state, granule);
         }
         if (slot != NULL) {

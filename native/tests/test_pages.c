@@ -6,16 +6,16 @@
 
 static void put_back(struct bp_pages *pages, uint64_t page)
 {
-    CHECK_IS(bp_pages_load(pages, page) & BP_BUSY, ==, BP_BUSY);
+    CHECK_IS(bp_pages_load(pages, page) & BP_BUSY, ==, pages->busy);
     bp_pages_mark_free(pages, page);
     bp_pages_settle(pages, page, BUFPOOL_STATE_FREED);
 }
 
 static void claim(struct bp_pages *pages, uint64_t page)
 {
-    uint8_t state = bp_pages_load(pages, page);
+    uint16_t state = bp_pages_load(pages, page);
     CHECK(bp_state_is_free(state));
-    CHECK(bp_pages_try(pages, page, state, state | BP_BUSY));
+    CHECK(bp_pages_try(pages, page, state, state | pages->busy));
     bp_pages_mark_taken(pages, page);
 }
 
