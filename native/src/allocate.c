@@ -1,12 +1,13 @@
 /*
  * allocate.c: giving pages a frame: allocate, allocate_at, populate, and their batches.
  *
- * The same three steps everywhere: claim the pages (their states become BUSY over what they were), fill them and settle
- * their states (fill.h), count. If filling fails, every page becomes what it was. No lock is held meanwhile.
+ * The same two steps everywhere: claim the pages (their states become BUSY over what they were); fill them, count them
+ * and settle their states (fill.h). If filling fails, every page becomes what it was. No lock is held meanwhile.
  */
 #include "error.h"
 #include "fill.h"
 #include "numbers.h"
+#include "recover.h"
 #include "scratch.h"
 
 #include <errno.h>
@@ -51,6 +52,9 @@ static uint64_t take(bufpool_pool *pool)
         bp_scratch_rearm_pool(pool, true);
         page = bp_pages_take(&pool->pages);
     }
+    if (page == BP_NO_PAGE && bp_recover(pool) > 0) {
+        page = bp_pages_take(&pool->pages);
+    }
     return page;
 }
 
@@ -74,6 +78,9 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
             if (state & BP_BUSY || !bp_scratch_rearm_page(pool, page)) {
                 bp_kernel_sleep_ns(10000);
             }
+            continue;
+        }
+        if (state & BP_BUSY && bp_recover_page(pool, page)) {
             continue;
         }
         if (!fits || state & BP_BUSY) {
@@ -121,9 +128,6 @@ int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t
         return code;
     }
     code = bp_fill(pool, &number, 1, &source);
-    if (code == 0) {
-        atomic_fetch_add_explicit(&pool->pages.counts->allocations, 1, memory_order_relaxed);
-    }
     bp_pool_leave(pool);
     if (code < 0) {
         return bp_fill_error(pool, code, &source, 1);
@@ -150,13 +154,6 @@ static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_
         return code;
     }
     code = bp_fill(pool, &page, 1, &source);
-    if (code == 0) {
-        atomic_fetch_add_explicit(evicted ? &pool->pages.counts->populates : &pool->pages.counts->allocations, 1,
-                                  memory_order_relaxed);
-        if (evicted) {
-            atomic_fetch_sub_explicit(&pool->pages.counts->evicted, 1, memory_order_relaxed);
-        }
-    }
     bp_pool_leave(pool);
     return code < 0 ? bp_fill_error(pool, code, &source, 1) : 0;
 }
@@ -180,11 +177,7 @@ static int allocate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
             return exhausted(pool, count);
         }
     }
-    int code = bp_fill(pool, numbers, count, source);
-    if (code == 0) {
-        atomic_fetch_add_explicit(&pool->pages.counts->allocations, count, memory_order_relaxed);
-    }
-    return code;
+    return bp_fill(pool, numbers, count, source);
 }
 
 static int allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages, const void *caller)
@@ -245,13 +238,7 @@ static int populate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
             return code;
         }
     }
-    code = bp_fill(pool, numbers, count, source);
-    if (code == 0) {
-        atomic_fetch_add_explicit(&pool->pages.counts->populates, count, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&pool->pages.counts->evicted, count, memory_order_relaxed);
-        return 0;
-    }
-    return code;
+    return bp_fill(pool, numbers, count, source);
 }
 
 int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data)

@@ -13,7 +13,8 @@
 #define DEFAULT_DEPTH 8
 #define ALL_FLAGS \
     (BUFPOOL_LAZY_ZERO | BUFPOOL_HOST_HANDLER | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD | \
-     BUFPOOL_MONITOR | BUFPOOL_TELL)
+     BUFPOOL_MONITOR | BUFPOOL_TELL | BUFPOOL_FIXED_ADDRESS)
+#define OF_THE_POOL (BUFPOOL_LAZY_ZERO | BUFPOOL_RESERVE | BUFPOOL_DISCARD) /* not of who attaches */
 
 static const char *const policies[] = {
     [BP_ABORT] = "abort", [BP_RAISE] = "raise", [BP_RESUME] = "resume", [BP_FREEZE] = "freeze"};
@@ -135,7 +136,7 @@ static int check_granule(struct bp_config *config, uint64_t asked)
     return code == 0 ? check_sizes(config) : code;
 }
 
-int bp_config_check(const bufpool_config *given, struct bp_config *config)
+static int check(const bufpool_config *given, const struct bp_guest *guest, struct bp_config *config)
 {
     if (given == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "config is NULL: pass a bufpool_config set to BUFPOOL_CONFIG_INIT");
@@ -156,7 +157,17 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
         }
     }
     memcpy(&known, given, given->size < sizeof known ? given->size : sizeof known);
-    *config = (struct bp_config){.capacity = known.capacity,
+    if (guest != NULL) {
+        known.capacity = guest->constants.capacity;
+        known.page_size = guest->constants.page_size;
+        known.granule = 0;
+        known.memory = guest->constants.memory;
+        known.name = guest->constants.name;
+        known.numa = NULL;
+        known.flags = (known.flags & ~OF_THE_POOL) | guest->constants.flags;
+    }
+    *config = (struct bp_config){.guest = guest,
+                                 .capacity = known.capacity,
                                  .page_size = known.page_size,
                                  .name = known.name,
                                  .log = known.log,
@@ -169,6 +180,10 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     const char *trap = known.trap == NULL ? "auto" : known.trap;
     const char *on_fault = known.on_fault == NULL ? "abort" : known.on_fault;
     config->memory = bp_memory_find(memory);
+    if (guest != NULL && (config->memory == NULL || !config->memory->file)) {
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "the handle's tables cannot be used: memory \"%s\" is none that can be shared", memory);
+    }
     if (config->memory == NULL) {
         return unknown("memory", memory, bufpool_memory_name, NULL);
     }
@@ -231,5 +246,24 @@ int bp_config_check(const bufpool_config *given, struct bp_config *config)
     if (code == 0) {
         code = check_cell(config);
     }
+    if (code == 0 && guest != NULL) {
+        config->granule = guest->constants.granule;
+        return check_sizes(config);
+    }
     return code == 0 ? check_granule(config, known.granule) : code;
+}
+
+int bp_config_check(const bufpool_config *given, struct bp_config *config)
+{
+    int code = check(given, NULL, config);
+    if (code == 0 && config->flags & BUFPOOL_FIXED_ADDRESS) {
+        return bp_error(BUFPOOL_EARGUMENT, "flags has BUFPOOL_FIXED_ADDRESS (in Python fixed_address), which is for "
+                                           "bufpool_attach(): a pool that is opened has the address that it gets");
+    }
+    return code;
+}
+
+int bp_config_check_guest(const bufpool_config *given, const struct bp_guest *guest, struct bp_config *config)
+{
+    return check(given, guest, config);
 }

@@ -3,6 +3,14 @@
 #define BP_CONFIG_H
 
 #include "pool.h"
+#include "tables.h"
+
+/* A pool that another process has opened: what its tables say, and two descriptors that the caller keeps. */
+struct bp_guest {
+    struct bp_constants constants;
+    int memory;
+    int tables;
+};
 
 struct bp_config {
     uint64_t capacity;
@@ -20,13 +28,20 @@ struct bp_config {
     const char *numa_text; /* NULL: none */
     enum bp_provenance_mode provenance;
     uint32_t provenance_depth;
-    bool inherit; /* by forked children */
+    bool inherit;                 /* by forked children */
+    const struct bp_guest *guest; /* NULL: a pool of its own */
 };
 
 /* Checks every field and resolves the names. Errors: EARGUMENT, and those of bp_memory_granule(), with a sentence that
  * names the value and what is valid. */
 int bp_config_check(const bufpool_config *given, struct bp_config *config);
 
+/* The same for a pool that is there already: what makes it one pool for all is not the caller's choice. */
+int bp_config_check_guest(const bufpool_config *given, const struct bp_guest *guest, struct bp_config *config);
+
 const char *bp_policy_name(enum bp_policy policy);
+
+/* pool.c: opens what was checked. Errors: as bufpool_open(). */
+int bp_pool_open(const struct bp_config *config, bufpool_pool **pool);
 
 #endif

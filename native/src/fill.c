@@ -97,6 +97,21 @@ int bp_fill_source(const bufpool_pool *pool, struct bp_source *source, const voi
     return 0;
 }
 
+static bool is_evicted(const bufpool_pool *pool, uint64_t page)
+{
+    return (bp_pages_load(&pool->pages, page) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
+}
+
+/* While the pages are BUSY: who repairs what a killed process has left can tell then what is not counted. */
+static void count_given(bufpool_pool *pool, size_t count, bool evicted)
+{
+    struct bp_counts *counts = pool->pages.counts;
+    atomic_fetch_add_explicit(evicted ? &counts->populates : &counts->allocations, count, memory_order_relaxed);
+    if (evicted) {
+        atomic_fetch_sub_explicit(&counts->evicted, count, memory_order_relaxed);
+    }
+}
+
 /* Takes back what was filled of one run, after an error. Where even that fails (mprotect without a mapping left to
  * split), the pages stay accessible, so they are allocated from here on, not free: the owner may list and free them. */
 static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length, const void *caller)
@@ -108,11 +123,7 @@ static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t
     }
     bp_record(&pool->provenance, pages, count, BUFPOOL_EVENT_ALLOCATE, caller);
     for (size_t i = 0; i < count; i++) {
-        bool evicted = (bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
-        atomic_fetch_add(evicted ? &pool->pages.counts->populates : &pool->pages.counts->allocations, 1);
-        if (evicted) {
-            atomic_fetch_sub(&pool->pages.counts->evicted, 1);
-        }
+        count_given(pool, 1, is_evicted(pool, pages[i]));
         bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
     }
 }
@@ -141,7 +152,8 @@ int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struc
 {
     int code = fill_runs(pool, pages, count, source);
     if (code == 0 && count > 0) {
-        bool evicted = (bp_pages_load(&pool->pages, pages[0]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
+        bool evicted = is_evicted(pool, pages[0]);
+        count_given(pool, count, evicted);
         bp_record(&pool->provenance, pages, count, evicted ? BUFPOOL_EVENT_POPULATE : BUFPOOL_EVENT_ALLOCATE,
                   source->caller);
     }

@@ -145,6 +145,7 @@ static void renew_pool(bufpool_pool *pool)
     atomic_store(&pool->reports_limited, 0);
     atomic_store(&pool->users, 0); /* a thread may just have looked whether it may come in */
     pool->opener = pool->pid;
+    pool->guest = true;
     pool->pid = (int32_t)getpid();
     pool->process = bp_process();
 }

@@ -8,6 +8,7 @@
 #include "error.h"
 #include "numbers.h"
 #include "pool.h"
+#include "recover.h"
 #include "scratch.h"
 
 #include <string.h>
@@ -51,6 +52,9 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evict)
             }
             continue;
         }
+        if (state & BP_BUSY && bp_recover_page(pool, page)) {
+            continue;
+        }
         if (state != BUFPOOL_STATE_ALLOCATED && (evict || state != BUFPOOL_STATE_EVICTED)) {
             return refuse(pool, page, state, evict);
         }
@@ -68,24 +72,21 @@ static void unclaim(bufpool_pool *pool, const uint64_t *pages, size_t count)
     }
 }
 
+/* Counts while the pages are BUSY, as fill.c does. */
 static void settle(bufpool_pool *pool, const uint64_t *pages, size_t count, bool evict)
 {
+    struct bp_counts *counts = pool->pages.counts;
     uint64_t was_evicted = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (evict) {
-            bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_EVICTED);
-            continue;
-        }
+    for (size_t i = 0; i < count && !evict; i++) {
         was_evicted += (bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
         bp_pages_mark_free(&pool->pages, pages[i]);
-        bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_FREED);
     }
-    atomic_fetch_add_explicit(evict ? &pool->pages.counts->evictions : &pool->pages.counts->frees, count,
-                              memory_order_relaxed);
-    if (evict) {
-        atomic_fetch_add_explicit(&pool->pages.counts->evicted, count, memory_order_relaxed);
-    } else if (was_evicted > 0) {
-        atomic_fetch_sub_explicit(&pool->pages.counts->evicted, was_evicted, memory_order_relaxed);
+    atomic_fetch_add_explicit(evict ? &counts->evictions : &counts->frees, count, memory_order_relaxed);
+    if (evict || was_evicted > 0) {
+        atomic_fetch_add_explicit(&counts->evicted, evict ? count : 0 - was_evicted, memory_order_relaxed);
+    }
+    for (size_t i = 0; i < count; i++) {
+        bp_pages_settle(&pool->pages, pages[i], evict ? BUFPOOL_STATE_EVICTED : BUFPOOL_STATE_FREED);
     }
 }
 

@@ -1,6 +1,7 @@
 /* inherit.c: getting a pool into a forked child, see inherit.h. */
 #include "inherit.h"
 
+#include "roster.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -72,7 +73,7 @@ void bp_inherit_prepare(bufpool_pool *pool)
         heritage->code = copy(pool);
         break;
     case SHARED:
-        space->family = true;
+        space->forked = true;
         break;
     case ALONE:
         heritage->step = BP_HERITAGE_ALONE;
@@ -159,11 +160,28 @@ static int map_copy(bufpool_pool *pool)
     return code == 0 ? for_each_run(pool, open_run) : code;
 }
 
+/* The parent's description holds the parent's lock: the child takes one of its own, and a number. */
+static int join(bufpool_pool *pool)
+{
+    struct bp_pages *pages = &pool->pages;
+    if (pool->space.uffd >= 0) { /* the parent's; first, since the limit of descriptors may be reached */
+        bp_kernel_close(pool->space.uffd);
+        pool->space.uffd = -1;
+    }
+    int fd = bp_kernel_reopen(pages->fd);
+    bp_kernel_close(pages->fd);
+    pages->fd = fd;
+    atomic_store(&pages->repairing, false);
+    return fd < 0 ? fd : bp_roster_join(pages);
+}
+
 static int map_shared(bufpool_pool *pool)
 {
     pool->space.ours = false; /* to close the pool here is not to drop what is the parent's */
     pool->space.created = false;
-    return map_file(pool);
+    pool->heritage.step = BP_HERITAGE_JOIN;
+    int code = join(pool);
+    return code == 0 ? map_file(pool) : code;
 }
 
 bool bp_inherit_child(bufpool_pool *pool)
@@ -206,6 +224,7 @@ void bp_inherit_refuse(bufpool_pool *pool)
     give_up(&space->uffd);
     give_up(&space->fd);
     give_up(&space->gauge);
+    give_up(&pool->pages.fd);
 }
 
 const char *bp_heritage_reason(const bufpool_pool *pool)
@@ -220,6 +239,7 @@ const char *bp_heritage_reason(const bufpool_pool *pool)
         [BP_HERITAGE_COPY] = "its pages could not be copied for the child",
         [BP_HERITAGE_ALONE] = "its trap closes pages in one process only, and its memory is shared",
         [BP_HERITAGE_CHANGED] = "a fork handler changed it after its pages were copied",
+        [BP_HERITAGE_JOIN] = "it could not be entered among those who have the pool",
         [BP_HERITAGE_MAP] = "it could not be mapped in the child",
         [BP_HERITAGE_ARM] = "its trap could not be armed in the child",
     };

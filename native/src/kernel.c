@@ -166,7 +166,10 @@ int bp_kernel_memfd(const char *name, uint64_t length, uint64_t granule)
     if (fd < 0) {
         return fd;
     }
-    int code = result(ftruncate(fd, (off_t)length));
+    int code = result(fchmod(fd, 0600)); /* to open it again is for this user */
+    if (code == 0) {
+        code = result(ftruncate(fd, (off_t)length));
+    }
     /* A peer that shrank the file would turn allocated pages into bus errors. */
     if (code == 0) {
         code = result(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));

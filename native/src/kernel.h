@@ -90,6 +90,7 @@ int bp_kernel_is_at(const char *path, int fd);
 
 /* flock, exclusive; -EWOULDBLOCK if another description has it. */
 int bp_kernel_flock(int fd);
+int bp_kernel_flock_shared(int fd);
 int bp_kernel_unlock(int fd);
 
 /* Locks frames in memory as they come (mlock2 with MLOCK_ONFAULT, Linux 4.4). */
@@ -138,6 +139,32 @@ ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size);
 /* Writes all of it; with once set, by a single write(2), so that a line never tears: -ENOSPC if it was cut short. Neither
  * SIGPIPE nor SIGXFSZ comes of it. */
 int bp_kernel_write(int fd, const void *data, size_t size, int once);
+
+/* ---- kernel_share.c: files that several processes have ---- */
+
+/* The same file by a description of its own, for reading and writing; -EACCES if it is another user's. */
+int bp_kernel_reopen(int fd);
+
+/* Another descriptor of the same description, closed on exec. */
+int bp_kernel_dup(int fd);
+
+/* Is the file sealed against changes of its size? 1, or 0. */
+int bp_kernel_is_sealed(int fd);
+
+/* Locks a byte of the file for the description (F_OFD_SETLK), or unlocks it; -EAGAIN if another description has it. The
+ * lock ends with the last descriptor of the description, so at the latest with its process. */
+int bp_kernel_lock_byte(int fd, uint64_t byte);
+int bp_kernel_unlock_byte(int fd, uint64_t byte);
+
+/* The next part of the file at or after from that is no hole: [*start, *end). -ENXIO: there is none. */
+int bp_kernel_next_data(int fd, uint64_t from, uint64_t *start, uint64_t *end);
+
+/* When a process of this pid namespace was started, in ticks since boot; -ESRCH if there is none, or only what is left
+ * until its parent has asked for it. */
+int bp_kernel_started(int32_t pid, uint64_t *ticks);
+
+/* The inode of this process's pid namespace; 0: not known. */
+uint64_t bp_kernel_pid_space(void);
 
 /* ---- kernel_fault.c: threads that sleep on a fault ---- */
 

@@ -142,6 +142,11 @@ int bp_kernel_flock(int fd)
     return result(flock(fd, LOCK_EX | LOCK_NB));
 }
 
+int bp_kernel_flock_shared(int fd)
+{
+    return result(flock(fd, LOCK_SH | LOCK_NB));
+}
+
 int bp_kernel_unlock(int fd)
 {
     return result(flock(fd, LOCK_UN));

@@ -7,7 +7,7 @@
 /* Maps size bytes of zeros. Errors: -ENOMEM. */
 int bp_lazy_map(size_t size, void **place);
 
-/* The same, one with the children that this process forks. */
-int bp_lazy_map_shared(size_t size, void **place);
+/* The same of a file of so many bytes, which others may map, too. */
+int bp_lazy_map_file(int fd, size_t size, void **place);
 
 #endif

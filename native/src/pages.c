@@ -10,90 +10,84 @@
 #define FULL UINT64_MAX
 #define MAX_PASSES 100
 
-int bp_pages_open(struct bp_pages *pages, uint64_t count, bool shared)
+/* Of each level the words, from a bit per page upwards; returns how many levels. */
+static int measure(uint64_t count, uint64_t words[BP_LEVELS])
 {
-    size_t sizes[BP_LEVELS];
-    size_t states = (count * sizeof *pages->states + 7) / 8 * 8;
-    size_t total = states;
-    *pages = (struct bp_pages){.count = count,   .shared = shared, .busy = BP_BUSY_OF(1), .counts = &pages->own};
-    uint64_t bits = count;
+    int depth = 0;
     do {
-        pages->words[pages->depth] = (bits + 63) / 64;
-        sizes[pages->depth] = pages->words[pages->depth] * 8;
-        total += sizes[pages->depth];
-        bits = pages->words[pages->depth];
-        pages->depth++;
-    } while (bits > 1);
-    size_t counts = total;
-    total += shared ? sizeof *pages->counts + count * sizeof *pages->holders : 0;
-    void *place;
-    int code = shared ? bp_lazy_map_shared(total, &place) : bp_lazy_map(total, &place);
-    if (code < 0) {
-        return code;
+        count = words[depth++] = (count + 63) / 64;
+    } while (count > 1);
+    return depth;
+}
+
+static size_t states_size(uint64_t count)
+{
+    return (count * sizeof(uint16_t) + 7) / 8 * 8;
+}
+
+size_t bp_pages_size(uint64_t count)
+{
+    uint64_t words[BP_LEVELS];
+    int depth = measure(count, words);
+    size_t total = states_size(count);
+    for (int level = 0; level < depth; level++) {
+        total += words[level] * 8;
     }
+    return total;
+}
+
+void bp_pages_lay(struct bp_pages *pages, uint64_t count, void *place, bool fresh)
+{
+    pages->count = count;
+    pages->depth = measure(count, pages->words);
     pages->states = place;
-    pages->mapped = total;
-    if (shared) {
-        pages->counts = (struct bp_counts *)((char *)place + counts);
-        pages->holders = (_Atomic uint16_t *)(pages->counts + 1);
-    }
-    char *next = (char *)place + states;
-    bits = count;
+    char *next = (char *)place + states_size(count);
+    uint64_t bits = count;
     for (int level = 0; level < pages->depth; level++) {
         pages->levels[level] = (_Atomic uint64_t *)next;
-        next += sizes[level];
-        if (bits % 64 != 0) {
+        next += pages->words[level] * 8;
+        if (fresh && bits % 64 != 0) {
             atomic_store(&pages->levels[level][bits / 64], FULL << (bits % 64)); /* no pages there */
         }
         bits = pages->words[level];
     }
-    return 0;
+}
+
+int bp_pages_open(struct bp_pages *pages, uint64_t count)
+{
+    *pages = (struct bp_pages){.fd = -1, .busy = BP_BUSY_OF(1), .counts = &pages->own};
+    size_t size = bp_pages_size(count);
+    int code = bp_lazy_map(size, &pages->place);
+    if (code == 0) {
+        pages->mapped = size;
+        bp_pages_lay(pages, count, pages->place, true);
+    }
+    return code;
 }
 
 void bp_pages_close(struct bp_pages *pages)
 {
     if (pages->mapped > 0) {
-        if (pages->shared) { /* bufpool_stats() goes on reading them */
+        if (pages->counts != &pages->own) { /* bufpool_stats() goes on reading them */
             memcpy((void *)&pages->own, (const void *)pages->counts, sizeof pages->own);
             pages->counts = &pages->own;
         }
-        bp_kernel_munmap((void *)pages->states, pages->mapped);
+        bp_kernel_munmap(pages->place, pages->mapped);
         pages->mapped = 0;
     }
-}
-
-/* Copies what has ever been used of the tables, by as much further. The words of a level that are not there come full. */
-static void copy_used(const struct bp_pages *pages, ptrdiff_t further)
-{
-    uint64_t used = atomic_load(&pages->counts->high_water);
-    memcpy((char *)pages->counts + further, pages->counts, sizeof *pages->counts);
-    memcpy((char *)pages->states + further, (const void *)pages->states, used);
-    memcpy((char *)pages->holders + further, (const void *)pages->holders, used * sizeof *pages->holders);
-    for (int level = 0; level < pages->depth; level++) {
-        const char *words = (const char *)pages->levels[level];
-        size_t last = (pages->words[level] - 1) * 8;
-        used = (used + 63) / 64;
-        memcpy((char *)words + further, words, used * 8);
-        memcpy((char *)words + further + last, words + last, 8);
+    if (pages->fd >= 0) {
+        bp_kernel_close(pages->fd);
+        pages->fd = -1;
     }
 }
 
 void bp_pages_part(struct bp_pages *pages)
 {
-    void *place;
-    if (pages->mapped == 0 || !pages->shared) {
-        return;
-    }
-    int code = bp_lazy_map(pages->mapped, &place);
-    if (code == 0) {
-        copy_used(pages, (char *)place - (char *)pages->states);
-        code = bp_kernel_mremap(place, pages->mapped, (void *)pages->states);
-        if (code < 0) {
-            bp_kernel_munmap(place, pages->mapped);
-        }
-    }
-    if (code < 0) {
-        bp_kernel_mprotect((void *)pages->states, pages->mapped, PROT_READ);
+    void *same;
+    if (pages->header != NULL && pages->mapped > 0 &&
+        bp_kernel_mmap(pages->place, pages->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                       pages->fd, &same) < 0) {
+        bp_kernel_mprotect(pages->place, pages->mapped, PROT_READ);
     }
 }
 
@@ -170,6 +164,27 @@ void bp_pages_mark_free(struct bp_pages *pages, uint64_t page)
     }
 }
 
+void bp_pages_mend(struct bp_pages *pages, uint64_t page, bool taken)
+{
+    bool changed = taken ? set_bit(pages, page) : clear_bit(pages, page);
+    if (changed) {
+        atomic_fetch_add_explicit(&pages->counts->taken, taken ? 1 : UINT64_MAX, memory_order_relaxed);
+    }
+    /* Every level above, also where the one below says that it was right: it may have been set, and no more. */
+    uint64_t word = page / 64;
+    for (int level = 1; level < pages->depth; level++) {
+        uint64_t bit = UINT64_C(1) << (word % 64);
+        _Atomic uint64_t *above = &pages->levels[level][word / 64];
+        if (atomic_load(&pages->levels[level - 1][word]) == FULL) {
+            atomic_fetch_or(above, bit);
+        }
+        if (atomic_load(&pages->levels[level - 1][word]) != FULL) {
+            atomic_fetch_and(above, ~bit);
+        }
+        word /= 64;
+    }
+}
+
 /* The first page >= from whose bit is clear, or BP_NO_PAGE. */
 static uint64_t find(struct bp_pages *pages, uint64_t from)
 {
@@ -226,7 +241,8 @@ uint64_t bp_pages_take(struct bp_pages *pages)
             from = 0;
             continue;
         }
-        uint16_t state = bp_pages_load(pages, page);
+        uint16_t state =
+            page < pages->count ? bp_pages_load(pages, page) : BP_BUSY; /* a peer may have ruined the index */
         if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
             bp_pages_mark_taken(pages, page);
             atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);

@@ -4,7 +4,8 @@
  * The state word is the truth; every change of it is a compare-and-swap, so it is also the page's lock: who sets BUSY
  * owns the page until it clears it. The index (one bit a page, with summary levels of one bit per 64-bit word below, a
  * set bit meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY.
- * Tables of memory that forked children share are shared with them: then all this goes for their threads, too.
+ * Tables of memory that several processes have are in a file that they all map (tables.h): then all this goes for their
+ * threads, too, and BUSY says whose it is, so that what a process has left that was killed can be repaired (recover.h).
  * Memory: 2.13 bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot
  * damage it.
  *
@@ -33,9 +34,11 @@
 struct bp_counts {
     _Atomic uint64_t cursor; /* where bp_pages_take() goes on */
     _Atomic uint64_t high_water;
-    _Atomic uint64_t taken;                                             /* pages whose index bit is set */
-    _Atomic uint64_t evicted, allocations, frees, evictions, populates; /* kept by the pool's calls */
-    atomic_bool gone; /* in shared tables: the process that opened the pool has closed it */
+    _Atomic uint64_t taken; /* pages whose index bit is set */
+    /* Kept by the pool's calls, while they have the pages BUSY. */
+    _Atomic uint64_t evicted, allocations, frees, evictions, populates;
+    atomic_bool gone;  /* in shared tables: the process that opened the pool has closed it */
+    atomic_bool stale; /* in shared tables: the calls of a killed process may be missing, see recover.h */
 };
 
 struct bp_pages {
@@ -45,24 +48,31 @@ struct bp_pages {
     _Atomic uint64_t *levels[BP_LEVELS]; /* levels[0]: a bit per page */
     uint64_t words[BP_LEVELS];
     int depth;
-    _Atomic uint16_t *holders; /* in shared tables, of each page: how many processes show the scratch pattern there */
-    size_t mapped;             /* bytes of the one mapping that holds it all, beginning at states */
-    bool shared;               /* with forked children */
-    struct bp_counts *counts;  /* in that mapping where it is shared, else: */
+    void *place; /* the one mapping that holds it all */
+    size_t mapped;
+    int fd;                    /* the file of shared tables, a description of this process's own; else -1 */
+    struct bp_header *header;  /* of shared tables, see tables.h; else NULL */
+    struct bp_member *members; /* BP_MAX_MEMBERS + 1 of them, by number; else NULL */
+    atomic_bool repairing;     /* a thread of this process has taken over a number, see roster.h */
+    struct bp_counts *counts;  /* in the header, else: */
     struct bp_counts own;
 };
 
-/* Reserves the tables, all pages "unallocated"; shared: one for this process and the children that it forks. Errors:
- * -ENOMEM. */
-int bp_pages_open(struct bp_pages *pages, uint64_t count, bool shared);
+/* Reserves tables of this process's own, all pages "unallocated". Errors: -ENOMEM. */
+int bp_pages_open(struct bp_pages *pages, uint64_t count);
 
-/* In a forked child that has not got the pool, whose thread is amid a call on it: puts a private copy in place of shared
- * tables, so that the end of the call changes nothing of the parent's; without memory for it, makes them read-only.
+/* In a forked child that has not got the pool, whose thread is amid a call on it: what is written to shared tables from
+ * here on is its own, so that the end of the call changes nothing of the parent's; without memory for it, they become
+ * read-only.
  * Async-signal-safe. */
 void bp_pages_part(struct bp_pages *pages);
 
-/* Gives them back; the counts stay. */
+/* Gives them back, of whatever kind; the counts stay. */
 void bp_pages_close(struct bp_pages *pages);
+
+/* For tables.c: how many bytes states and index take, and setting the pointers into a mapping; fresh: it is all zeros. */
+size_t bp_pages_size(uint64_t count);
+void bp_pages_lay(struct bp_pages *pages, uint64_t count, void *place, bool fresh);
 
 static inline uint16_t bp_pages_load(const struct bp_pages *pages, uint64_t page)
 {
@@ -86,19 +96,6 @@ static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint16
     atomic_store_explicit(&pages->states[page], state, memory_order_release);
 }
 
-/* The caller, who has the page BUSY, shows the scratch pattern there, or does so no more. false: others still do. */
-static inline void bp_pages_hold_scratch(struct bp_pages *pages, uint64_t page)
-{
-    if (pages->holders != NULL) {
-        atomic_fetch_add(&pages->holders[page], 1);
-    }
-}
-
-static inline bool bp_pages_drop_scratch(struct bp_pages *pages, uint64_t page)
-{
-    return pages->holders == NULL || atomic_fetch_sub(&pages->holders[page], 1) == 1;
-}
-
 /* May the page be allocated as it stands? */
 static inline bool bp_state_is_free(uint16_t state)
 {
@@ -116,5 +113,8 @@ uint64_t bp_pages_take(struct bp_pages *pages);
 void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page);
 void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page); /* taken, but for no allocation: high_water stays */
 void bp_pages_mark_free(struct bp_pages *pages, uint64_t page);
+
+/* The same, whatever a process that was killed amid it has left of the page's place in the index. */
+void bp_pages_mend(struct bp_pages *pages, uint64_t page, bool taken);
 
 #endif

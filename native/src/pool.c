@@ -11,7 +11,9 @@
 #include "monitor.h"
 #include "owed.h"
 #include "postmortem.h"
+#include "recover.h"
 #include "report.h"
+#include "roster.h"
 #include "scratch.h"
 #include "stack.h"
 #include "thread.h"
@@ -290,8 +292,24 @@ static enum bp_sleep sleep_of(const struct bp_config *config)
 /* Tries the mechanisms in order; only one that is not supported leads to the next, a lack of resources ends it. */
 static int open_space(bufpool_pool *pool, const struct bp_config *config)
 {
-    struct bp_wish wish = {config->memory, config->path,      config->capacity, config->granule, config->flags,
-                           config->numa,   config->numa_text, pool->name,       sleep_of(config)};
+    struct bp_wish wish = {config->memory,
+                           config->path,
+                           config->capacity,
+                           config->granule,
+                           config->flags,
+                           config->numa,
+                           config->numa_text,
+                           pool->name,
+                           sleep_of(config),
+                           -1,
+                           {0, 0},
+                           0};
+    if (config->guest != NULL) {
+        const struct bp_constants *constants = &config->guest->constants;
+        wish.guest = config->guest->memory;
+        memcpy(wish.id, constants->file, sizeof wish.id);
+        wish.base = config->flags & BUFPOOL_FIXED_ADDRESS ? constants->base : 0;
+    }
     bool final;
     if (config->trap != NULL) {
         return try_trap(pool, &wish, config->trap, &final);
@@ -299,7 +317,7 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
     size_t length = 0;
     for (size_t n = 0; bp_trap_candidate(n) != NULL; n++) {
         const struct bp_trap *trap = bp_trap_candidate(n);
-        if (bp_cell(config->memory, trap, NULL) != NULL) {
+        if (bp_cell(config->memory, trap, NULL) != NULL || (config->guest != NULL && trap->needs_file)) {
             continue;
         }
         int code = try_trap(pool, &wish, trap, &final);
@@ -313,6 +331,57 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
     }
     return bp_error(BUFPOOL_EUNSUPPORTED, "no trap works for memory \"%s\": %s",
                     config->path != NULL ? config->path : config->memory->name, pool->trap_note);
+}
+
+/* The tables: this process's own, or for all who have the memory. */
+static int open_pages(bufpool_pool *pool, const struct bp_config *config, struct bp_constants *constants)
+{
+    struct bp_pages *pages = &pool->pages;
+    if (!config->memory->file) {
+        return bp_pages_open(pages, config->capacity / config->page_size);
+    }
+    constants->capacity = config->capacity;
+    constants->page_size = config->page_size;
+    constants->granule = config->granule;
+    int code = config->guest != NULL ? bp_tables_map(pages, config->guest->tables, &config->guest->constants)
+                                     : bp_tables_create(pages, constants);
+    if (code == 0) {
+        code = bp_roster_join(pages);
+        if (code < 0) {
+            bp_pages_close(pages);
+        }
+    }
+    return code;
+}
+
+/* The pool is there: says in its tables what others have to know. */
+static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp_constants *constants)
+{
+    if (pool->pages.header == NULL || config->guest != NULL) {
+        return 0;
+    }
+    int code = bp_kernel_identify(pool->space.fd, constants->file);
+    if (code < 0) {
+        return bp_error(code, "cannot look at the memory of pool \"%s\": %s", pool->name, strerror(-code));
+    }
+    constants->base = pool->space.base;
+    constants->pid_space = bp_kernel_pid_space();
+    constants->pid = pool->pid;
+    constants->flags = config->flags & (BUFPOOL_LAZY_ZERO | BUFPOOL_RESERVE);
+    memcpy(constants->name, pool->name, sizeof constants->name);
+    memcpy(constants->memory, pool->memory, sizeof constants->memory);
+    bp_tables_publish(&pool->pages, constants);
+    return 0;
+}
+
+static const char *hint(int code)
+{
+    return code == -EFBIG    ? " (see RLIMIT_FSIZE, ulimit -f)"
+           : code == -EMFILE ? " (see RLIMIT_NOFILE, ulimit -n)"
+           : code == -EPERM  ? " (a container's seccomp profile has to allow it)"
+           : code == -EACCES ? " (only the user who opened the pool, and root, may attach)"
+           : code == -EUSERS ? " (1023 processes have the pool)"
+                             : "";
 }
 
 /* Fills a cleared descriptor; on an error nothing is left open. */
@@ -330,10 +399,12 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     if (code < 0) {
         goto no_pages;
     }
-    code = bp_pages_open(&pool->pages, config->capacity / config->page_size, config->memory->file && config->inherit);
+    struct bp_constants constants = {0};
+    code = open_pages(pool, config, &constants);
     if (code < 0) {
-        code = bp_error(code, "cannot reserve the page states of pool \"%s\" (%llu pages): %s", pool->name,
-                        (unsigned long long)(config->capacity / config->page_size), strerror(-code));
+        code = bp_error(code, "cannot reserve the page states of pool \"%s\" (%llu pages%s): %s%s", pool->name,
+                        (unsigned long long)(config->capacity / config->page_size),
+                        config->memory->file ? ", in a memfd, by memfd_create" : "", strerror(-code), hint(code));
         goto no_pages;
     }
     code = bp_provenance_open(&pool->provenance, config->provenance, config->provenance_depth, pool->pages.count);
@@ -350,6 +421,9 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
         code = bp_signal_install();
     }
     if (code == 0) {
+        code = publish(pool, config, &constants);
+    }
+    if (code == 0) {
         code = bp_monitor_start(pool);
     }
     if (code < 0) {
@@ -363,6 +437,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
 no_space:
     bp_provenance_close(&pool->provenance);
 no_provenance:
+    bp_roster_leave(&pool->pages);
     bp_pages_close(&pool->pages);
 no_pages:
     if (pool->log >= 0) {
@@ -393,6 +468,7 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     pool->process = bp_process();
     pool->pid = (int32_t)getpid();
     pool->inherit = config->inherit;
+    pool->guest = config->guest != NULL;
     pool->heritage.fd = -1;
     if (config->name != NULL) {
         snprintf(pool->name, sizeof pool->name, "%s", config->name);
@@ -423,6 +499,24 @@ static void prepare_code(void)
     bp_modules_prepare();
 }
 
+int bp_pool_open(const struct bp_config *config, bufpool_pool **pool)
+{
+    bp_fork_watch();
+    prepare_code();
+    int cancelling;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* files are read below, under the lock */
+    bufpool_pool *opened = NULL;
+    bp_registry_lock();
+    int code = open_locked(config, &opened);
+    bp_registry_unlock();
+    pthread_setcancelstate(cancelling, NULL);
+    if (code == 0) {
+        bp_recover(opened); /* of a pool that another process has opened */
+        *pool = opened;     /* not under the lock: a stray access to the caller's memory may leave by longjmp */
+    }
+    return code;
+}
+
 int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
 {
     if (pool == NULL) {
@@ -430,22 +524,7 @@ int bufpool_open(const bufpool_config *given, bufpool_pool **pool)
     }
     struct bp_config config;
     int code = bp_config_check(given, &config);
-    if (code < 0) {
-        return code;
-    }
-    bp_fork_watch();
-    prepare_code();
-    int cancelling;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* files are read below, under the lock */
-    bufpool_pool *opened = NULL;
-    bp_registry_lock();
-    code = open_locked(&config, &opened);
-    bp_registry_unlock();
-    pthread_setcancelstate(cancelling, NULL);
-    if (code == 0) {
-        *pool = opened; /* not under the lock: a stray access to the caller's memory may leave by longjmp */
-    }
-    return code;
+    return code < 0 ? code : bp_pool_open(&config, pool);
 }
 
 int bufpool_install_handlers(void)
@@ -468,7 +547,7 @@ int bufpool_close(bufpool_pool *pool)
     }
     bool open = false;
     bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
-    if (first && pool->opener == 0) {
+    if (first && !pool->guest) {
         atomic_store(&pool->pages.counts->gone, true);
     }
     if (first) {
@@ -486,6 +565,10 @@ int bufpool_close(bufpool_pool *pool)
     }
     bp_monitor_stop(pool);
     bp_owed_flush_ended(pool);
+    bp_roster_leave(&pool->pages);
+    if (pool->guest && pool->space.memory->path && bp_roster_is_empty(&pool->pages)) {
+        pool->space.ours = true; /* who opened it was killed: the last one leaves no frames */
+    }
     bp_space_close(&pool->space);
     bp_scratch_forget(pool);
     bp_pages_close(&pool->pages);

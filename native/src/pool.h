@@ -16,7 +16,7 @@
 enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME, BP_FREEZE };
 
 #define BP_FAULT_RING 256
-#define BP_SCRATCH_SLOTS 64
+#define BP_SCRATCH_SLOTS 64 /* BP_MEMBER_SCRATCH */
 
 /* One remembered fault, word by word, since it may be read while it is written; serial is odd meanwhile. */
 #define BP_FAULT_WORDS (sizeof(bufpool_fault) / 8)
@@ -46,6 +46,7 @@ struct bp_heritage {
         BP_HERITAGE_COPY,
         BP_HERITAGE_ALONE,
         BP_HERITAGE_CHANGED, /* in the child */
+        BP_HERITAGE_JOIN,
         BP_HERITAGE_MAP,
         BP_HERITAGE_ARM
     } step;
@@ -69,6 +70,7 @@ struct bufpool_pool {
     int32_t pid;     /* its id */
     int32_t opener;  /* of an inherited pool: the id of the process that it came from; else 0 */
     bool inherit;    /* fork = "inherit" */
+    bool guest;      /* another process has opened it */
     struct bp_heritage heritage;
     enum bp_policy policy;
     bool tell;             /* BUFPOOL_TELL */
@@ -117,10 +119,10 @@ bool bp_pool_visit(bufpool_pool *pool);
 /* The pool at an address, visited, and still there. NULL: none. Async-signal-safe. */
 bufpool_pool *bp_pool_visit_at(uintptr_t address);
 
-/* Closed; or inherited, and closed, memory and all, by the process that opened it. Async-signal-safe. */
+/* Closed; or, memory and all, by the process that opened it. Async-signal-safe. */
 static inline bool bp_pool_is_closed(const bufpool_pool *pool)
 {
-    return atomic_load(&pool->closed) || (pool->opener != 0 && atomic_load(&pool->pages.counts->gone));
+    return atomic_load(&pool->closed) || atomic_load(&pool->pages.counts->gone);
 }
 
 /* Open, and this process's own. Async-signal-safe. */

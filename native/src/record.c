@@ -3,6 +3,7 @@
 
 #include "fork.h"
 #include "postmortem.h"
+#include "roster.h"
 #include "syscalls.h"
 #include "thread.h"
 
@@ -84,6 +85,9 @@ static uint64_t take_numbers(struct bp_event *event)
     }
     event->fault->sequence = atomic_fetch_add(&sequence, 1) + 1;
     uint64_t number = atomic_fetch_add(&event->pool->faults, 1);
+    if (event->pool->pages.members != NULL && bp_pool_has_frames(event->pool)) {
+        atomic_fetch_add(&bp_roster_self(&event->pool->pages)->faults, 1);
+    }
     if (mine) {
         atomic_flag_clear(&held);
     }

@@ -3,6 +3,7 @@
 
 #include "chain.h"
 #include "fillers.h"
+#include "roster.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -61,7 +62,8 @@ static bool rearm_changing(bufpool_pool *pool, struct bp_scratch_slot *slot, uin
         uint16_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_claim(&pool->pages, page, state, 0)) {
             done = bp_space_restore(&pool->space, bp_page_address(pool, page), pool->page_size) == 0;
-            state &= (uint16_t)~(done && bp_pages_drop_scratch(&pool->pages, page) ? BP_SCRATCH : 0u);
+            state &= (uint16_t)~(done && bp_roster_hide(&pool->pages, (size_t)(slot - pool->scratch), page) ? BP_SCRATCH
+                                                                                                            : 0u);
             if (bp_state_is_free(state)) {
                 bp_pages_mark_free(&pool->pages, page);
             }
@@ -200,7 +202,7 @@ static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page
     bool shown = bp_space_divert(&pool->space, granule) == 0;
     if (shown && slot != NULL) {
         bp_pages_mark_withheld(&pool->pages, page);
-        bp_pages_hold_scratch(&pool->pages, page);
+        bp_roster_show(&pool->pages, (size_t)(slot - pool->scratch), page);
         fill_slot(pool, slot, page, false);
     } else if (slot != NULL) {
         atomic_store(&slot->page, 0);
@@ -212,7 +214,7 @@ static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page
 /* A page shows the pattern. Here, or only in another process that has the pool, too? */
 static bool is_shown(const bufpool_pool *pool, uint64_t page)
 {
-    bool here = pool->pages.holders == NULL;
+    bool here = pool->pages.members == NULL;
     for (int i = 0; i < BP_SCRATCH_SLOTS && !here; i++) {
         const struct bp_scratch_slot *slot = &pool->scratch[i];
         here = atomic_load(&slot->page) == SLOT(page) && !atomic_load(&slot->pasted);

@@ -151,12 +151,59 @@ static int open_path(struct bp_space *space, const struct bp_wish *wish)
     if (code == 0 && !created) {
         code = renew(space);
     }
+    if (code == 0) {
+        code = bp_kernel_flock_shared(space->fd); /* with those who attach */
+    }
     space->ours = code == 0;
     return code < 0 ? path_error(code, wish->path) : try_one(space, wish);
 }
 
+static int unfit(const struct bp_wish *wish, const char *why)
+{
+    return bp_error(BUFPOOL_EARGUMENT, "the handle's memory is not that of pool \"%s\": %s", wish->name, why);
+}
+
+/* The file of a pool that another process has opened: what its tables say, or it is refused. */
+static int open_guest(struct bp_space *space, const struct bp_wish *wish)
+{
+    uint64_t id[2];
+    uint64_t length;
+    uint64_t frames;
+    uint64_t page_size = BP_GRANULE;
+    space->fd = bp_kernel_reopen(wish->guest);
+    if (space->fd < 0) {
+        return bp_error(space->fd, "the memory of pool \"%s\" cannot be opened: %s%s", wish->name, strerror(-space->fd),
+                        space->fd == -EACCES ? " (only the user who opened the pool, and root, may attach)" : "");
+    }
+    int code = bp_kernel_identify(space->fd, id);
+    code = code < 0 ? code : bp_kernel_file_size(space->fd, &length, &frames);
+    if (code < 0) {
+        return bp_error(code, "the memory of pool \"%s\" cannot be looked at: %s", wish->name, strerror(-code));
+    }
+    if (id[0] != wish->id[0] || id[1] != wish->id[1]) {
+        return unfit(wish, "it is another file");
+    }
+    if (length != space->capacity) {
+        return unfit(wish, "its length is not the pool's capacity");
+    }
+    code = bp_kernel_hugetlbfs(NULL, space->fd, &page_size);
+    if (space->memory->hugetlb ? code < 0 || page_size != space->granule
+                               : code != -EXDEV || space->granule != BP_GRANULE) {
+        return unfit(wish, "its pages have another size");
+    }
+    if (!space->memory->path && !bp_kernel_is_sealed(space->fd)) {
+        return unfit(wish, "it is not sealed against changes of its size");
+    }
+    /* Held as long as anybody has the pool: who opens the path anew is refused. */
+    code = space->memory->path ? bp_kernel_flock_shared(space->fd) : 0;
+    return code < 0 ? bp_error(code, "the memory of pool \"%s\" cannot be locked: %s", wish->name, strerror(-code)) : 0;
+}
+
 int bp_source_open(struct bp_space *space, const struct bp_wish *wish)
 {
+    if (wish->guest >= 0) {
+        return open_guest(space, wish);
+    }
     return space->memory->path ? open_path(space, wish) : open_memfd(space, wish);
 }
 
@@ -195,7 +242,7 @@ void bp_source_empty(struct bp_space *space)
     if (!space->memory->path || renew(space) < 0) {
         bp_kernel_punch(space->fd, 0, space->capacity);
     }
-    if (space->memory->path && !space->family) { /* a child's mapping would show another pool's pages */
+    if (space->memory->path && !space->forked) { /* a child's mapping would show another pool's pages */
         bp_kernel_unlock(space->fd);
     }
 }

@@ -104,8 +104,22 @@ static int map_error(const struct bp_space *space, int code, enum step step, con
     }
 }
 
-/* Maps the whole space; huge granules begin at a multiple of their size, as the kernel sees to for hugetlbfs. */
-static int map_all(struct bp_space *space, const char *name)
+/* Reserves addresses if nobody has them: -EEXIST. */
+static int take_place(uintptr_t base, uint64_t capacity)
+{
+    void *place;
+    int code = bp_kernel_mmap((void *)base, capacity, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, &place);
+    if (code == 0 && (uintptr_t)place != base) { /* before Linux 4.17 the flag is not known */
+        bp_kernel_munmap(place, capacity);
+        code = -EEXIST;
+    }
+    return code;
+}
+
+/* Maps the whole space, at base unless that is 0; huge granules begin at a multiple of their size, as the kernel sees to
+ * for hugetlbfs. */
+static int map_all(struct bp_space *space, uintptr_t base, const char *name)
 {
     size_t extra = space->memory->thp ? space->granule : 0;
     void *room = NULL;
@@ -124,8 +138,17 @@ static int map_all(struct bp_space *space, const char *name)
         space->base = place;
     }
     enum step step = TO_MAP;
+    if (base != 0) {
+        code = take_place(base, space->capacity);
+        place = space->base = base;
+    }
     if (code == 0) {
         code = map(space, place, space->capacity, &space->base, &step);
+    }
+    if (code == -EEXIST) {
+        space->base = 0;
+        return bp_error(code, "the address %#llx of pool \"%s\" is taken in this process, at least in part",
+                        (unsigned long long)base, name);
     }
     return code == 0 ? 0 : map_error(space, code, step, name);
 }
@@ -153,6 +176,7 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
                                .fd = -1,
                                .uffd = -1,
                                .gauge = -1,
+                               .family = wish->memory->file && !trap->needs_file,
                                .numa = wish->numa,
                                .thp = {.pagemap = -1},
                                .chunk = wish->granule > CHUNK ? wish->granule : CHUNK};
@@ -164,9 +188,9 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
         code = bp_source_open(space, wish);
     }
     if (code == 0) {
-        code = map_all(space, wish->name);
+        code = map_all(space, wish->base, wish->name);
     }
-    if (code == 0) {
+    if (code == 0 && wish->guest < 0) {
         code = bp_source_reserve(space);
     }
     if (code < 0) {

@@ -32,6 +32,9 @@ struct bp_wish {
     const char *numa_text;
     const char *name;
     enum bp_sleep sleep;
+    int guest;      /* the file, of a pool that another process has opened; or -1 */
+    uint64_t id[2]; /* device and inode that it has to have */
+    uintptr_t base; /* the address that the space has to have, or 0 */
 };
 
 struct bp_space {
@@ -54,7 +57,8 @@ struct bp_space {
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */
     uint64_t chunk;          /* bytes of one */
     uint64_t chunk_count;
-    bool family;      /* forked children have the file, too; set at a fork */
+    bool family;      /* other processes may have the file, too: no page of it may show the scratch pattern */
+    bool forked;      /* children have the very description of it; set at a fork */
     atomic_bool torn; /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
     _Atomic uint32_t poisoned; /* granules that may show the monitor's poison */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;

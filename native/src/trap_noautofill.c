@@ -61,7 +61,7 @@ static int arm(struct bp_space *space)
 /* Without a userfaultfd of its own the child traps all the same, and fills behind the mapping. */
 static int inherit(struct bp_space *space)
 {
-    if (space->uffd >= 0 && bp_uffd_inherit(space) < 0 && space->uffd >= 0) {
+    if (bp_uffd_inherit(space) < 0 && space->uffd >= 0) {
         bp_kernel_close(space->uffd);
         space->uffd = -1;
     }

@@ -86,7 +86,10 @@ int bp_uffd_arm(struct bp_space *space)
 
 int bp_uffd_inherit(struct bp_space *space)
 {
-    bp_kernel_close(space->uffd); /* first: it is the parent's, and acts on the parent; and the limit may be reached */
+    if (space->uffd >= 0) {
+        bp_kernel_close(
+            space->uffd); /* first: it is the parent's, and acts on the parent; and the limit may be reached */
+    }
     if (space->sleep != BP_SLEEP_NEVER) { /* a thread that has to answer cannot be started in a fork handler */
         space->sleep = BP_SLEEP_NEVER;
         if (space->flags & BUFPOOL_MONITOR) {

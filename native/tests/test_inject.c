@@ -346,7 +346,8 @@ static void no_scratch(void *argument)
 {
     const char *on_fault = argument;
     bufpool_pool *pool = open_pool(memory, trap, on_fault, 8 * GRANULE, GRANULE);
-    failing = strcmp(trap, "uffd") == 0 ? UFFD_COPY : PWRITE;
+    bool uffd = strcmp(trap, "uffd") == 0;
+    failing = !uffd ? PWRITE : strcmp(memory, "anon") == 0 ? UFFD_COPY : MMAP; /* what others may have is pasted over */
     failure = -ENOMEM;
     countdown = 1;
     for_ever = true;

@@ -74,6 +74,7 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
  *   DISCARD       path: drop the frames that an existing file holds, as after a crash; without it such a file is refused
  *   MONITOR       report stray accesses that system calls make, too: see "System calls" below. Trap uffd, Linux 6.6, and
  *                 the right to a userfaultfd that sees system calls (else EUNSUPPORTED, with the ways to get it)
+ *   FIXED_ADDRESS  of bufpool_attach(): at the address that the pool has in the process that opened it, or -EEXIST
  */
 #define BUFPOOL_LAZY_ZERO 1u
 #define BUFPOOL_HOST_HANDLER 2u
@@ -83,6 +84,7 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 #define BUFPOOL_DISCARD 32u
 #define BUFPOOL_MONITOR 64u
 #define BUFPOOL_TELL 128u
+#define BUFPOOL_FIXED_ADDRESS 256u
 
 typedef struct bufpool_config {
     size_t size;        /* sizeof(bufpool_config) */
@@ -167,6 +169,40 @@ BUFPOOL_API int bufpool_close(bufpool_pool *pool);
  * the addresses stay reserved and the handle stays valid. Errors: EARGUMENT for a release without keep. */
 BUFPOOL_API int bufpool_keep(bufpool_pool *pool);
 BUFPOOL_API int bufpool_release(bufpool_pool *pool);
+
+/* ---- One pool, many processes ---------------------------------------------------------------------------------- */
+
+/* What another process needs to attach to a pool: two descriptors, closed on exec, to be passed on (over a Unix socket by
+ * SCM_RIGHTS, or inherited). Whoever has them can reach every page without any trap: hand them to your own only. */
+typedef struct bufpool_handle {
+    size_t size; /* sizeof(bufpool_handle) */
+    int memory;
+    int tables;
+} bufpool_handle;
+
+#define BUFPOOL_HANDLE_INIT {sizeof(bufpool_handle), -1, -1}
+
+/* Makes a handle, which is the caller's to close. Pools of memory "shared", "hugetlb" or a path under trap uffd or
+ * noautofill can be shared. Thread-safe. Errors: EARGUMENT, ECLOSED, EUNSUPPORTED (the sentence says why), -EMFILE,
+ * -errno of opening /proc/self/fd. */
+BUFPOOL_API int bufpool_share(bufpool_pool *pool, bufpool_handle *handle);
+
+/* Closes the descriptors of a handle and empties it. Errors: EARGUMENT. */
+BUFPOOL_API int bufpool_handle_close(bufpool_handle *handle);
+
+/* Opens a pool that another process has opened: armed before the pool is returned, at an address of its own unless
+ * FIXED_ADDRESS is set. Page numbers agree; states, free numbers and counts are one: what one process allocates is
+ * readable in all, what one frees traps in all at once. Sizes, name, numa, LAZY_ZERO and RESERVE are the pool's, and what
+ * config says of them is not looked at; trap, on_fault, log, fork, the other flags and limits are each process's own.
+ * The handle stays the caller's. At most 1023 processes have a pool at a time.
+ *
+ * When the process that opened the pool closes it, it is closed for all. A process that is killed, at whatever
+ * instruction, leaves nothing that the next call of another does not repair: what it was filling is emptied, what it was
+ * freeing is freed. Pages that it had allocated stay allocated.
+ *
+ * Thread-safe. Errors: EARGUMENT (not a handle, or one that is damaged), EUNSUPPORTED, -EACCES (of another user), -EUSERS
+ * (1023 have it), -EEXIST (the fixed address is taken), and those of bufpool_open(). On an error nothing is left open. */
+BUFPOOL_API int bufpool_attach(const bufpool_config *config, const bufpool_handle *handle, bufpool_pool **pool);
 
 /* Tries memory and trap ("auto" for the first that works) on a small pool of its own and closes it. Returns 0, or
  * EUNSUPPORTED with the reason and what would change it in bufpool_last_error(). trap_found, if not NULL, receives the

@@ -1,0 +1,115 @@
+/* kernel_share.c: requests about files that several processes have, and about those processes, see kernel.h. */
+#include "kernel.h"
+
+#include "text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int result(long value)
+{
+    return value < 0 ? -errno : (int)value;
+}
+
+int bp_kernel_reopen(int fd)
+{
+    char path[40];
+    struct bp_text text = {path, sizeof path, 0};
+    bp_text_put(&text, "/proc/self/fd/");
+    bp_text_decimal(&text, (uint64_t)fd);
+    bp_text_end(&text);
+    return bp_kernel_keep_clear(result(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC)));
+}
+
+int bp_kernel_dup(int fd)
+{
+    return result(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
+
+int bp_kernel_is_sealed(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+    return seals >= 0 && (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) == (F_SEAL_SHRINK | F_SEAL_GROW);
+}
+
+static int set_lock(int fd, uint64_t byte, short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    int code = result(syscall(SYS_fcntl, fd, F_OFD_SETLK, &lock));
+    return code == -EACCES ? -EAGAIN : code;
+}
+
+int bp_kernel_lock_byte(int fd, uint64_t byte)
+{
+    return set_lock(fd, byte, F_WRLCK);
+}
+
+int bp_kernel_unlock_byte(int fd, uint64_t byte)
+{
+    return set_lock(fd, byte, F_UNLCK);
+}
+
+int bp_kernel_next_data(int fd, uint64_t from, uint64_t *start, uint64_t *end)
+{
+    off_t data = lseek(fd, (off_t)from, SEEK_DATA);
+    if (data < 0) {
+        return -errno;
+    }
+    off_t hole = lseek(fd, data, SEEK_HOLE);
+    if (hole < 0) {
+        return -errno;
+    }
+    *start = (uint64_t)data;
+    *end = (uint64_t)hole;
+    return 0;
+}
+
+int bp_kernel_started(int32_t pid, uint64_t *ticks)
+{
+    char buffer[1024];
+    struct bp_text text = {buffer, sizeof buffer, 0};
+    bp_text_put(&text, "/proc/");
+    bp_text_decimal(&text, (uint64_t)pid);
+    bp_text_put(&text, "/stat");
+    bp_text_end(&text);
+    int fd = bp_kernel_open_read(buffer);
+    if (fd < 0) {
+        return fd == -ENOENT ? -ESRCH : fd;
+    }
+    ssize_t got = bp_kernel_read(fd, buffer, sizeof buffer - 1);
+    bp_kernel_close(fd);
+    if (got <= 0) {
+        return got == -ESRCH ? -ESRCH : -EIO;
+    }
+    buffer[got] = 0;
+    const char *at = strrchr(buffer, ')'); /* the name may hold anything */
+    if (at == NULL || at[1] != ' ') {
+        return -EIO;
+    }
+    at += 2;
+    if (*at == 'Z' || *at == 'X') {
+        return -ESRCH;
+    }
+    for (int field = 3; field < 22; field++) { /* proc(5): starttime is the 22nd */
+        at = strchr(at, ' ');
+        if (at == NULL) {
+            return -EIO;
+        }
+        at++;
+    }
+    *ticks = 0;
+    while (*at >= '0' && *at <= '9') {
+        *ticks = *ticks * 10 + (uint64_t)(*at++ - '0');
+    }
+    return 0;
+}
+
+uint64_t bp_kernel_pid_space(void)
+{
+    struct stat file;
+    return stat("/proc/self/ns/pid", &file) == 0 ? file.st_ino : 0;
+}

@@ -1,0 +1,157 @@
+/* recover.c: repairing what killed processes have left, see recover.h. */
+#include "recover.h"
+
+#include "roster.h"
+
+/* What a page becomes that somebody has left amid a change. */
+static uint16_t settled(uint16_t word)
+{
+    return word & BP_FREEING ? BUFPOOL_STATE_FREED : word & BP_EVICTING ? BUFPOOL_STATE_EVICTED : word & BP_STATE_MASK;
+}
+
+/* The page is BUSY with us, and was with `member`. false: it could not be emptied, and is BUSY with `member` again. */
+static bool repair(bufpool_pool *pool, uint32_t member, uint64_t page, uint16_t word)
+{
+    uint16_t state = settled(word);
+    struct bp_range range = {bp_page_address(pool, page), pool->page_size};
+    size_t done;
+    if (state != BUFPOOL_STATE_ALLOCATED && bp_space_zap(&pool->space, &range, 1, &done) < 0) {
+        bp_pages_settle(&pool->pages, page, word);
+        return false;
+    }
+    bool shown = word & BP_SCRATCH && bp_roster_shown_by_others(&pool->pages, member, page);
+    bp_pages_mend(&pool->pages, page, shown || !bp_state_is_free(state));
+    bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
+    return true;
+}
+
+/* Calls function for each page whose state may not be 0; what was never touched is a hole of the file. false: once. */
+static bool for_each_page(bufpool_pool *pool, bool (*function)(bufpool_pool *, uint64_t, void *), void *context)
+{
+    struct bp_pages *pages = &pool->pages;
+    uint64_t first = (uint64_t)((char *)pages->states - (char *)pages->place);
+    uint64_t end = first + pages->count * sizeof *pages->states;
+    uint64_t from;
+    uint64_t to;
+    bool all = true;
+    for (uint64_t at = first; at < end && bp_kernel_next_data(pages->fd, at, &from, &to) == 0; at = to) {
+        from = from < first ? first : from;
+        to = to > end ? end : to;
+        for (; from < to; from += sizeof *pages->states) {
+            all = function(pool, (from - first) / sizeof *pages->states, context) && all;
+        }
+    }
+    return all;
+}
+
+static bool repair_if_of(bufpool_pool *pool, uint64_t page, void *member)
+{
+    uint16_t word = bp_pages_load(&pool->pages, page);
+    return BP_MEMBER_OF(word) != *(uint32_t *)member ||
+           (bp_pages_try(&pool->pages, page, word, (word & ~BP_BUSY) | pool->pages.busy) &&
+            repair(pool, *(uint32_t *)member, page, word));
+}
+
+/* The pages on which the member has shown the scratch pattern. */
+static bool hide(bufpool_pool *pool, uint32_t member)
+{
+    bool all = true;
+    for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
+        _Atomic uint64_t *noted = &pool->pages.members[member].scratch[i];
+        uint64_t page = atomic_load(noted) - 1;
+        uint16_t word = page < pool->pages.count ? bp_pages_load(&pool->pages, page) : 0;
+        if (word & BP_SCRATCH) {
+            /* Whoever has it BUSY looks at the roster, and may have done so a moment ago. */
+            for (int patience = 0; word & BP_BUSY && patience < 10000; patience++) {
+                bp_kernel_sleep_ns(100000);
+                word = bp_pages_load(&pool->pages, page);
+            }
+            if (word & BP_BUSY || !bp_pages_claim(&pool->pages, page, word, 0) || !repair(pool, member, page, word)) {
+                all = false;
+                continue;
+            }
+        }
+        atomic_store(noted, 0);
+    }
+    return all;
+}
+
+static bool recover(bufpool_pool *pool, uint32_t member)
+{
+    if (!bp_roster_take_over(&pool->pages, member)) {
+        return false;
+    }
+    atomic_store(&pool->pages.counts->stale, true);
+    bool all = for_each_page(pool, repair_if_of, &member);
+    all = hide(pool, member) && all;
+    if (all) {
+        bp_roster_bury(&pool->pages, member);
+    } else {
+        bp_roster_put_down(&pool->pages, member); /* the next one tries again */
+    }
+    return all;
+}
+
+int bp_recover(bufpool_pool *pool)
+{
+    int found = 0;
+    if (pool->pages.members == NULL) {
+        return 0;
+    }
+    for (uint32_t member = 1; member <= BP_MAX_MEMBERS; member++) {
+        found += recover(pool, member);
+    }
+    bp_recover_counts(pool);
+    return found;
+}
+
+bool bp_recover_page(bufpool_pool *pool, uint64_t page)
+{
+    return pool->pages.members != NULL && recover(pool, BP_MEMBER_OF(bp_pages_load(&pool->pages, page)));
+}
+
+/* ---- Counting anew ---- */
+
+struct census {
+    uint64_t allocated;
+    uint64_t evicted;
+    uint64_t taken;
+};
+
+static bool count_page(bufpool_pool *pool, uint64_t page, void *context)
+{
+    struct census *census = context;
+    uint16_t word = bp_pages_load(&pool->pages, page);
+    census->allocated += (word & BP_STATE_MASK) == BUFPOOL_STATE_ALLOCATED;
+    census->evicted += (word & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
+    census->taken += !bp_state_is_free(word);
+    return !(word & BP_BUSY);
+}
+
+/* Calls that are counted, and pages that are in the index: neither changes while nobody changes a page. */
+static uint64_t changes(struct bp_counts *counts)
+{
+    return atomic_load(&counts->allocations) + atomic_load(&counts->frees) + atomic_load(&counts->evictions) +
+           atomic_load(&counts->populates) + atomic_load(&counts->taken);
+}
+
+void bp_recover_counts(bufpool_pool *pool)
+{
+    struct bp_counts *counts = pool->pages.counts;
+    if (pool->pages.members == NULL || !atomic_exchange(&counts->stale, false)) {
+        return;
+    }
+    uint64_t before = changes(counts);
+    uint64_t allocations = atomic_load(&counts->allocations);
+    uint64_t frees = atomic_load(&counts->frees);
+    uint64_t evicted = atomic_load(&counts->evicted);
+    uint64_t taken = atomic_load(&counts->taken);
+    struct census census = {0};
+    if (!for_each_page(pool, count_page, &census) || changes(counts) != before) {
+        atomic_store(&counts->stale, true); /* somebody was amid a call: another time */
+        return;
+    }
+    atomic_fetch_add(&counts->frees, allocations - frees - census.allocated - census.evicted);
+    atomic_fetch_add(&counts->evicted, census.evicted - evicted);
+    atomic_fetch_add(&counts->taken, census.taken - taken);
+}

@@ -1,0 +1,27 @@
+/*
+ * recover.h: putting right what a process has left that was killed amid a call on a shared pool.
+ *
+ * It can have left pages BUSY: each of them is on its way from one state to another, and its state word says from where
+ * and whose it is. What was being filled is emptied and becomes what it was; what was being freed or evicted is freed or
+ * evicted. It can have left the scratch pattern noted, which went with its mapping. And its last calls may not be
+ * counted, or not all: that is mended when next nobody is amid a call. Every step can be taken twice, so that whoever
+ * repairs may be killed as well.
+ *
+ * Thread-safe, not async-signal-safe. The caller is inside the pool.
+ */
+#ifndef BP_RECOVER_H
+#define BP_RECOVER_H
+
+#include "pool.h"
+
+/* Repairs what every dead member has left. Returns how many there were. Cheap if there is none: one system call for each
+ * member that lives. Does nothing for tables that are not shared. */
+int bp_recover(bufpool_pool *pool);
+
+/* The same for the one that has this page BUSY. false: it lives, or somebody is at it. */
+bool bp_recover_page(bufpool_pool *pool, uint64_t page);
+
+/* If calls may be missing in the counts and nobody is amid a call, counts anew. */
+void bp_recover_counts(bufpool_pool *pool);
+
+#endif

@@ -1,0 +1,140 @@
+/* roster.c: who has a pool, see roster.h. */
+#include "roster.h"
+
+#include "kernel.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static void enter(struct bp_pages *pages, uint32_t member)
+{
+    struct bp_member *entry = &pages->members[member];
+    uint64_t started = 0;
+    uint64_t name[2] = {0, 0};
+    int32_t pid = (int32_t)getpid();
+    bp_kernel_started(pid, &started); /* 0 where /proc is hidden: then the lock alone tells */
+    prctl(PR_GET_NAME, name);
+    atomic_store(&entry->pid, pid);
+    atomic_store(&entry->started, started);
+    atomic_store(&entry->name[0], name[0]);
+    atomic_store(&entry->name[1], name[1]);
+    atomic_store(&entry->faults, 0);
+    for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
+        atomic_store(&entry->scratch[i], 0);
+    }
+    atomic_store(&entry->present, 1);
+    pages->busy = BP_BUSY_OF(member);
+}
+
+int bp_roster_join(struct bp_pages *pages)
+{
+    for (uint32_t member = 1; member <= BP_MAX_MEMBERS; member++) {
+        if (bp_roster_has(pages, member)) {
+            continue;
+        }
+        int code = bp_kernel_lock_byte(pages->fd, member);
+        if (code == 0 && !bp_roster_has(pages, member)) {
+            enter(pages, member);
+            return 0;
+        }
+        if (code == 0) {
+            bp_kernel_unlock_byte(pages->fd, member); /* came and was killed meanwhile */
+        } else if (code != -EAGAIN) {
+            return code;
+        }
+    }
+    return -EUSERS;
+}
+
+void bp_roster_leave(struct bp_pages *pages)
+{
+    if (pages->members == NULL) {
+        return;
+    }
+    atomic_store(&bp_roster_self(pages)->present, 0);
+    bp_kernel_unlock_byte(pages->fd, BP_MEMBER_OF(pages->busy));
+}
+
+/* The process's pid says that it lives on, though its lock is gone. */
+bool bp_roster_is_empty(const struct bp_pages *pages)
+{
+    for (uint32_t member = 1; member <= BP_MAX_MEMBERS; member++) {
+        if (bp_roster_has(pages, member)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_alive(const struct bp_pages *pages, uint32_t member)
+{
+    const struct bp_member *entry = &pages->members[member];
+    uint64_t wanted = atomic_load(&entry->started);
+    uint64_t found;
+    return wanted != 0 && bp_kernel_pid_space() == pages->header->constants.pid_space &&
+           bp_kernel_started(atomic_load(&entry->pid), &found) == 0 && found == wanted;
+}
+
+bool bp_roster_take_over(struct bp_pages *pages, uint32_t member)
+{
+    if (member == 0 || member > BP_MAX_MEMBERS || BP_BUSY_OF(member) == pages->busy || !bp_roster_has(pages, member)) {
+        return false;
+    }
+    /* Of this process's threads the first: the lock is the process's. */
+    if (atomic_exchange(&pages->repairing, true)) {
+        return false;
+    }
+    if (bp_kernel_lock_byte(pages->fd, member) == 0) {
+        if (bp_roster_has(pages, member) && !is_alive(pages, member)) {
+            return true;
+        }
+        bp_kernel_unlock_byte(pages->fd, member);
+    }
+    atomic_store(&pages->repairing, false);
+    return false;
+}
+
+void bp_roster_put_down(struct bp_pages *pages, uint32_t member)
+{
+    bp_kernel_unlock_byte(pages->fd, member);
+    atomic_store(&pages->repairing, false);
+}
+
+void bp_roster_bury(struct bp_pages *pages, uint32_t member)
+{
+    atomic_store(&pages->members[member].present, 0);
+    bp_roster_put_down(pages, member);
+}
+
+void bp_roster_show(struct bp_pages *pages, size_t slot, uint64_t page)
+{
+    if (pages->members != NULL) {
+        atomic_store(&bp_roster_self(pages)->scratch[slot], page + 1);
+    }
+}
+
+bool bp_roster_hide(struct bp_pages *pages, size_t slot, uint64_t page)
+{
+    if (pages->members == NULL) {
+        return true;
+    }
+    atomic_store(&bp_roster_self(pages)->scratch[slot], 0);
+    return !bp_roster_shown_by_others(pages, BP_MEMBER_OF(pages->busy), page);
+}
+
+bool bp_roster_shown_by_others(const struct bp_pages *pages, uint32_t member, uint64_t page)
+{
+    for (uint32_t other = 1; other <= BP_MAX_MEMBERS; other++) {
+        if (other == member || !bp_roster_has(pages, other)) {
+            continue;
+        }
+        for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
+            if (atomic_load(&pages->members[other].scratch[i]) == page + 1) {
+                return true;
+            }
+        }
+    }
+    return false;
+}

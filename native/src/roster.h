@@ -1,0 +1,54 @@
+/*
+ * roster.h: which processes have a pool whose tables are shared (tables.h), each by a number from 1 on.
+ *
+ * A member holds a lock on the byte of its number in the file of the tables, by a description that no other process has
+ * but children made past the fork handlers. So the kernel says who is there, whatever ended the others, and whoever has
+ * the lock of a number has the right to change its entry: its process, or one that repairs what it has left (recover.h).
+ * A lock can be lost in a process that lives: it closed descriptors that are not its own, or became another program. So
+ * one is taken for dead only if its pid, too, is that of no process, or of one that was started later. In another pid
+ * namespace the lock alone tells.
+ *
+ * All functions make system calls only, and are thread-safe.
+ */
+#ifndef BP_ROSTER_H
+#define BP_ROSTER_H
+
+#include "tables.h"
+
+/* Takes a number for this process: pages->busy. Errors: -EUSERS (all are taken), -errno. */
+int bp_roster_join(struct bp_pages *pages);
+
+/* Gives it back. This process has no page BUSY and shows the scratch pattern nowhere. */
+void bp_roster_leave(struct bp_pages *pages);
+
+/* Takes over the number of a member whose process is gone, to repair what it has left. false: it lives, or others are at
+ * it, or there is no such member. Ends with bp_roster_bury(), which makes the number free, or, if something could not be
+ * repaired, bp_roster_put_down(). */
+bool bp_roster_take_over(struct bp_pages *pages, uint32_t member);
+void bp_roster_bury(struct bp_pages *pages, uint32_t member);
+void bp_roster_put_down(struct bp_pages *pages, uint32_t member);
+
+/* Has nobody the pool any more, but those who were killed? */
+bool bp_roster_is_empty(const struct bp_pages *pages);
+
+/* Is the entry in use, by a process that lives or by what one has left? */
+static inline bool bp_roster_has(const struct bp_pages *pages, uint32_t member)
+{
+    return atomic_load(&pages->members[member].present) != 0;
+}
+
+/* This process's own entry; NULL: the tables are its own, too. */
+static inline struct bp_member *bp_roster_self(const struct bp_pages *pages)
+{
+    return pages->members == NULL ? NULL : &pages->members[BP_MEMBER_OF(pages->busy)];
+}
+
+/* The caller, who has the page BUSY, shows the scratch pattern there (slot: 0 to BP_MEMBER_SCRATCH - 1), or does so no
+ * more: then false if others still do. Tables that nobody shares: nothing, and true. */
+void bp_roster_show(struct bp_pages *pages, size_t slot, uint64_t page);
+bool bp_roster_hide(struct bp_pages *pages, size_t slot, uint64_t page);
+
+/* Does anybody but this member show the pattern there? */
+bool bp_roster_shown_by_others(const struct bp_pages *pages, uint32_t member, uint64_t page);
+
+#endif
