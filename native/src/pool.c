@@ -357,7 +357,7 @@ static int open_pages(bufpool_pool *pool, const struct bp_config *config, struct
 /* The pool is there: says in its tables what others have to know. */
 static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp_constants *constants)
 {
-    if (pool->pages.header == NULL || config->guest != NULL) {
+    if (pool->pages.header == NULL) {
         return 0;
     }
     int code = bp_kernel_identify(pool->space.fd, constants->file);
@@ -372,6 +372,25 @@ static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp
     memcpy(constants->memory, pool->memory, sizeof constants->memory);
     bp_tables_publish(&pool->pages, constants);
     return 0;
+}
+
+/* Tries the trap of a pool that others have, too, on a page that nobody has meanwhile. */
+static int verify_guest(bufpool_pool *pool)
+{
+    struct bp_pages *pages = &pool->pages;
+    for (uint64_t page = pages->count; page-- > 0;) {
+        uint16_t state = bp_pages_load(pages, page);
+        if (!bp_state_is_free(state) || !bp_pages_claim(pages, page, state, 0)) {
+            continue;
+        }
+        int code = bp_space_verify(&pool->space, bp_page_address(pool, page));
+        if (code < 0) { /* it has been filled by that, for all */
+            bp_kernel_punch(pool->space.fd, page * pool->page_size, pool->page_size);
+        }
+        bp_pages_settle(pages, page, state);
+        return code;
+    }
+    return 0; /* there is none */
 }
 
 static const char *hint(int code)
@@ -421,7 +440,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
         code = bp_signal_install();
     }
     if (code == 0) {
-        code = publish(pool, config, &constants);
+        code = pool->guest ? verify_guest(pool) : publish(pool, config, &constants);
     }
     if (code == 0) {
         code = bp_monitor_start(pool);

@@ -226,21 +226,20 @@ static int unlock(struct bp_space *space, const char *name)
     return 0;
 }
 
-/* What was armed has to trap: the kernel itself tries to read a hole. */
-static bool is_trapped(const struct bp_space *space)
+/* The kernel itself tries to read a hole. */
+static bool traps_at(const struct bp_space *space, uintptr_t address)
 {
     if (space->sleep != BP_SLEEP_ALL) {
-        return !bp_kernel_readable((const void *)space->base);
+        return !bp_kernel_readable((const void *)address);
     }
     /* The kernel would sleep, too. What can be poisoned is registered, and a hole. */
     size_t size = space->memory->hugetlb ? space->granule : BP_GRANULE;
-    return bp_kernel_uffd_poison(space->uffd, space->base, size) == 0 &&
-           bp_kernel_discard((void *)space->base, size) == 0;
+    return bp_kernel_uffd_poison(space->uffd, address, size) == 0 && bp_kernel_discard((void *)address, size) == 0;
 }
 
-static int verify(const struct bp_space *space)
+int bp_space_verify(const struct bp_space *space, uintptr_t address)
 {
-    if (space->trap->traps && !is_trapped(space)) {
+    if (space->trap->traps && !traps_at(space, address)) {
         return bp_error(BUFPOOL_EUNSUPPORTED, "trap %s was armed on memory \"%s\", and a hole can be read all the same",
                         space->trap->name, space->memory->name);
     }
@@ -290,8 +289,8 @@ int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
     if (code == 0) {
         code = unlock(space, wish->name);
     }
-    if (code == 0 && !space->stepwise) {
-        code = verify(space);
+    if (code == 0 && !space->stepwise && wish->guest < 0) { /* of a guest's it is not known which are holes */
+        code = bp_space_verify(space, space->base);
     }
     if (code == 0 && space->memory->thp && space->uffd >= 0) {
         code = space->stepwise ? open_chunks(space, space->base, space->granule) : 0; /* where it is tried out */

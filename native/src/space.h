@@ -116,6 +116,9 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
 /* Arms it and makes it accessible. Errors: as trap->arm; then everything is undone as above. */
 int bp_space_arm(struct bp_space *space, const struct bp_wish *wish);
 
+/* What was armed has to trap: tries it at a hole. Errors: EUNSUPPORTED, with a sentence. */
+int bp_space_verify(const struct bp_space *space, uintptr_t address);
+
 /* Gives every frame, descriptor and table back. The addresses stay reserved, inaccessible. */
 void bp_space_close(struct bp_space *space);
 
