@@ -437,7 +437,7 @@ POKE = (
             "page",
             (r"is in no pool: see bufpool pools\nthe pool at 0x\w+ is damaged",),
         ),
-        ("poke(second + place('states'), 8)", "page", (r"cannot read the state of page 2 \(1 bytes at 0xa\)",)),
+        ("poke(second + place('states'), 8)", "page", (r"cannot read the state of page 2 \(2 bytes at 0xc\)",)),
         ("poke(second + place('faults'), 2**63)", "faults second", (r"faults: 9223372036854775808, remembered: 0",)),
         (
             "poke(second + place('faults'), 1), poke(second + place('ring'), 8)",

@@ -28,6 +28,7 @@ typedef struct bufpool_pool bufpool_pool;
 #define BUFPOOL_RESERVE 16
 #define BUFPOOL_DISCARD 32
 #define BUFPOOL_TELL 128
+#define BUFPOOL_FIXED_ADDRESS 256
 #define BUFPOOL_MONITOR 64
 
 typedef struct bufpool_config {
@@ -55,6 +56,15 @@ int bufpool_close(bufpool_pool *pool);
 int bufpool_keep(bufpool_pool *pool);
 int bufpool_release(bufpool_pool *pool);
 
+typedef struct bufpool_handle {
+    size_t size;
+    int memory;
+    int tables;
+} bufpool_handle;
+
+int bufpool_share(bufpool_pool *pool, bufpool_handle *handle);
+int bufpool_handle_close(bufpool_handle *handle);
+int bufpool_attach(const bufpool_config *config, const bufpool_handle *handle, bufpool_pool **pool);
 int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
 
 const char *bufpool_memory_name(size_t n);
