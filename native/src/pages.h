@@ -63,8 +63,7 @@ int bp_pages_open(struct bp_pages *pages, uint64_t count);
 
 /* In a forked child that has not got the pool, whose thread is amid a call on it: what is written to shared tables from
  * here on is its own, so that the end of the call changes nothing of the parent's; without memory for it, they become
- * read-only.
- * Async-signal-safe. */
+ * read-only. Async-signal-safe. */
 void bp_pages_part(struct bp_pages *pages);
 
 /* Gives them back, of whatever kind; the counts stay. */
