@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/memfd.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -53,6 +55,8 @@ _Static_assert(sizeof(struct move_request) == 40, "the kernel's struct uffdio_mo
 /* Nobody sleeps on a fault of a descriptor with the SIGBUS feature, so there is nobody to wake; and where
  * somebody does, the thread that reads the faults wakes him. The bit is the same for COPY, ZEROPAGE and MOVE. */
 #define BP_DONTWAKE 1
+
+#define BP_RWF_NOWAIT 8 /* include/uapi/linux/fs.h, Linux 4.14 */
 
 static int result(long value)
 {
@@ -420,6 +424,47 @@ int bp_kernel_write(int fd, const void *data, size_t size, int once)
     int code = write_all(fd, data, size, once);
     end_quiet(&quiet);
     return code;
+}
+
+/* One write that does not wait. A pipe that is ready takes PIPE_BUF bytes, unless somebody else fills it first: where the
+ * kernel can be told not to wait for room then (Linux 6.4), it is. */
+static int write_some(int fd, const void *data, size_t size, int64_t ns)
+{
+    struct pollfd ready = {fd, POLLOUT, 0};
+    struct timespec limit = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    if (result(ppoll(&ready, 1, &limit, NULL)) <= 0) {
+        return -EAGAIN;
+    }
+    struct iovec part = {(void *)(uintptr_t)data, size < PIPE_BUF ? size : PIPE_BUF};
+    int written = -EOPNOTSUPP;
+    if (bp_kernel_is_pipe(fd)) {
+        written = result(syscall(SYS_pwritev2, fd, &part, 1, (long)-1, (long)-1, BP_RWF_NOWAIT));
+    }
+    return written == -EOPNOTSUPP || written == -ENOSYS || written == -EINVAL
+               ? result(syscall(SYS_write, fd, part.iov_base, part.iov_len))
+               : written;
+}
+
+int bp_kernel_write_soon(int fd, const void *data, size_t size, int64_t ns)
+{
+    const char *from = data;
+    int64_t deadline = bp_kernel_monotonic_ns() + ns;
+    struct quiet quiet;
+    be_quiet(&quiet);
+    int code = 0;
+    while (size > 0 && code >= 0) {
+        int64_t left = deadline - bp_kernel_monotonic_ns();
+        code = write_some(fd, from, size, left > 0 ? left : 0);
+        if (code > 0) {
+            from += code;
+            size -= (size_t)code;
+        } else if (code == -EINTR || (code == -EAGAIN && left > 0)) {
+            code = 0;
+            bp_kernel_sleep_ns(1000000); /* somebody else has filled it */
+        }
+    }
+    end_quiet(&quiet);
+    return code < 0 ? code : 0;
 }
 
 int32_t bp_kernel_thread(void)

@@ -140,6 +140,9 @@ ssize_t bp_kernel_read_again(int fd, void *buffer, size_t size);
  * SIGPIPE nor SIGXFSZ comes of it. */
 int bp_kernel_write(int fd, const void *data, size_t size, int once);
 
+/* The same for what may have no reader: -EAGAIN after so many ns, when perhaps a part of it has been written. */
+int bp_kernel_write_soon(int fd, const void *data, size_t size, int64_t ns);
+
 /* ---- kernel_share.c: files that several processes have ---- */
 
 /* The same file by a description of its own, for reading and writing; -EACCES if it is another user's. */

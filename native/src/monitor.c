@@ -25,6 +25,7 @@
 #define LONGEST_INSTRUCTION 16 /* bytes */
 #define SPINS 8                /* a thread that never sleeps while it faults so often in a row is in a system call */
 #define STACK_SIZE (256u << 10)
+#define REPORTS 16 /* that wait for stderr; more messages are read when they are out */
 
 /* A system call that was answered without its thread's knowing. */
 struct answered {
@@ -37,6 +38,12 @@ struct answered {
 struct asked {
     struct bp_order order;
     unsigned round;
+};
+
+/* A report that has yet to go to stderr. */
+struct report {
+    bufpool_fault fault;
+    struct bp_more more;
 };
 
 struct bp_monitor {
@@ -53,6 +60,8 @@ struct bp_monitor {
     uintptr_t wake[2 * WAKES];
     unsigned answered;
     struct answered calls[BATCH];
+    unsigned untold;
+    struct report reports[REPORTS];
 };
 
 /* ---- Answers ---- */
@@ -77,11 +86,32 @@ static void wake(struct bp_monitor *monitor)
     monitor->to_wake = 0;
 }
 
+/* Writes the reports to stderr, once the threads have their answers and the pool is left: whoever does not read stderr
+ * holds up nobody. */
+static void tell(struct bp_monitor *monitor)
+{
+    for (unsigned i = 0; i < monitor->untold; i++) {
+        const struct report *report = &monitor->reports[i];
+        if (report->fault.flags & BUFPOOL_FAULT_LIMITED) {
+            bp_report_more_stderr(&report->more);
+        } else if (bp_report_stderr_soon(&report->fault) < 0) {
+            atomic_fetch_add(&monitor->pool->reports_lost, 1);
+        }
+    }
+    monitor->untold = 0;
+}
+
+static bool has_room(const struct bp_monitor *monitor)
+{
+    return monitor->to_wake < WAKES && monitor->untold < REPORTS;
+}
+
 /* The process ends here, as at an access under "abort", but in this thread. */
-static void die(const struct bp_order *order)
+static void die(struct bp_monitor *monitor, const struct bp_order *order)
 {
     siginfo_t info;
     sigset_t set;
+    tell(monitor);
     memset(&info, 0, sizeof info);
     info.si_signo = SIGBUS;
     info.si_code = BUS_ADRERR;
@@ -105,22 +135,23 @@ static void thawed(const struct bp_order *order)
 static void answer_alone(struct bp_monitor *monitor, const struct bp_order *order)
 {
     bufpool_pool *pool = monitor->pool;
-    bufpool_fault fault;
+    struct report *report = &monitor->reports[monitor->untold]; /* there is room: see answer_all() */
     if (order->thaw == BP_WISH_NONE) {
-        bp_record_for(pool, order, &fault);
+        bp_record_for(pool, order, &report->fault, &report->more);
+        monitor->untold++;
     }
     if ((pool->policy == BP_ABORT && !order->foreign) || order->thaw == BP_WISH_ABORT) {
-        die(order);
+        die(monitor, order);
         return;
     }
     if (order->in_syscall[0] == 0) {
         if (pool->policy == BP_FREEZE && !order->foreign && order->thaw == BP_WISH_NONE &&
-            bp_frozen_add(&fault, order->sp, BP_FROZEN_IN_KERNEL) != NULL) {
+            bp_frozen_add(&report->fault, order->sp, BP_FROZEN_IN_KERNEL) != NULL) {
             return; /* it sleeps already */
         }
         thawed(order);
         if (!bp_scratch_divert(pool, bp_page_at(pool, order->address), (uintptr_t)order->address)) {
-            die(order);
+            die(monitor, order);
         }
         wake_later(monitor, order->address);
         return;
@@ -328,7 +359,7 @@ static void end_calls(struct bp_monitor *monitor)
 static void end_orders(struct bp_monitor *monitor)
 {
     struct bp_order order;
-    while (monitor->to_wake < WAKES && bp_order_overdue(monitor->pool, LATE_NS, &order)) {
+    while (has_room(monitor) && bp_order_overdue(monitor->pool, LATE_NS, &order)) {
         answer_alone(monitor, &order);
     }
     wake(monitor);
@@ -339,7 +370,7 @@ static void end_sleep(struct bp_monitor *monitor)
 {
     bufpool_pool *pool = monitor->pool;
     struct bp_frozen_slot *slot;
-    for (int n = 0; monitor->to_wake < WAKES && pool->policy == BP_FREEZE && bp_freeze_wished(pool, &n, &slot);) {
+    for (int n = 0; pool->policy == BP_FREEZE && has_room(monitor) && bp_freeze_wished(pool, &n, &slot);) {
         struct bp_order order = {.pool = pool,
                                  .thread = atomic_load(&slot->thread),
                                  .thaw = (enum bp_frozen_wish)atomic_load(&slot->wish),
@@ -362,7 +393,8 @@ static int64_t patience(const struct bp_monitor *monitor)
 static void answer_all(struct bp_monitor *monitor)
 {
     struct bp_sleeper sleeper;
-    for (int read = 0; read < WAKES && bp_kernel_uffd_read(monitor->pool->space.uffd, &sleeper); read++) {
+    for (int read = 0; read < WAKES && has_room(monitor) && bp_kernel_uffd_read(monitor->pool->space.uffd, &sleeper);
+         read++) {
         take_up(monitor, &sleeper);
     }
     wake(monitor);
@@ -383,6 +415,7 @@ static void *run(void *argument)
         }
         answer_all(monitor);
         bp_pool_leave(monitor->pool);
+        tell(monitor);
     }
     return NULL;
 }

@@ -251,7 +251,7 @@ int bufpool_told_ended(bufpool_pool *pool, bufpool_fault *fault)
 }
 
 /* Returns how many; *limited receives how many of them were not written, but counted. */
-static int write_owed(const bufpool_pool *pool, bool ended_only, int *limited)
+static int write_owed(bufpool_pool *pool, bool ended_only, int *limited)
 {
     bufpool_fault owed;
     int written = 0;
@@ -264,8 +264,10 @@ static int write_owed(const bufpool_pool *pool, bool ended_only, int *limited)
         while (take(queue, base_of(pool), false, &owed)) {
             if (owed.flags & BUFPOOL_FAULT_LIMITED) {
                 ++*limited;
-            } else {
+            } else if (!ended_only) {
                 bp_report_stderr(&owed);
+            } else if (bp_report_stderr_soon(&owed) < 0) {
+                atomic_fetch_add(&pool->reports_lost, 1);
             }
             written++;
         }

@@ -152,7 +152,7 @@ static void prepare(struct bp_event *event, siginfo_t *info, uint64_t address, b
     bp_event_fill(event, &finding);
 }
 
-void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault)
+void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault, struct bp_more *more)
 {
     siginfo_t info;
     struct bp_event event = {.pool = pool, .order = *order};
@@ -165,7 +165,7 @@ void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fau
     }
     bp_event_keep(&event);
     bp_event_log(&event);
-    bp_event_stderr(&event);
+    *more = event.more;
 }
 
 void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault)

@@ -14,9 +14,9 @@ void bp_event_keep(struct bp_event *event);
 void bp_event_log(struct bp_event *event);
 void bp_event_stderr(struct bp_event *event);
 
-/* Reports, to the ring, the log and stderr, an access of a thread that cannot do it itself, and fills in the fault. The
- * caller is inside the pool. */
-void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault);
+/* Reports, to the ring and the log, an access of a thread that cannot do it itself, and fills in what is to go to stderr
+ * . The caller is inside the pool. */
+void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault, struct bp_more *more);
 
 /* What a report would say of an address, without an access: no pc, no stack, no signal. The caller is inside the pool. */
 void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault);

@@ -27,6 +27,9 @@
 
 #define BUFFERS 4
 #define BUFFER_SIZE 32768
+#define PATIENCE_NS 2000000000
+#define STEP_NS 100000
+#define SOON_NS 200000000
 
 struct buffer {
     char text[BUFFER_SIZE];
@@ -42,18 +45,20 @@ static atomic_flag turn; /* one report at a time on stderr */
 /* ---- Buffers ---- */
 
 /* NULL: none is free. Counts as writing until dropped, also then. */
-static struct buffer *claim(void)
+static struct buffer *claim(int64_t ns)
 {
     atomic_fetch_add(&writing, 1);
-    for (int patience = 0; patience < 20000; patience++) {
+    for (;; ns -= STEP_NS) {
         for (int i = 0; i < BUFFERS; i++) {
             if (!atomic_flag_test_and_set(&claimed[i])) {
                 return &buffers[i];
             }
         }
-        bp_kernel_sleep_ns(100000);
+        if (ns <= 0) {
+            return NULL;
+        }
+        bp_kernel_sleep_ns(STEP_NS);
     }
-    return NULL;
 }
 
 static void drop(struct buffer *buffer)
@@ -95,30 +100,61 @@ static void emergency(const bufpool_fault *fault)
     bp_kernel_write(STDERR_FILENO, line, length < sizeof line ? length : sizeof line - 1, 0);
 }
 
+static bool take_turn(int64_t ns)
+{
+    while (atomic_flag_test_and_set(&turn)) {
+        if (ns <= 0) {
+            return false;
+        }
+        bp_kernel_sleep_ns(STEP_NS);
+        ns -= STEP_NS;
+    }
+    return true;
+}
+
 static void write_stderr(const char *text, size_t length)
 {
-    bool mine = false;
-    for (int patience = 0; patience < 20000 && !mine; patience++) {
-        mine = !atomic_flag_test_and_set(&turn);
-        if (!mine) {
-            bp_kernel_sleep_ns(100000);
-        }
-    }
+    bool mine = take_turn(PATIENCE_NS);
     bp_kernel_write(STDERR_FILENO, text, length < BUFFER_SIZE ? length : BUFFER_SIZE - 1, 0);
     if (mine) {
         atomic_flag_clear(&turn);
     }
 }
 
+/* Gives up where nobody reads stderr: after a while the first time, then at once until somebody does. */
+static int write_stderr_soon(const char *text, size_t length)
+{
+    static atomic_bool unread;
+    int64_t ns = atomic_load(&unread) ? 0 : SOON_NS;
+    int code = -EAGAIN;
+    if (take_turn(ns)) {
+        code = bp_kernel_write_soon(STDERR_FILENO, text, length < BUFFER_SIZE ? length : BUFFER_SIZE - 1, ns);
+        atomic_flag_clear(&turn);
+    }
+    atomic_store(&unread, code == -EAGAIN);
+    return code;
+}
+
 void bp_report_stderr(const bufpool_fault *fault)
 {
-    struct buffer *buffer = claim();
+    struct buffer *buffer = claim(PATIENCE_NS);
     if (buffer == NULL) {
         emergency(fault);
     } else {
         write_stderr(buffer->text, bp_format_text(fault, &buffer->frames, buffer->text, BUFFER_SIZE));
     }
     drop(buffer);
+}
+
+int bp_report_stderr_soon(const bufpool_fault *fault)
+{
+    struct buffer *buffer = claim(SOON_NS);
+    int code = -EAGAIN;
+    if (buffer != NULL) {
+        code = write_stderr_soon(buffer->text, bp_format_text(fault, &buffer->frames, buffer->text, BUFFER_SIZE));
+    }
+    drop(buffer);
+    return code == -EAGAIN ? code : 0; /* a stderr that is closed or broken is nothing to speak of, here as elsewhere */
 }
 
 /* ---- The log ---- */
@@ -200,7 +236,7 @@ void bp_report_log(bufpool_pool *pool, const bufpool_fault *fault)
     if (pool->log < 0) {
         return;
     }
-    struct buffer *buffer = claim();
+    struct buffer *buffer = claim(PATIENCE_NS);
     size_t room = bp_kernel_is_pipe(pool->log) ? PIPE_BUF - 2 : BUFFER_SIZE - 2;
     size_t length = 0;
     if (buffer == NULL || !is_log(pool) || (length = format_line(buffer, fault, room)) >= room) {
@@ -298,9 +334,9 @@ void bp_report_more_stderr(const struct bp_more *more)
     if (more->count == 0) {
         return;
     }
-    struct buffer *buffer = claim();
+    struct buffer *buffer = claim(SOON_NS);
     if (buffer != NULL) {
-        write_stderr(buffer->text, format_more_text(more, buffer));
+        write_stderr_soon(buffer->text, format_more_text(more, buffer));
     }
     drop(buffer);
 }
@@ -310,7 +346,7 @@ void bp_report_more_log(bufpool_pool *pool, const struct bp_more *more)
     if (more->count == 0 || pool->log < 0) {
         return;
     }
-    struct buffer *buffer = claim();
+    struct buffer *buffer = claim(PATIENCE_NS);
     if (buffer == NULL || !is_log(pool)) {
         atomic_fetch_add(&pool->reports_lost, 1);
     } else {

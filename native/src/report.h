@@ -16,10 +16,15 @@ void bp_report_count(bufpool_pool *pool, bufpool_fault *fault, bool on_stderr, s
  * other, each whole. Async-signal-safe. */
 void bp_report_stderr(const bufpool_fault *fault);
 
+/* The same for whom a stderr that nobody reads must not hold up, as the monitor, or a close. 0, or -EAGAIN: it is not
+ * there, or in part. */
+int bp_report_stderr_soon(const bufpool_fault *fault);
+
 /* Writes the JSON line to the pool's log, if it has one; a failure is counted in reports_lost. Async-signal-safe. */
 void bp_report_log(bufpool_pool *pool, const bufpool_fault *fault);
 
-/* The same for a line about reports that were only counted; nothing if its count is 0. Async-signal-safe. */
+/* The same for a line about reports that were only counted; nothing if its count is 0. Where nobody reads stderr, it is
+ * left out. Async-signal-safe. */
 void bp_report_more_stderr(const struct bp_more *more);
 void bp_report_more_log(bufpool_pool *pool, const struct bp_more *more);
 
