@@ -180,6 +180,10 @@ static bool obey(struct bp_event *event)
     info->si_code = BUS_ADRERR;
     info->si_addr = (void *)(uintptr_t)order->address;
     event->machine.access = order->access;
+    if (order->pc == 0 && order->access == BUFPOOL_READ &&
+        order->address - event->machine.pc < BP_LONGEST_INSTRUCTION) {
+        event->machine.access = BUFPOOL_EXECUTE; /* the monitor could not tell */
+    }
     /* If another signal's handler has come in between, the instruction has yet to be run, and sleeps again. */
     if (!bp_event_is_call(event) && order->pc != 0 &&
         (order->pc != event->machine.pc || order->sp != event->machine.sp)) {

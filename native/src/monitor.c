@@ -20,10 +20,9 @@
 
 #define BATCH 32
 #define WAKES 256
-#define LOOK_NS 20000000       /* how often one looks for a wish that a frozen thread may go on */
-#define LATE_NS 1000000000     /* an order that its thread has not taken by then will not be taken */
-#define LONGEST_INSTRUCTION 16 /* bytes */
-#define SPINS 8                /* a thread that never sleeps while it faults so often in a row is in a system call */
+#define LOOK_NS 20000000   /* how often one looks for a wish that a frozen thread may go on */
+#define LATE_NS 1000000000 /* an order that its thread has not taken by then will not be taken */
+#define SPINS 8            /* a thread that never sleeps while it faults so often in a row is in a system call */
 #define STACK_SIZE (256u << 10)
 #define REPORTS 16 /* that wait for stderr; more messages are read when they are out */
 
@@ -40,6 +39,14 @@ struct asked {
     unsigned round;
 };
 
+/* A thread whose messages come one after the other. */
+struct spinner {
+    int32_t thread;
+    unsigned times;
+    unsigned round; /* of the last one, and */
+    int64_t last_ns;
+};
+
 /* A report that has yet to go to stderr. */
 struct report {
     bufpool_fault fault;
@@ -50,9 +57,9 @@ struct bp_monitor {
     bufpool_pool *pool;
     pthread_t thread;
     int stop; /* an eventfd */
-    int32_t spinner;
-    int spins;
-    unsigned spun; /* in which round last */
+    struct bp_spare spare;
+    unsigned next_spinner;
+    struct spinner spinners[BATCH];
     unsigned next_asked;
     struct asked asked[BATCH];
     unsigned round; /* counts how often the threads were woken whose messages had been read */
@@ -171,7 +178,7 @@ static void answer(struct bp_monitor *monitor, const struct bp_order *order)
     if (bp_order_waits(order->thread)) {
         return; /* it has not come to it yet: a signal's handler, or the end of a call, runs before */
     }
-    if (order->foreign || bp_thread_blocks(order->thread, SIGBUS)) {
+    if (order->foreign || bp_thread_blocks(order->thread, SIGBUS, &monitor->spare)) {
         answer_alone(monitor, order);
     } else if (!bp_order_put(order)) {
         bp_kernel_sleep_ns(1000000); /* so many at once: this one will ask again */
@@ -252,21 +259,47 @@ static uint64_t exact(uint64_t address, const struct bp_activity *activity)
     return address;
 }
 
+static struct spinner *spinner_of(struct bp_monitor *monitor, int32_t thread)
+{
+    for (unsigned i = 0; i < BATCH; i++) {
+        if (monitor->spinners[i].thread == thread) {
+            return &monitor->spinners[i];
+        }
+    }
+    struct spinner *spinner = &monitor->spinners[monitor->next_spinner++ % BATCH];
+    *spinner = (struct spinner){.thread = thread};
+    return spinner;
+}
+
 /* A signal has woken the thread. Out of an instruction it runs the signal's handler, and may come back; in a system call it
  * tries again and again until the call is over. */
-static bool spins(struct bp_monitor *monitor, const struct bp_order *order)
+static bool spins(struct bp_monitor *monitor, int32_t thread)
 {
-    if (bp_order_waits(order->thread)) {
-        return true;
+    struct spinner *spinner = spinner_of(monitor, thread);
+    int64_t now = bp_kernel_monotonic_ns();
+    if (now - spinner->last_ns > LOOK_NS) {
+        spinner->times = 0;
+    } else if (spinner->round != monitor->round) {
+        spinner->times++;
     }
-    if (monitor->spinner != order->thread) {
-        monitor->spinner = order->thread;
-        monitor->spins = 0;
-    } else if (monitor->spun != monitor->round) {
-        monitor->spins++;
+    spinner->round = monitor->round;
+    spinner->last_ns = now;
+    return spinner->times >= SPINS;
+}
+
+/* The thread cannot be looked at, and has been sent an order as for an access of its own. Does it not come to take it? Then
+ * it is in a system call. */
+static void correct(struct bp_monitor *monitor, struct bp_order *order)
+{
+    if (monitor->pool->space.sleep != BP_SLEEP_ALL || !spins(monitor, order->thread)) {
+        return;
     }
-    monitor->spun = monitor->round;
-    return monitor->spins >= SPINS;
+    snprintf(order->in_syscall, sizeof order->in_syscall, "unknown");
+    order->poisoned = bp_poison(monitor->pool, order->address) == 0;
+    if (!bp_order_correct(order) && order->poisoned) {
+        bp_unpoison(monitor->pool, order); /* it has taken it */
+    }
+    wake_later(monitor, order->address);
 }
 
 static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper)
@@ -281,22 +314,30 @@ static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper
                              .access = sleeper->write ? BUFPOOL_WRITE : BUFPOOL_READ,
                              .address = sleeper->address};
     struct bp_activity activity;
-    bp_activity_read(sleeper->thread, &activity);
+    bp_activity_read(sleeper->thread, &activity, &monitor->spare);
     order.pc = activity.pc;
     order.sp = activity.sp;
     order.foreign = activity.foreign;
     /* Whoever sleeps in user mode only is not in a call, but may have been taken to one by a signal since. */
-    if (pool->space.sleep == BP_SLEEP_USER && activity.doing != BP_DOING_ACCESS && activity.doing != BP_DOING_GONE) {
+    if (pool->space.sleep == BP_SLEEP_USER && activity.doing != BP_DOING_ACCESS && activity.doing != BP_DOING_GONE &&
+        activity.doing != BP_DOING_HIDDEN) {
         return;
     }
     struct bp_frozen_slot *slot = pool->policy == BP_FREEZE ? bp_frozen_asleep(order.thread) : NULL;
     switch (activity.doing) {
+    case BP_DOING_HIDDEN:
+        if (bp_order_waits(order.thread)) {
+            correct(monitor, &order);
+            break;
+        }
+        *spinner_of(monitor, order.thread) = (struct spinner){.thread = order.thread};
+        /* fall through */
     case BP_DOING_ACCESS:
         if (slot != NULL && slot->address == order.address) {
             return; /* a signal has woken it for a while */
         }
         /* The kernel does not tell; but what an instruction reads does not begin within the instruction itself. */
-        if (!sleeper->write && order.address - order.pc < LONGEST_INSTRUCTION) {
+        if (!sleeper->write && order.address - order.pc < BP_LONGEST_INSTRUCTION) {
             order.access = BUFPOOL_EXECUTE;
         }
         answer(monitor, &order);
@@ -307,7 +348,7 @@ static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper
         answer_call(monitor, &order);
         break;
     case BP_DOING_RUNNING:
-        if (spins(monitor, &order)) {
+        if (bp_order_waits(order.thread) || spins(monitor, order.thread)) {
             snprintf(order.in_syscall, sizeof order.in_syscall, "unknown");
             answer_call(monitor, &order);
         }
@@ -327,7 +368,7 @@ static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper
 
 /* Has the thread left the call? Nobody says so; when it has used the processor for a while since, sleeps elsewhere, or
  * has ended, it has. What comes too early brings the same message again. */
-static bool is_over(const struct answered *call)
+static bool is_over(struct bp_monitor *monitor, const struct answered *call)
 {
     struct bp_activity activity;
     int64_t now = bp_kernel_monotonic_ns();
@@ -338,7 +379,7 @@ static bool is_over(const struct answered *call)
     if (used < 0 || used > 100000 || now - call->since_ns > 20000000) {
         return true;
     }
-    bp_activity_read(call->order.thread, &activity);
+    bp_activity_read(call->order.thread, &activity, &monitor->spare);
     return activity.doing == BP_DOING_ACCESS ||
            (activity.doing == BP_DOING_CALL && (activity.pc != call->order.pc || activity.sp != call->order.sp));
 }
@@ -347,7 +388,7 @@ static void end_calls(struct bp_monitor *monitor)
 {
     unsigned kept = 0;
     for (unsigned i = 0; i < monitor->answered; i++) {
-        if (is_over(&monitor->calls[i])) {
+        if (is_over(monitor, &monitor->calls[i])) {
             bp_unpoison(monitor->pool, &monitor->calls[i].order);
         } else {
             monitor->calls[kept++] = monitor->calls[i];
@@ -443,8 +484,24 @@ static int start_thread(struct bp_monitor *monitor)
 static void drop(bufpool_pool *pool)
 {
     bp_kernel_close(pool->monitor->stop);
+    bp_spare_close(&pool->monitor->spare);
     bp_kernel_munmap(pool->monitor, sizeof *pool->monitor);
     pool->monitor = NULL;
+}
+
+/* Can threads be looked at? Where only accesses sleep, there is nothing to be told apart. */
+static int check_sight(struct bp_monitor *monitor)
+{
+    struct bp_activity activity;
+    bp_activity_read(bp_kernel_thread(), &activity, &monitor->spare); /* which leaves the spare one */
+    if (monitor->pool->space.sleep == BP_SLEEP_ALL && activity.doing != BP_DOING_CALL &&
+        activity.doing != BP_DOING_RUNNING) {
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "the monitor of pool \"%s\" cannot read /proc/self/task/*/syscall (%s): mount /proc; a process "
+                        "that has changed its user needs prctl(PR_SET_DUMPABLE, 1)",
+                        monitor->pool->name, strerror(-activity.code));
+    }
+    return 0;
 }
 
 int bp_monitor_start(bufpool_pool *pool)
@@ -452,27 +509,24 @@ int bp_monitor_start(bufpool_pool *pool)
     if (pool->space.sleep == BP_SLEEP_NEVER) {
         return 0;
     }
-    struct bp_activity activity;
-    bp_activity_read(bp_kernel_thread(), &activity);
-    if (activity.doing != BP_DOING_CALL && activity.doing != BP_DOING_RUNNING) {
-        return bp_error(BUFPOOL_EUNSUPPORTED,
-                        "the monitor of pool \"%s\" cannot read /proc/self/task/*/syscall: mount /proc", pool->name);
-    }
     void *place;
     int code =
         bp_kernel_mmap(NULL, sizeof *pool->monitor, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &place);
     if (code == 0) {
         pool->monitor = place;
         pool->monitor->pool = pool;
+        pool->monitor->spare.fd = -1;
         pool->monitor->stop = code = bp_kernel_event();
-        if (code >= 0) {
-            code = start_thread(pool->monitor);
-        }
+        code = code < 0 ? code : check_sight(pool->monitor);
+        code = code < 0 ? code : start_thread(pool->monitor);
         if (code < 0) {
             drop(pool);
         }
     }
-    return code < 0 ? bp_error(code, "cannot start the monitor of pool \"%s\": %s", pool->name, strerror(-code)) : 0;
+    if (code == 0 || code == BUFPOOL_EUNSUPPORTED) {
+        return code;
+    }
+    return bp_error(code, "cannot start the monitor of pool \"%s\": %s", pool->name, strerror(-code));
 }
 
 void bp_monitor_stop(bufpool_pool *pool)

@@ -77,6 +77,20 @@ bool bp_order_put(const struct bp_order *order)
     return true;
 }
 
+bool bp_order_correct(const struct bp_order *order)
+{
+    struct place *place = claim_of(order->thread);
+    if (place == NULL) {
+        return false;
+    }
+    bool wrong = place->order.in_syscall[0] == 0;
+    if (wrong) {
+        place->order = *order;
+    }
+    atomic_store(&place->state, WAITING);
+    return wrong;
+}
+
 bool bp_order_take(int32_t thread, struct bp_order *order)
 {
     struct place *place = claim_of(thread);

@@ -11,7 +11,8 @@
 
 #include "frozen.h"
 
-#define BP_ORDERS 256 /* threads that may sleep in stray accesses at one time; more wait for their turn */
+#define BP_LONGEST_INSTRUCTION 16 /* bytes */
+#define BP_ORDERS 256             /* threads that may sleep in stray accesses at one time; more wait for their turn */
 
 struct bp_order {
     bufpool_pool *pool;
@@ -31,6 +32,9 @@ void *bp_order_marker(void);
 
 /* Leaves an order for order->thread. false: all places are taken. */
 bool bp_order_put(const struct bp_order *order);
+
+/* The same, if one waits for the thread that is about an access of the program itself: it was a system call after all. */
+bool bp_order_correct(const struct bp_order *order);
 
 /* The order for a thread, which is then gone; false if there is none. */
 bool bp_order_take(int32_t thread, struct bp_order *order);

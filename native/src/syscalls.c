@@ -4,9 +4,11 @@
 #include "kernel.h"
 #include "text.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 /* Those that are handed a pointer, and some more; others are shown by their number. First what every architecture has,
  * then what only the older ones have. */
@@ -86,8 +88,38 @@ void bp_syscall_name(long number, char *buffer, size_t size)
     bp_text_end(&text);
 }
 
+void bp_spare_close(struct bp_spare *spare)
+{
+    int fd = spare->fd;
+    spare->fd = -1; /* first: a child that is forked meanwhile does not close what has its number */
+    if (fd >= 0 && bp_kernel_is_still(fd, spare->id)) {
+        bp_kernel_close(fd);
+    }
+}
+
+/* The process may have as many descriptors as it is allowed: then the spare one makes room. What is opened instead of it
+ * stays as the next. */
+static int open_spare(const char *path, struct bp_spare *spare)
+{
+    int fd = bp_kernel_open_read(path);
+    if ((fd == -EMFILE || fd == -ENFILE) && spare->fd >= 0) {
+        bp_spare_close(spare);
+        fd = bp_kernel_open_read(path);
+    }
+    return fd;
+}
+
+static void close_or_spare(int fd, struct bp_spare *spare)
+{
+    if (spare->fd < 0 && fd > STDERR_FILENO && bp_kernel_identify(fd, spare->id) == 0) {
+        spare->fd = fd;
+    } else {
+        bp_kernel_close(fd);
+    }
+}
+
 /* Reads /proc/self/task/THREAD/FILE, or /proc/THREAD/FILE. Returns bytes, or -errno. */
-static ssize_t read_file(bool own, int32_t thread, const char *file, char *buffer, size_t size)
+static ssize_t read_file(bool own, int32_t thread, const char *file, char *buffer, size_t size, struct bp_spare *spare)
 {
     char path[64];
     struct bp_text text = {path, sizeof path, 0};
@@ -96,25 +128,25 @@ static ssize_t read_file(bool own, int32_t thread, const char *file, char *buffe
     bp_text_put(&text, "/");
     bp_text_put(&text, file);
     bp_text_end(&text);
-    int fd = bp_kernel_open_read(path);
+    int fd = open_spare(path, spare);
     if (fd < 0) {
         return fd;
     }
     ssize_t got = bp_kernel_read(fd, buffer, size - 1);
-    bp_kernel_close(fd);
+    close_or_spare(fd, spare);
     buffer[got > 0 ? got : 0] = 0;
     return got;
 }
 
-void bp_activity_read(int32_t thread, struct bp_activity *activity)
+void bp_activity_read(int32_t thread, struct bp_activity *activity, struct bp_spare *spare)
 {
     char line[256];
-    *activity = (struct bp_activity){.doing = BP_DOING_GONE};
-    if (read_file(true, thread, "syscall", line, sizeof line) <= 0) {
-        activity->foreign = true;
-        if (read_file(false, thread, "syscall", line, sizeof line) <= 0) {
-            return;
-        }
+    bool own = bp_kernel_thread_alive(thread);
+    *activity = (struct bp_activity){.doing = own ? BP_DOING_HIDDEN : BP_DOING_GONE, .foreign = !own};
+    ssize_t got = read_file(own, thread, "syscall", line, sizeof line, spare);
+    if (got <= 0) {
+        activity->code = (int)got;
+        return;
     }
     char *at = line;
     char *end;
@@ -132,20 +164,22 @@ void bp_activity_read(int32_t thread, struct bp_activity *activity)
     activity->pc = strtoull(end, &end, 16);
 }
 
-bool bp_thread_blocks(int32_t thread, int signo)
+bool bp_thread_blocks(int32_t thread, int signo, struct bp_spare *spare)
 {
     char status[4096];
-    if (read_file(true, thread, "status", status, sizeof status) <= 0) {
-        return true;
+    if (read_file(true, thread, "status", status, sizeof status, spare) <= 0) {
+        return false;
     }
     const char *line = strstr(status, "\nSigBlk:");
-    return line == NULL || strtoull(line + 8, NULL, 16) >> (signo - 1) & 1;
+    return line != NULL && strtoull(line + 8, NULL, 16) >> (signo - 1) & 1;
 }
 
 void bp_thread_name(int32_t thread, char name[16])
 {
+    struct bp_spare spare = {.fd = -1};
     memset(name, 0, 16);
-    if (read_file(false, thread, "comm", name, 16) > 0) {
+    if (read_file(false, thread, "comm", name, 16, &spare) > 0) {
         name[strcspn(name, "\n")] = 0;
     }
+    bp_spare_close(&spare);
 }

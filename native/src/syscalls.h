@@ -1,8 +1,9 @@
 /*
  * syscalls.h: what another thread is doing in the kernel, and the names of system calls.
  *
- * /proc/self/task/TID/syscall shows it of a thread that sleeps: a thread may always read that of its own process. Of
- * another process's thread it may be read by whoever may trace it.
+ * /proc/self/task/TID/syscall shows it of a thread that sleeps. A process may read that of its own threads, but for want of
+ * descriptors, or when it is not dumpable (PR_SET_DUMPABLE; a change of user makes it so), which leaves the file to root.
+ * Of another process's thread it may be read by whoever may trace it.
  */
 #ifndef BP_SYSCALLS_H
 #define BP_SYSCALLS_H
@@ -12,7 +13,8 @@
 #include <stdint.h>
 
 enum bp_doing {
-    BP_DOING_GONE,    /* no such thread, or it may not be looked at */
+    BP_DOING_GONE,    /* no such thread, or one of another process that may not be looked at */
+    BP_DOING_HIDDEN,  /* a thread of this process that cannot be looked at */
     BP_DOING_RUNNING, /* it does not sleep, so nothing is shown */
     BP_DOING_ACCESS,  /* it sleeps outside of system calls: an instruction of its own touched memory */
     BP_DOING_CALL     /* it sleeps in a system call */
@@ -20,6 +22,7 @@ enum bp_doing {
 
 struct bp_activity {
     enum bp_doing doing;
+    int code;    /* why it cannot be looked at */
     long number; /* of the system call */
     uint64_t arguments[6];
     bool foreign; /* a thread of another process */
@@ -27,10 +30,18 @@ struct bp_activity {
     uint64_t pc; /* the instruction that is run next; of an access, the one that made it */
 };
 
-void bp_activity_read(int32_t thread, struct bp_activity *activity);
+/* A descriptor that is given up when there is no other to be had, which the first look leaves here; at first .fd = -1. */
+struct bp_spare {
+    int fd;
+    uint64_t id[2]; /* its file, see bp_kernel_identify() */
+};
 
-/* Are signals of that number blocked in the thread? true also where that cannot be read. */
-bool bp_thread_blocks(int32_t thread, int signo);
+void bp_spare_close(struct bp_spare *spare);
+
+void bp_activity_read(int32_t thread, struct bp_activity *activity, struct bp_spare *spare);
+
+/* Are signals of that number blocked in the thread? false also where that cannot be read. */
+bool bp_thread_blocks(int32_t thread, int signo, struct bp_spare *spare);
 
 /* The thread's name, of whatever process; empty where it cannot be read. */
 void bp_thread_name(int32_t thread, char name[16]);
