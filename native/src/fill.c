@@ -176,8 +176,8 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
     if (code == -EFAULT && source->data != NULL) {
         return unreadable(pool, source->data, source->size);
     }
-    if (atomic_load(&pool->closed)) { /* meanwhile: a stray access may have been diverted just there */
-        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+    if (bp_pool_is_closed(pool)) { /* meanwhile: a stray access may have been diverted just there */
+        return bp_pool_closed_error(pool);
     }
     if (code == -ESTALE) {
         return bp_error(code,

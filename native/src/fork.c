@@ -207,6 +207,7 @@ static void put_error(struct bp_text *text, int code)
         const char *name;
     } known[] = {
         {-EMFILE, "EMFILE, too many open files (RLIMIT_NOFILE, ulimit -n)"},
+        {-EBADF, "EBADF, the program has closed the pool's descriptor"},
         {-ENFILE, "ENFILE, too many open files in the system"},
         {-ENOMEM, "ENOMEM, no memory or addresses (RLIMIT_AS, ulimit -v)"},
         {-EPERM, "EPERM, not permitted, as by a seccomp profile"},
@@ -241,6 +242,10 @@ void bp_fork_note(const bufpool_pool *pool, char *buffer, size_t size)
             bp_text_put(&text, ": ");
             put_error(&text, pool->heritage.code);
         }
+    }
+    if (mine && atomic_load(&pool->space.orphaned)) {
+        bp_text_put(&text, text.length > 0 ? "; " : "");
+        bp_text_put(&text, "the program has closed the pool's descriptors");
     }
     bp_text_end(&text);
 }

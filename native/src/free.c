@@ -142,6 +142,9 @@ static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
     settle(pool, pages, done, evict);
     bp_record_failed(&pool->provenance, pages + done, count - done);
     unclaim(pool, pages + done, count - done);
+    if (code < 0 && bp_pool_is_closed(pool)) { /* meanwhile */
+        return bp_pool_closed_error(pool);
+    }
     if (code < 0) {
         bp_error(code, "cannot %s page %llu of pool \"%s\" by trap %s: %s%s; %zu of %zu pages of this call are done",
                  evict ? "evict" : "free", (unsigned long long)pages[done], pool->name, pool->space.trap->name,

@@ -15,8 +15,7 @@ _Static_assert(offsetof(struct bp_frozen_slot, text) == 64, "bufpool/frozen.py r
 static _Atomic(struct bp_frozen_facts *) record;
 static _Atomic int32_t record_process;
 static _Atomic int record_fd = -1;
-static uint64_t record_id[2]; /* its file, see bp_kernel_identify() */
-static _Atomic int used;      /* slots that have ever been taken: of the others there is no memory yet */
+static _Atomic int used; /* slots that have ever been taken: of the others there is no memory yet */
 static atomic_flag making;
 
 static struct bp_frozen_facts *current(void)
@@ -31,8 +30,7 @@ static int map(uint32_t slots, int *fd, void **place)
     if (*fd < 0) {
         return *fd;
     }
-    int code = bp_kernel_identify(*fd, record_id);
-    code = code < 0 ? code : bp_kernel_mmap_file(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0, place);
+    int code = bp_kernel_mmap_file(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0, place);
     if (code < 0) {
         bp_kernel_close(*fd);
         return code;
@@ -44,9 +42,7 @@ static int map(uint32_t slots, int *fd, void **place)
 static int make(void)
 {
     int inherited = atomic_exchange(&record_fd, -1); /* the parent's, whose mapping is not here */
-    if (inherited >= 0 && bp_kernel_is_still(inherited, record_id)) {
-        bp_kernel_close(inherited);
-    }
+    bp_kernel_close_kept(inherited);
     void *place;
     int fd = -1;
     uint32_t slots = BP_FROZEN_SLOTS;

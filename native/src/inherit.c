@@ -149,7 +149,7 @@ static int map_file(bufpool_pool *pool)
 static int map_copy(bufpool_pool *pool)
 {
     struct bp_space *space = &pool->space;
-    bp_kernel_close(space->fd);
+    bp_kernel_close_kept(space->fd);
     space->fd = pool->heritage.fd;
     pool->heritage.fd = -1;
     pool->heritage.step = BP_HERITAGE_CHANGED;
@@ -165,11 +165,11 @@ static int join(bufpool_pool *pool)
 {
     struct bp_pages *pages = &pool->pages;
     if (pool->space.uffd >= 0) { /* the parent's; first, since the limit of descriptors may be reached */
-        bp_kernel_close(pool->space.uffd);
+        bp_kernel_close_kept(pool->space.uffd);
         pool->space.uffd = -1;
     }
     int fd = bp_kernel_reopen(pages->fd);
-    bp_kernel_close(pages->fd);
+    bp_kernel_close_kept(pages->fd);
     pages->fd = fd;
     atomic_store(&pages->repairing, false);
     return fd < 0 ? fd : bp_roster_join(pages);
@@ -196,7 +196,7 @@ bool bp_inherit_child(bufpool_pool *pool)
 static void give_up(int *fd)
 {
     if (*fd >= 0) {
-        bp_kernel_close(*fd);
+        bp_kernel_close_kept(*fd);
         *fd = -1;
     }
 }

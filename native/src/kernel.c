@@ -63,18 +63,6 @@ static int result(long value)
     return value < 0 ? -errno : (int)value;
 }
 
-/* Moves a descriptor that will be kept away from 0, 1 and 2. A host that closed these would else have it there, and every
- * message to stderr, our own reports too, would be written into a pool's pages or into its log. */
-int bp_kernel_keep_clear(int fd)
-{
-    if (fd < 0 || fd > STDERR_FILENO) {
-        return fd;
-    }
-    int moved = result(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
-    close(fd);
-    return moved;
-}
-
 int bp_kernel_mmap_file(void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address)
 {
     void *place = mmap(hint, length, protection, flags, fd, (off_t)offset);
@@ -333,12 +321,6 @@ int bp_kernel_identify(int fd, uint64_t id[2])
         id[1] = file.st_ino;
     }
     return code;
-}
-
-int bp_kernel_is_still(int fd, const uint64_t id[2])
-{
-    uint64_t now[2];
-    return bp_kernel_identify(fd, now) == 0 && now[0] == id[0] && now[1] == id[1];
 }
 
 int bp_kernel_open_read(const char *path)

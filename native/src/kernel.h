@@ -46,8 +46,16 @@ int bp_kernel_punch(int fd, uint64_t offset, uint64_t length);
 int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset);
 int bp_kernel_close(int fd);
 
-/* Moves a descriptor that will be kept away from 0, 1 and 2; passes an error on. */
+/* Descriptors that are kept (kernel_fd.c). A host may close what it did not open (closefrom), and open something else
+ * that takes the number. So a kept one is moved to a number far above those that a host's next files take, never 0, 1
+ * or 2, and what it is open to is remembered; an error is passed on. */
 int bp_kernel_keep_clear(int fd);
+
+/* Is it still what it was? 1, or 0. */
+int bp_kernel_is_kept(int fd);
+
+/* Closes it, if it is. */
+void bp_kernel_close_kept(int fd);
 
 /* A user-mode-only userfaultfd with the SIGBUS feature, tried by system call, then by /dev/userfaultfd. */
 int bp_kernel_uffd_open(void);
@@ -128,8 +136,7 @@ int bp_kernel_is_pipe(int fd); /* 1, or 0 */
 /* Device and inode of an open file. */
 int bp_kernel_identify(int fd, uint64_t id[2]);
 
-/* Is the descriptor still open to the file that was identified? The host may have closed it, and its number may stand for
- * something of the host's by now. 1, or 0. */
+/* Is the descriptor still open to the file that was identified? 1, or 0. */
 int bp_kernel_is_still(int fd, const uint64_t id[2]);
 ssize_t bp_kernel_read(int fd, void *buffer, size_t size);
 

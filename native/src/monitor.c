@@ -20,9 +20,10 @@
 
 #define BATCH 32
 #define WAKES 256
-#define LOOK_NS 20000000   /* how often one looks for a wish that a frozen thread may go on */
-#define LATE_NS 1000000000 /* an order that its thread has not taken by then will not be taken */
-#define SPINS 8            /* a thread that never sleeps while it faults so often in a row is in a system call */
+#define LOOK_NS 20000000    /* how often one looks for a wish that a frozen thread may go on */
+#define CHECK_NS 2000000000 /* how often one looks whether the host has closed the descriptors, which wakes nobody */
+#define LATE_NS 1000000000  /* an order that its thread has not taken by then will not be taken */
+#define SPINS 8             /* a thread that never sleeps while it faults so often in a row is in a system call */
 #define STACK_SIZE (256u << 10)
 #define REPORTS 16 /* that wait for stderr; more messages are read when they are out */
 
@@ -428,7 +429,7 @@ static int64_t patience(const struct bp_monitor *monitor)
     if (monitor->pool->policy == BP_FREEZE && bp_freeze_any(monitor->pool)) {
         return LOOK_NS;
     }
-    return monitor->answered > 0 ? 200000 : bp_orders_wait(monitor->pool) ? LATE_NS / 10 : -1;
+    return monitor->answered > 0 ? 200000 : bp_orders_wait(monitor->pool) ? LATE_NS / 10 : CHECK_NS;
 }
 
 static void answer_all(struct bp_monitor *monitor)
@@ -454,9 +455,19 @@ static void *run(void *argument)
             bp_kernel_sleep_ns(100000);
             continue;
         }
-        answer_all(monitor);
+        bool whole = bp_space_check(&monitor->pool->space);
+        if (whole) {
+            answer_all(monitor);
+        }
         bp_pool_leave(monitor->pool);
         tell(monitor);
+        if (!whole) { /* the numbers may be the host's by now */
+            return NULL;
+        }
+    }
+    /* Not told to stop? The descriptor that it polls is not its own any more. */
+    if (!atomic_load(&monitor->pool->closed)) {
+        bp_space_check(&monitor->pool->space);
     }
     return NULL;
 }
@@ -483,7 +494,7 @@ static int start_thread(struct bp_monitor *monitor)
 
 static void drop(bufpool_pool *pool)
 {
-    bp_kernel_close(pool->monitor->stop);
+    bp_kernel_close_kept(pool->monitor->stop);
     bp_spare_close(&pool->monitor->spare);
     bp_kernel_munmap(pool->monitor, sizeof *pool->monitor);
     pool->monitor = NULL;
@@ -535,7 +546,9 @@ void bp_monitor_stop(bufpool_pool *pool)
         return;
     }
     uint64_t one = 1;
-    bp_kernel_write(pool->monitor->stop, &one, sizeof one, 1);
+    if (bp_kernel_is_kept(pool->monitor->stop)) { /* else it looks for itself, now and then */
+        bp_kernel_write(pool->monitor->stop, &one, sizeof one, 1);
+    }
     pthread_join(pool->monitor->thread, NULL);
     drop(pool);
 }

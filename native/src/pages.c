@@ -76,7 +76,7 @@ void bp_pages_close(struct bp_pages *pages)
         pages->mapped = 0;
     }
     if (pages->fd >= 0) {
-        bp_kernel_close(pages->fd);
+        bp_kernel_close_kept(pages->fd);
         pages->fd = -1;
     }
 }

@@ -154,6 +154,19 @@ void bp_pool_leave(bufpool_pool *pool)
     bp_thread.inside--;
 }
 
+int bp_pool_closed_error(const bufpool_pool *pool)
+{
+    if (atomic_load(&pool->space.orphaned)) {
+        return bp_error(
+            BUFPOOL_ECLOSED,
+            "pool \"%s\" is closed: the program has closed the pool's descriptors; a daemon or a child that "
+            "closes what it did not open (closefrom) opens its pools after that",
+            pool->name);
+    }
+    return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed%s", pool->name,
+                    atomic_load(&pool->closed) ? "" : ", by the process that opened it");
+}
+
 /* gone_too: also if the process that opened it has closed it. */
 static int enter(bufpool_pool *pool, bool gone_too)
 {
@@ -173,7 +186,7 @@ static int enter(bufpool_pool *pool, bool gone_too)
     }
     if (atomic_load(&pool->closed)) {
         bp_pool_leave(pool);
-        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+        return bp_pool_closed_error(pool);
     }
     if (pool->process != bp_process()) {
         char note[256];
@@ -184,7 +197,7 @@ static int enter(bufpool_pool *pool, bool gone_too)
     }
     if (!gone_too && bp_pool_is_closed(pool)) {
         bp_pool_leave(pool);
-        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed, by the process that opened it", pool->name);
+        return bp_pool_closed_error(pool);
     }
     return 0;
 }
@@ -208,7 +221,7 @@ static void retire(bufpool_pool *pool)
     bp_kernel_munmap(pool->ring, BP_FAULT_RING * sizeof *pool->ring);
     bp_provenance_close(&pool->provenance);
     if (pool->log >= 0) {
-        bp_kernel_close(pool->log);
+        bp_kernel_close_kept(pool->log);
     }
     pool->closed_at = 0;
 }
@@ -460,7 +473,7 @@ no_provenance:
     bp_pages_close(&pool->pages);
 no_pages:
     if (pool->log >= 0) {
-        bp_kernel_close(pool->log);
+        bp_kernel_close_kept(pool->log);
     }
     bp_kernel_munmap(ring, BP_FAULT_RING * sizeof *pool->ring);
     return code;

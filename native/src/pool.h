@@ -106,8 +106,8 @@ int bp_pool_enter(bufpool_pool *pool);
 void bp_pool_leave(bufpool_pool *pool);
 
 /* The registry of pools: guards the list of descriptors, opening, and what becomes of closed ranges. Signals are blocked
- * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. A fork handler of the host does: there both
- * do nothing. */
+ * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. A fork
+ * handler of the host does: there both do nothing. */
 void bp_registry_lock(void);
 void bp_registry_unlock(void);
 void bp_registry_renew(void); /* in a forked child, whose parent's thread held it: unlocks; the signals stay blocked */
@@ -119,11 +119,15 @@ bool bp_pool_visit(bufpool_pool *pool);
 /* The pool at an address, visited, and still there. NULL: none. Async-signal-safe. */
 bufpool_pool *bp_pool_visit_at(uintptr_t address);
 
-/* Closed; or, memory and all, by the process that opened it. Async-signal-safe. */
+/* Closed; or, memory and all, by the process that opened it; or without its descriptors, which the program has closed.
+ * Async-signal-safe. */
 static inline bool bp_pool_is_closed(const bufpool_pool *pool)
 {
-    return atomic_load(&pool->closed) || atomic_load(&pool->pages.counts->gone);
+    return atomic_load(&pool->closed) || atomic_load(&pool->space.orphaned) || atomic_load(&pool->pages.counts->gone);
 }
+
+/* Says so: ECLOSED, and why. */
+int bp_pool_closed_error(const bufpool_pool *pool);
 
 /* Open, and this process's own. Async-signal-safe. */
 bool bp_pool_has_frames(const bufpool_pool *pool);

@@ -61,6 +61,9 @@ static int map(struct bp_space *space, uintptr_t address, size_t length, uintptr
     uint64_t offset = address == 0 || space->fd < 0 ? 0 : address - space->base;
     void *mapped;
     *step = TO_MAP;
+    if (space->fd >= 0 && !bp_kernel_is_kept(space->fd)) {
+        return -EBADF;
+    }
     /* Inaccessible at first: mlockall(MCL_FUTURE) would fill a writable mapping before it is armed, and
      * vm.overcommit_memory=2 would refuse it. */
     int code = bp_kernel_mmap_file((void *)address, length, PROT_NONE, flags | (address != 0 ? MAP_FIXED : 0),
@@ -323,6 +326,15 @@ void bp_space_seal(struct bp_space *space)
     }
 }
 
+bool bp_space_check(struct bp_space *space)
+{
+    bool whole = (space->uffd < 0 || bp_kernel_is_kept(space->uffd)) && (space->fd < 0 || bp_kernel_is_kept(space->fd));
+    if (!whole && !atomic_exchange(&space->orphaned, true)) {
+        bp_space_seal(space);
+    }
+    return whole;
+}
+
 void bp_space_close(struct bp_space *space)
 {
     if (space->base != 0) {
@@ -331,16 +343,18 @@ void bp_space_close(struct bp_space *space)
     bp_stash_close(&space->stash);
     bp_thp_close(space);
     if (space->uffd >= 0) {
-        bp_kernel_close(space->uffd);
+        bp_kernel_close_kept(space->uffd);
         space->uffd = -1;
     }
     if (space->fd >= 0) {
-        bp_source_empty(space);
-        bp_kernel_close(space->fd);
+        if (bp_kernel_is_kept(space->fd)) {
+            bp_source_empty(space);
+        }
+        bp_kernel_close_kept(space->fd);
         space->fd = -1;
     }
     if (space->gauge >= 0) {
-        bp_kernel_close(space->gauge);
+        bp_kernel_close_kept(space->gauge);
         space->gauge = -1;
     }
     if (space->chunks != NULL) {
@@ -376,6 +390,12 @@ static void reserve_again(struct bp_space *space, uintptr_t address, size_t leng
     }
 }
 
+/* Does populating write to the file by its number, which had better not be the host's by now? */
+static bool changes_file(const struct bp_space *space)
+{
+    return space->fd >= 0 && (space->uffd < 0 || space->memory->hugetlb);
+}
+
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     *done = 0;
@@ -384,6 +404,9 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     }
     if (bp_source_lacks(space, length)) {
         return -ENOMEM;
+    }
+    if (changes_file(space) && !bp_space_check(space)) {
+        return -EBADF;
     }
     int code = space->stepwise ? open_chunks(space, address, length) : 0;
     if (code == 0 && (atomic_load_explicit(&space->torn, memory_order_relaxed) ||
@@ -397,15 +420,23 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     }
     if (code < 0) { /* what was filled and taken back again; *done is zapped by the caller */
         reserve_again(space, address + *done, length - *done);
+        bp_space_check(space);
     }
     return code;
 }
 
 int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
+    *done = 0;
+    if (space->fd >= 0 && !bp_space_check(space)) { /* it is punched by its number */
+        return -EBADF;
+    }
     int code = space->trap->zap(space, ranges, count, done);
     for (size_t i = 0; i < *done; i++) {
         reserve_again(space, ranges[i].address, ranges[i].length);
+    }
+    if (code < 0) {
+        bp_space_check(space);
     }
     return code;
 }
@@ -475,6 +506,9 @@ int bp_space_divert(struct bp_space *space, uintptr_t granule)
                              : bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
     }
     void *same;
+    if (!bp_kernel_is_kept(bp_fill_file)) {
+        return -EBADF;
+    }
     /* First as a whole: a mapping of hugetlbfs cannot be cut within a huge page. */
     int code = bp_kernel_mmap((void *)granule, space->granule, PROT_NONE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, &same);

@@ -57,9 +57,10 @@ struct bp_space {
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */
     uint64_t chunk;          /* bytes of one */
     uint64_t chunk_count;
-    bool family;      /* other processes may have the file, too: no page of it may show the scratch pattern */
-    bool forked;      /* children have the very description of it; set at a fork */
-    atomic_bool torn; /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
+    bool family;          /* other processes may have the file, too: no page of it may show the scratch pattern */
+    bool forked;          /* children have the very description of it; set at a fork */
+    atomic_bool torn;     /* a range could not be armed anew, and is inaccessible: it has to be before it is filled */
+    atomic_bool orphaned; /* the program has closed a descriptor of it: sealed, since nothing can be trapped any more */
     _Atomic uint32_t poisoned; /* granules that may show the monitor's poison */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
     char note[256]; /* what came out as less than asked; written at open and in a forked child only */
@@ -141,6 +142,9 @@ int bp_space_paste(uintptr_t granule);
 
 /* Maps a part of the space anew: inaccessible, without frames, with the pool's advice and policy. address 0: anywhere. */
 int bp_space_map(struct bp_space *space, uintptr_t address, size_t length, uintptr_t *place);
+
+/* Does the space still have its descriptors? If not, seals it: with them the trap may have gone. */
+bool bp_space_check(struct bp_space *space);
 
 /* Makes the whole range inaccessible in one step, without frames. */
 void bp_space_seal(struct bp_space *space);

@@ -196,7 +196,7 @@ void bp_thp_forget(struct bp_thp *thp)
     thp->nursery = 0;
     atomic_store(&thp->empty[0], 0);
     if (thp->pagemap >= 0) { /* it shows the parent's frames */
-        bp_kernel_close(thp->pagemap);
+        bp_kernel_close_kept(thp->pagemap);
         thp->pagemap = -1;
     }
 }
@@ -209,7 +209,7 @@ void bp_thp_close(struct bp_space *space)
         thp->nursery = 0;
     }
     if (thp->pagemap >= 0) {
-        bp_kernel_close(thp->pagemap);
+        bp_kernel_close_kept(thp->pagemap);
         thp->pagemap = -1;
     }
 }

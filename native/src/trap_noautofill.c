@@ -52,7 +52,7 @@ static int arm(struct bp_space *space)
     }
     code = try_hole(space);
     if (code == 0 && bp_uffd_arm(space) < 0 && space->uffd >= 0) {
-        bp_kernel_close(space->uffd); /* not to be had: filled behind the mapping, then */
+        bp_kernel_close_kept(space->uffd); /* not to be had: filled behind the mapping, then */
         space->uffd = -1;
     }
     return code;
@@ -62,7 +62,7 @@ static int arm(struct bp_space *space)
 static int inherit(struct bp_space *space)
 {
     if (bp_uffd_inherit(space) < 0 && space->uffd >= 0) {
-        bp_kernel_close(space->uffd);
+        bp_kernel_close_kept(space->uffd);
         space->uffd = -1;
     }
     return 0;

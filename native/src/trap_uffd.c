@@ -86,10 +86,8 @@ int bp_uffd_arm(struct bp_space *space)
 
 int bp_uffd_inherit(struct bp_space *space)
 {
-    if (space->uffd >= 0) {
-        bp_kernel_close(
-            space->uffd); /* first: it is the parent's, and acts on the parent; and the limit may be reached */
-    }
+    /* First: it is the parent's, and acts on the parent; and the limit may be reached. */
+    bp_kernel_close_kept(space->uffd);
     if (space->sleep != BP_SLEEP_NEVER) { /* a thread that has to answer cannot be started in a fork handler */
         space->sleep = BP_SLEEP_NEVER;
         if (space->flags & BUFPOOL_MONITOR) {
@@ -117,6 +115,7 @@ static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
     return bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
 }
 
+/* 1: by way of the descriptor, which therefore is there. */
 static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
     if (space->fd >= 0) {
@@ -134,7 +133,7 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
         return code;
     }
     if (length == space->granule && bp_stash_put(&space->stash, space->uffd, address)) {
-        return 0;
+        return 1;
     }
     return bp_kernel_discard((void *)address, length);
 }
@@ -254,6 +253,7 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
 
 static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
+    bool proven = space->fd >= 0; /* by bp_space_zap() */
     *done = 0;
     if (count > 1 && space->fd < 0 && !space->memory->thp) {
         int patience = 100;
@@ -269,8 +269,10 @@ static int zap(struct bp_space *space, const struct bp_range *ranges, size_t cou
         if (code < 0) {
             return code;
         }
+        proven = proven || code > 0;
     }
-    return 0;
+    /* Without it the frames are gone, and nothing traps. */
+    return proven || bp_kernel_is_kept(space->uffd) ? 0 : -EBADF;
 }
 
 const struct bp_trap bp_trap_uffd = {.name = "uffd",

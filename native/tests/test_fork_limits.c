@@ -4,6 +4,8 @@
 
 #include <sys/resource.h>
 
+#define DESCRIPTORS 64
+
 static const char *memory, *trap;
 static bufpool_pool *pool;
 static const char *reason; /* why the child has not got the pool; NULL: it has */
@@ -88,9 +90,17 @@ static void cell(const char *of_memory, const char *by_trap)
     pool = open_pool(memory, trap, "raise", 8 * GRANULE, GRANULE);
     CHECK_OK(bufpool_allocate_at(pool, 0, "parent", 7));
     /* No descriptor is left: the child closes the parent's before it opens its own, a copy takes one more. */
-    rlim_t lowest = (rlim_t)dup(0);
-    close((int)lowest);
-    fork_with(RLIMIT_NOFILE, lowest + 2, closes ? "EMFILE" : NULL); /* 2: the pipe in fork_with() */
+    int taken[DESCRIPTORS];
+    int count = 0;
+    while ((taken[count] = dup(0)) >= 0) {
+        count++;
+    }
+    close(taken[--count]); /* for the pipe in fork_with() */
+    close(taken[--count]);
+    fork_with(RLIMIT_NOFILE, DESCRIPTORS, closes ? "EMFILE" : NULL);
+    while (count > 0) {
+        close(taken[--count]);
+    }
     fork_with(RLIMIT_NOFILE, 3, "EMFILE");
     /* No address is left: the child takes back what its parent has. */
     if (!SANITIZED) {
@@ -102,5 +112,9 @@ static void cell(const char *of_memory, const char *by_trap)
 int main(void)
 {
     harness_begin();
+    struct rlimit limit;
+    CHECK_OK(getrlimit(RLIMIT_NOFILE, &limit));
+    limit.rlim_cur = DESCRIPTORS;
+    CHECK_OK(setrlimit(RLIMIT_NOFILE, &limit));
     return for_each_cell(cell, false);
 }

@@ -113,7 +113,7 @@ static void half_line(void *argument)
 /* The descriptor that has the log open. */
 static int log_fd(void)
 {
-    for (int fd = 0; fd < 1024; fd++) {
+    for (int fd = 0; fd < 8192; fd++) {
         char self[32], target[160] = "";
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
         if (readlink(self, target, sizeof target - 1) > 0 && strcmp(target, path) == 0) {
@@ -134,7 +134,9 @@ static void closed(void *argument)
     int fd = log_fd();
     CHECK_OK(close(fd));
     stray(pool, 2);
-    CHECK_IS(open(other, O_WRONLY | O_CREAT, 0600), ==, fd);
+    int number = open(other, O_WRONLY | O_CREAT, 0600);
+    CHECK_IS(dup2(number, fd), ==, fd);
+    CHECK_OK(close(number));
     stray(pool, 3);
     struct stat info;
     CHECK_OK(stat(other, &info));

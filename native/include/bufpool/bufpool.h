@@ -146,6 +146,8 @@ typedef struct bufpool_config {
  *            The host's fork handlers may call everything; a pool that is opened by one that was registered before the
  *            first pool is not the child's.
  *   exclude  Nothing is mapped there in a child, and fork() copies nothing.
+ * A child, like a daemon, must not close descriptors that it did not open (closefrom): without its userfaultfd a pool traps
+ * nothing. The next call finds out; from there on the pool is closed, and calls return BUFPOOL_ECLOSED.
  * A child made past the fork handlers (_Fork, clone, vfork that does not share memory) has nothing mapped either; its
  * first call says so. */
 
@@ -419,7 +421,9 @@ typedef struct bufpool_fault {
     uint64_t above;                      /* the same above; up to 4096 pages are looked at on either side */
     bufpool_origin allocated;            /* who allocated or populated the page last */
     bufpool_origin freed;                /* who freed or evicted it last; or closed the pool, if that came later */
-    char fork_note[256]; /* in a forked child: of which process, and why the pool was not inherited; else empty */
+    char fork_note
+        [256]; /* in a forked child: of which process, and why the pool was not inherited; or that the program has
+                          * closed the pool's descriptors; else empty */
     char in_syscall[32]; /* the system call that made the access, "write" or "syscall 999"; "": the program itself */
 } bufpool_fault;
 
