@@ -37,8 +37,9 @@ struct bp_counts {
     _Atomic uint64_t taken; /* pages whose index bit is set */
     /* Kept by the pool's calls, while they have the pages BUSY. */
     _Atomic uint64_t evicted, allocations, frees, evictions, populates;
-    atomic_bool gone;  /* in shared tables: the process that opened the pool has closed it */
-    atomic_bool stale; /* in shared tables: the calls of a killed process may be missing, see recover.h */
+    _Atomic uint32_t last_member; /* in shared tables: the highest number that a process ever had, see roster.h */
+    atomic_bool gone;             /* in shared tables: the process that opened the pool has closed it */
+    atomic_bool stale;            /* in shared tables: the calls of a killed process may be missing, see recover.h */
 };
 
 struct bp_pages {

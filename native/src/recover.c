@@ -98,7 +98,7 @@ int bp_recover(bufpool_pool *pool)
     if (pool->pages.members == NULL) {
         return 0;
     }
-    for (uint32_t member = 1; member <= BP_MAX_MEMBERS; member++) {
+    for (uint32_t member = 1; member <= bp_roster_last(&pool->pages); member++) {
         found += recover(pool, member);
     }
     bp_recover_counts(pool);

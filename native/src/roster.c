@@ -16,6 +16,9 @@ static void enter(struct bp_pages *pages, uint32_t member)
     int32_t pid = (int32_t)getpid();
     bp_kernel_started(pid, &started); /* 0 where /proc is hidden: then the lock alone tells */
     prctl(PR_GET_NAME, name);
+    uint32_t last = atomic_load(&pages->counts->last_member);
+    while (member > last && !atomic_compare_exchange_weak(&pages->counts->last_member, &last, member)) {
+    }
     atomic_store(&entry->pid, pid);
     atomic_store(&entry->started, started);
     atomic_store(&entry->name[0], name[0]);
@@ -60,7 +63,7 @@ void bp_roster_leave(struct bp_pages *pages)
 /* The process's pid says that it lives on, though its lock is gone. */
 bool bp_roster_is_empty(const struct bp_pages *pages)
 {
-    for (uint32_t member = 1; member <= BP_MAX_MEMBERS; member++) {
+    for (uint32_t member = 1; member <= bp_roster_last(pages); member++) {
         if (bp_roster_has(pages, member)) {
             return false;
         }
@@ -126,7 +129,7 @@ bool bp_roster_hide(struct bp_pages *pages, size_t slot, uint64_t page)
 
 bool bp_roster_shown_by_others(const struct bp_pages *pages, uint32_t member, uint64_t page)
 {
-    for (uint32_t other = 1; other <= BP_MAX_MEMBERS; other++) {
+    for (uint32_t other = 1; other <= bp_roster_last(pages); other++) {
         if (other == member || !bp_roster_has(pages, other)) {
             continue;
         }

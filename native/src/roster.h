@@ -31,6 +31,13 @@ void bp_roster_put_down(struct bp_pages *pages, uint32_t member);
 /* Has nobody the pool any more, but those who were killed? */
 bool bp_roster_is_empty(const struct bp_pages *pages);
 
+/* No entry above this number was ever in use: those are not even looked at, as they would take memory. */
+static inline uint32_t bp_roster_last(const struct bp_pages *pages)
+{
+    uint32_t last = atomic_load(&pages->counts->last_member);
+    return last < BP_MAX_MEMBERS ? last : BP_MAX_MEMBERS;
+}
+
 /* Is the entry in use, by a process that lives or by what one has left? */
 static inline bool bp_roster_has(const struct bp_pages *pages, uint32_t member)
 {
