@@ -246,6 +246,7 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
         if (!shown) {
             slot = claim_slot(pool);
             if (slot == NULL) {
+                bp_kernel_sleep_ns(10000); /* all are being changed, by threads that may have lost the processor */
                 continue;
             }
         }
