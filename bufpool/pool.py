@@ -88,8 +88,9 @@ class Pool:
                   access (page[...]) raises at once, whatever on_fault is.
     name          shown in reports; by default "pool-N"
     log           a file that receives each report as one line of JSON
-    report_limit  the first reports of one place (an instruction and its three innermost callers) that are written and
-                  logged in full, further ones are counted;
+    report_limit  the first reports of one place that are written and logged in full, further ones are counted; a place
+                  is an instruction and its three innermost callers, of page[...] the Python line, and with
+                  provenance "stacks" also who freed the page;
                   None: 16; 2**32 - 1: no limit. What is raised, collected and given to on_report is not limited
     on_report     a function that is called with each FaultReport, in the thread that strayed, at its next call of the
                   library; can be set later, too. The logger "bufpool" gets each report then as well, as record.report

@@ -138,6 +138,39 @@ def test_the_log_has_the_limit_too(make_pool: PoolMaker, tmp_path: Path) -> None
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_two_lines_are_two_places(make_pool: PoolMaker, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pool = make_pool(log=log, report_limit=2)
+    with bufpool.catch_faults():
+        for _ in range(5):
+            pool.page(1)[0]
+            pool.page(2)[0]
+            pool.page(3)[0:4]
+            pool.page(4)[0:4]
+            pool.page(5)[0] = 1
+            bytes(pool.page(6))
+    pool.close()
+    pages = [json.loads(line).get("page") for line in log.read_text().splitlines()]
+    assert [page for page in pages if page is not None] == [1, 2, 3, 4, 5, 6] * 2
+
+
+def test_who_freed_the_page_tells_strays_through_views_apart(make_pool: PoolMaker, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pool = make_pool(log=log, report_limit=2, provenance="stacks")
+    one, other = pool.allocate(), pool.allocate()
+    views = [page.buffer for page in (one, other)]
+    one.free()
+    other.free()
+    for _ in range(5):
+        for view in views:
+            view[0]
+            with pytest.raises(bufpool.StrayAccessError):
+                bufpool.check()
+    pool.close()
+    pages = [json.loads(line).get("page") for line in log.read_text().splitlines()]
+    assert [page for page in pages if page is not None] == [one.number, other.number] * 2
+
+
 # ---- on_report -------------------------------------------------------------------------------------------------------
 
 

@@ -272,6 +272,8 @@ int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin
 
 int bufpool_set_caller(const char *text);
 
+void bufpool_set_place(uint64_t place);
+
 int bufpool_last_fault(bufpool_fault *fault);
 
 int bufpool_guarded_call(void (*function)(void *), void *argument, bufpool_fault *fault);
@@ -377,7 +379,7 @@ int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state stat
                     uint64_t *pages, size_t *found);
 
 int bufpool_py_state(const bufpool_pool *pool, uint64_t page);
-int bufpool_py_copy(bufpool_fault *fault, void *to, const void *from, size_t size);
-int bufpool_py_get(bufpool_fault *fault, uintptr_t address);
-int bufpool_py_read(bufpool_fault *fault, void *to, uintptr_t address, size_t size);
-int bufpool_py_write(bufpool_fault *fault, uintptr_t address, const void *from, size_t size);
+int bufpool_py_copy(bufpool_fault *fault, uint64_t place, void *to, const void *from, size_t size);
+int bufpool_py_get(bufpool_fault *fault, uint64_t place, uintptr_t address);
+int bufpool_py_read(bufpool_fault *fault, uint64_t place, void *to, uintptr_t address, size_t size);
+int bufpool_py_write(bufpool_fault *fault, uint64_t place, uintptr_t address, const void *from, size_t size);

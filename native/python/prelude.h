@@ -142,25 +142,30 @@ static int bufpool_py_state(const bufpool_pool *pool, uint64_t page)
 
 /* ---- Guarded access -------------------------------------------------------------------------------------------- */
 
-static int bufpool_py_copy(bufpool_fault *fault, void *to, const void *from, size_t size)
+static int bufpool_py_copy(bufpool_fault *fault, uint64_t place, void *to, const void *from, size_t size)
 {
-    return py_owed(fault) ? BUFPOOL_PY_OWED : bufpool_guarded_copy(to, from, size, fault);
+    if (py_owed(fault))
+        return BUFPOOL_PY_OWED;
+    bufpool_set_place(place);
+    int code = bufpool_guarded_copy(to, from, size, fault);
+    bufpool_set_place(0);
+    return code;
 }
 
 /* The byte at address, or an error. */
-static int bufpool_py_get(bufpool_fault *fault, uintptr_t address)
+static int bufpool_py_get(bufpool_fault *fault, uint64_t place, uintptr_t address)
 {
     unsigned char byte = 0;
-    int code = bufpool_py_copy(fault, &byte, (const void *)address, 1);
+    int code = bufpool_py_copy(fault, place, &byte, (const void *)address, 1);
     return code ? code : byte;
 }
 
-static int bufpool_py_read(bufpool_fault *fault, void *to, uintptr_t address, size_t size)
+static int bufpool_py_read(bufpool_fault *fault, uint64_t place, void *to, uintptr_t address, size_t size)
 {
-    return bufpool_py_copy(fault, to, (const void *)address, size);
+    return bufpool_py_copy(fault, place, to, (const void *)address, size);
 }
 
-static int bufpool_py_write(bufpool_fault *fault, uintptr_t address, const void *from, size_t size)
+static int bufpool_py_write(bufpool_fault *fault, uint64_t place, uintptr_t address, const void *from, size_t size)
 {
-    return bufpool_py_copy(fault, (void *)address, from, size);
+    return bufpool_py_copy(fault, place, (void *)address, from, size);
 }

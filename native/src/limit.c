@@ -1,18 +1,37 @@
 /* limit.c: counting the reports of each place, see limit.h. */
 #include "limit.h"
 
+#include "thread.h"
+
 #include <string.h>
 
 #define PROBES 16
 #define CALLERS 3
 
+static uint64_t mix(uint64_t key, uint64_t value)
+{
+    return (key ^ key >> 32) * UINT64_C(0x9E3779B97F4A7C15) + value;
+}
+
 static uint64_t key_of(const bufpool_fault *fault)
 {
     uint64_t key = fault->pc;
     for (uint32_t i = 1; i <= CALLERS && i < fault->stack_depth; i++) {
-        key = (key ^ key >> 32) * UINT64_C(0x9E3779B97F4A7C15) + fault->stack[i];
+        key = mix(key, fault->stack[i]);
+    }
+    key = mix(mix(key, bp_thread.place), bp_thread.caller);
+    for (uint32_t i = 0; i <= CALLERS && i < fault->freed.stack_depth; i++) {
+        key = mix(key, fault->freed.stack[i]);
+    }
+    for (const char *at = fault->freed.caller; *at != 0; at++) {
+        key = mix(key, (unsigned char)*at);
     }
     return key == 0 ? 1 : key;
+}
+
+void bufpool_set_place(uint64_t place)
+{
+    bp_thread.place = place;
 }
 
 static struct bp_limit_entry *entry_of(struct bp_limits *limits, const bufpool_fault *fault)

@@ -1,7 +1,9 @@
 /*
  * limit.h: the first reports of one place are written in full, the others are counted, so that a loop cannot flood.
  *
- * A place is the instruction (pc) and its three innermost callers: what strays in memcpy() is many places. One table for
+ * A place is the instruction (pc) and its three innermost callers: what strays in memcpy() is many places. So
+ * is what strays in an interpreter: what bufpool_set_place() and bufpool_set_caller() said, and who freed the page, where
+ * that is recorded, tell such places apart. One table for
  * each pool, of a fixed size and without a lock, so that the handler may use it. Places that find no room are counted
  * together. A forked child begins anew.
  */

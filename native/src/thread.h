@@ -29,6 +29,7 @@ struct bp_thread {
     uint64_t last_address;     /* where */
     uint32_t restarts;         /* how often in a row it was run again in vain */
     uint32_t caller;           /* what bufpool_set_caller() said: a text in the depot, 0, or BP_DEPOT_LOST */
+    uint64_t place;            /* what bufpool_set_place() said */
     uint64_t retried_pc;       /* the last fault of an allocated page that was run again: by which instruction, */
     uint64_t retried_address;  /* where */
     uint32_t last_ms;          /* when the last diverted stray access was made (monotonic, wraps) */

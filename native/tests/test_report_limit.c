@@ -192,6 +192,33 @@ static void table(void)
     }
 }
 
+/* The same instruction, in what an interpreter calls two places; and a page that two have freed. */
+static void places(void)
+{
+    static struct bp_limits limits;
+    struct bp_more more;
+    for (uint64_t place = 0; place < 3; place++) {
+        bufpool_set_place(place);
+        for (int i = 0; i < 2 * LIMIT; i++) {
+            CHECK_IS(pass(&limits, 0x400000, &more), ==, i < LIMIT);
+        }
+    }
+    bufpool_set_place(0);
+    CHECK(!pass(&limits, 0x400000, &more));
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
+    fault.pc = 0x400000;
+    fault.pid = 1;
+    for (int freer = 1; freer < 4; freer++) {
+        fault.freed.stack_depth = 1;
+        fault.freed.stack[0] = 0x500000 + (uint64_t)(freer % 2);
+        snprintf(fault.freed.caller, sizeof fault.freed.caller, "engine.py:%d in f", freer / 2);
+        for (int i = 0; i < 2 * LIMIT; i++) {
+            fault.sequence++;
+            CHECK_IS(bp_limits_pass(&limits, LIMIT, &fault, true, &more), ==, i < LIMIT);
+        }
+    }
+}
+
 static struct bp_limits shared;
 static atomic_int passes;
 
@@ -247,6 +274,7 @@ int main(void)
     CHECK_PASSED(child);
 
     table();
+    places();
     int none[8] = {0};
     run_threads(8, pass_often, none, sizeof *none);
     CHECK_IS(atomic_load(&passes), ==, 64 * LIMIT);

@@ -106,9 +106,11 @@ typedef struct bufpool_config {
     const char *provenance;
     uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
     const char *fork;          /* "inherit" (NULL) or "exclude": see below */
-    uint32_t report_limit; /* the first reports of one place (an instruction and its three innermost callers) that are
-                            * written to stderr and the log in full; further ones are counted, and told of in a line
-                            * whenever they have doubled, by bufpool_flush() and at close. 0: 16; UINT32_MAX: no limit.
+    uint32_t report_limit; /* the first reports of one place that are written to stderr and the log in full; further
+                            * ones are counted, and told of in a line whenever they have doubled, by bufpool_flush() and
+                            * at close. 0: 16; UINT32_MAX: no limit. A place is an instruction and its three innermost
+                            * callers, what bufpool_set_place() and bufpool_set_caller() said, and with provenance
+                            * "stacks" who freed the page.
                             * Not of a report that ends the process, nor of what is kept for bufpool_faults() and
                             * bufpool_check() */
 } bufpool_config;
@@ -523,6 +525,11 @@ BUFPOOL_API int bufpool_thaw(bufpool_pool *pool, const char *policy);
  * not, and *fault (may be NULL) says what a report would: address is the first such byte, and access, pc and stack mean
  * nothing. Addresses outside of all pools are passed over. Errors: EARGUMENT (past the end of the addresses). */
 BUFPOOL_API int bufpool_explain(const void *address, size_t length, bufpool_fault *fault);
+
+/* Says where in the program this thread's next accesses come from, beyond its machine code, so that report_limit counts each
+ * place for itself: an interpreter's line, as any number that differs from line to line. 0: nothing to say. Costs no more
+ * than setting a variable. Async-signal-safe. */
+BUFPOOL_API void bufpool_set_place(uint64_t place);
 
 /* Hands over the oldest fault that this thread is owed, of any pool: ESTRAY and *fault filled in, or 0 when there is
  * none. Also re-arms this thread's scratch granules. */
