@@ -86,7 +86,7 @@ class FaultReport:
     raced: bool = False  # the page was allocated between the access and the report
     forked: bool = False  # made in a forked child that has not got the pool
     inherited: bool = False  # made in a forked child, to its own pool, which it has inherited
-    fork_note: str | None = None  # in a forked child: of which process, and why the pool was not inherited
+    fork_note: str | None = None  # of a fork, and why the pool was not inherited; or its descriptors were closed
     lost: bool = False  # the page is allocated, but its frame was taken past the pool: by truncating or punching a file
     limited: bool = False  # over the pool's report_limit: only counted, not written and not logged
     _raw: bytes = attrs.field(repr=False, eq=False)

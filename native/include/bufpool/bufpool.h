@@ -423,9 +423,9 @@ typedef struct bufpool_fault {
     uint64_t above;                      /* the same above; up to 4096 pages are looked at on either side */
     bufpool_origin allocated;            /* who allocated or populated the page last */
     bufpool_origin freed;                /* who freed or evicted it last; or closed the pool, if that came later */
-    char fork_note
-        [256]; /* in a forked child: of which process, and why the pool was not inherited; or that the program has
-                          * closed the pool's descriptors; else empty */
+    /* In a forked child: of which process, and why the pool was not inherited; or that the program has closed the pool's
+     * descriptors; else empty. */
+    char fork_note[256];
     char in_syscall[32]; /* the system call that made the access, "write" or "syscall 999"; "": the program itself */
 } bufpool_fault;
 
