@@ -168,15 +168,16 @@ _places: dict[int, int] = {}  # of instructions; what a line is takes longer to 
 
 def _place() -> int:
     """Tells the Python line that makes a guarded access from others, for report_limit."""
-    frame = sys._getframe(1).f_back
-    if frame is None:
+    try:
+        frame = sys._getframe(2)  # not by f_back: that would make an object of the frame between
+    except ValueError:  # C makes the access, with no Python around it
         return 0
     instruction = id(frame.f_code) * 8191 + frame.f_lasti
     place = _places.get(instruction)
     if place is None:
         if len(_places) > 100_000:  # of code that has come and gone
             _places.clear()
-        place = _places[instruction] = hash((id(frame.f_code), frame.f_lineno)) % 2**64
+        place = _places[instruction] = hash((id(frame.f_code), frame.f_lineno)) % 2**30
     return place
 
 
