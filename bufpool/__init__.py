@@ -36,6 +36,7 @@ from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
 from bufpool.pool import Pool, locate  # noqa: E402
 from bufpool.report import FaultReport, PageEvent, PageHistory  # noqa: E402
+from bufpool.sharing import PoolHandle  # noqa: E402
 from bufpool.stats import PoolStats  # noqa: E402
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ __all__ = [
     "Pool",
     "PoolClosedError",
     "PoolExhaustedError",
+    "PoolHandle",
     "PoolStats",
     "SQLiteStateError",
     "StrayAccessError",

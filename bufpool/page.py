@@ -82,7 +82,7 @@ class Page:
         """A writable view of the page's memory, without a copy. Raises PoolClosedError."""
         if self.pool.closed:
             raise PoolClosedError(f"pool {self.pool.name!r} has been closed: its pages have no memory to view")
-        return view(self.pool.handle, self.address, self.size)
+        return view(self.pool.native, self.address, self.size)
 
     def array(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
         """The page's memory as a one-dimensional array, without a copy. dtype's size must divide the page's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -42,6 +42,7 @@ from bufpool.faults import (
 )
 from bufpool.page import Location, Page
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, event_from_native, from_native
+from bufpool.sharing import PoolHandle, handle_of
 from bufpool.told import OnReport, listeners
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ _STATES = {ffi.string(lib.bufpool_state_name(state)).decode(): state for state i
 _STATE_NAMES = {state: name for name, state in _STATES.items()}
 _FIXED = frozenset(
     (
-        "handle",
+        "native",
         "address",
         "capacity",
         "page_size",
@@ -120,7 +121,7 @@ class Pool:
     SystemCallError.
     """
 
-    handle: CData
+    native: CData
     address: int
     capacity: int
     page_size: int
@@ -159,48 +160,117 @@ class Pool:
         monitor: bool = False,
     ) -> None:
         self._refuse_second()
+        own = _own_options(
+            trap=trap,
+            on_fault=on_fault,
+            log=log,
+            report_limit=report_limit,
+            provenance=provenance,
+            provenance_depth=provenance_depth,
+            fork=fork,
+        )
         texts = {
             "memory": c_path(memory, "memory") if isinstance(memory, os.PathLike) else c_text(memory, "memory"),
-            "trap": c_text(trap, "trap"),
-            "on_fault": c_text(on_fault, "on_fault"),
             "name": ffi.NULL if name is None else c_text(name, "name"),
-            "log": ffi.NULL if log is None else c_path(log, "log"),
-            "fork": c_text(fork, "fork"),
             "numa": ffi.NULL if numa is None else c_text(nodes_text(numa), "numa"),
-            "provenance": c_text(provenance, "provenance"),
         }
-        chosen = {
-            lib.BUFPOOL_TELL: True,
-            lib.BUFPOOL_LAZY_ZERO: lazy_zero,
-            lib.BUFPOOL_HOST_HANDLER: host_handler,
-            lib.BUFPOOL_LOCK: lock,
-            lib.BUFPOOL_DUMP: dump,
-            lib.BUFPOOL_RESERVE: reserve,
-            lib.BUFPOOL_DISCARD: discard,
-            lib.BUFPOOL_MONITOR: monitor,
-        }
-        flags = sum(flag for flag, wanted in chosen.items() if wanted)
+        flags = _flags(
+            {
+                lib.BUFPOOL_LAZY_ZERO: lazy_zero,
+                lib.BUFPOOL_HOST_HANDLER: host_handler,
+                lib.BUFPOOL_LOCK: lock,
+                lib.BUFPOOL_DUMP: dump,
+                lib.BUFPOOL_RESERVE: reserve,
+                lib.BUFPOOL_DISCARD: discard,
+                lib.BUFPOOL_MONITOR: monitor,
+            }
+        )
         values = {
             "capacity": sizes.parse(capacity, "capacity", "from one page to 16 TiB"),
             "page_size": 0
             if page_size is None
             else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB, or None for one granule"),
-            "report_limit": 0 if report_limit is None else limit_argument(report_limit),
             "granule": 0 if granule is None else sizes.parse(granule, "granule", "a huge page size of this machine"),
-            "provenance_depth": depth_argument(provenance_depth),
         }
-        config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), "flags": flags, **values, **texts})
-        handle = ffi.new("bufpool_pool **")
         self.on_report = on_report
-        code = lib.bufpool_open(config, handle)
+        self._open(lib.bufpool_open, {"flags": flags, **values, **texts, **own}, os.fspath(memory))
+
+    @classmethod
+    def attach(
+        cls,
+        pool: PoolHandle | str | os.PathLike[str],
+        *,
+        trap: str = "auto",
+        on_fault: str = "raise",
+        log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+        report_limit: int | None = None,
+        on_report: OnReport | None = None,
+        host_handler: bool = False,
+        lock: bool = False,
+        dump: bool = False,
+        provenance: str = "off",
+        provenance_depth: int | None = None,
+        fork: str = "inherit",
+        monitor: bool = False,
+        fixed_address: bool = False,
+    ) -> Pool:
+        """A pool that another process has opened: the same pages, states and all, armed before this returns.
+
+        pool           a handle, from handle(), which stays the caller's; or the path of the pool's memory on hugetlbfs,
+                       while a process of this user has a pool open on it
+        fixed_address  at the address that the pool has in the process that opened it, or SystemCallError (EEXIST)
+
+        The other options are those of Pool, and this process's own; sizes, name, memory, numa, lazy_zero and reserve
+        are the pool's. close() ends the use here; when the opener closes the pool it is closed for all.
+
+        Raises ArgumentError, UnsupportedError (also for a trap of one process only), PoolClosedError,
+        PoolExhaustedError (no addresses), SystemCallError (ESRCH: nobody has a pool open on the path; EACCES: another
+        user's; EUSERS: 1023 processes have it).
+        """
+        own = _own_options(
+            trap=trap,
+            on_fault=on_fault,
+            log=log,
+            report_limit=report_limit,
+            provenance=provenance,
+            provenance_depth=provenance_depth,
+            fork=fork,
+        )
+        flags = _flags(
+            {
+                lib.BUFPOOL_HOST_HANDLER: host_handler,
+                lib.BUFPOOL_LOCK: lock,
+                lib.BUFPOOL_DUMP: dump,
+                lib.BUFPOOL_MONITOR: monitor,
+                lib.BUFPOOL_FIXED_ADDRESS: fixed_address,
+            }
+        )
+        attached = cls.__new__(cls)
+        attached.on_report = on_report
+        if isinstance(pool, PoolHandle):
+            handle, memory = pool.native(), None
+        else:
+            handle, memory = ffi.NULL, _path_of_pool(pool)
+            own["memory"] = c_text(memory, "pool")
+
+        def function(config: CData, out: CData) -> int:
+            return lib.bufpool_attach(config, handle, out)
+
+        attached._open(function, {"flags": flags, **own}, memory)  # noqa: SLF001 (of this class)
+        return attached
+
+    def _open(self, function: Callable[[CData, CData], int], fields: dict[str, Any], memory: str | None) -> None:
+        config = ffi.new("bufpool_config *", {"size": ffi.sizeof("bufpool_config"), **fields})
+        native = ffi.new("bufpool_pool **")
+        code = function(config, native)
         if code:
             raise failure(code)
-        if not host_handler and trap != "none":
+        if not config.flags & lib.BUFPOOL_HOST_HANDLER and ffi.string(config.trap) != b"none":
             lib.bufpool_py_outlive()
-        self._adopt(handle[0], os.fspath(memory))
+        self._adopt(native[0], memory)
 
     def _refuse_second(self) -> None:
-        if hasattr(self, "handle"):
+        if hasattr(self, "native"):
             raise BufpoolError(f"pool {self.name!r} has been opened already: make another with Pool(...)")
 
     def _adopt(self, handle: CData, memory: str | None = None) -> None:
@@ -211,7 +281,7 @@ class Pool:
         code = lib.bufpool_keep(handle)
         if code:
             raise failure(code)
-        self.handle = handle
+        self.native = handle
         self._pid = os.getpid()
         facts = stats.from_native(stats.PoolStats, _statistics(handle))
         self.address, self.page_count, self.granule = facts.address, facts.pages, facts.granule
@@ -240,7 +310,7 @@ class Pool:
     def __reduce__(self) -> NoReturn:  # what copy, deepcopy and pickle all call
         raise TypeError(
             "a Pool owns addresses of this process and cannot be copied or pickled: "
-            "send the pages' contents, or open a pool there"
+            "send the pages' contents, or pool.handle() for Pool.attach(), or open a pool there"
         )
 
     def __repr__(self) -> str:
@@ -256,14 +326,14 @@ class Pool:
         Raises PoolExhaustedError, ArgumentError (data longer than a page), PoolClosedError.
         """
         if data is None:
-            return Page(self, self._call(lib.bufpool_py_allocate, self.handle, ffi.NULL, 0))
+            return Page(self, self._call(lib.bufpool_py_allocate, self.native, ffi.NULL, 0))
         function = lib.bufpool_py_allocate
-        return Page(self, self._call_with_data(data, lambda fault, *source: function(fault, self.handle, *source)))
+        return Page(self, self._call_with_data(data, lambda fault, *source: function(fault, self.native, *source)))
 
     def allocate_at(self, page: PageLike, data: Buffer | None = None) -> Page:
         """The same for a given number. Raises also PageStateError when the page is allocated or evicted."""
         number, function = page_number(self, page), lib.bufpool_py_allocate_at
-        self._call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
+        self._call_with_data(data, lambda fault, *source: function(fault, self.native, number, *source))
         return Page(self, number)
 
     def allocate_many(self, count: int, data: Buffer | None = None) -> npt.NDArray[np.uint64]:
@@ -277,10 +347,10 @@ class Pool:
         numbers = np.empty(count, np.uint64)
         out, function = ffi.from_buffer("uint64_t[]", numbers), lib.bufpool_py_allocate_filled
         if data is None:
-            self._call(lib.bufpool_py_allocate_many, self.handle, count, out)
+            self._call(lib.bufpool_py_allocate_many, self.native, count, out)
         else:
             size = count * self.page_size
-            self._call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, source, out), size)
+            self._call_with_data(data, lambda fault, source, _: function(fault, self.native, count, source, out), size)
         return numbers
 
     def free(self, page: PageLike) -> None:
@@ -288,7 +358,7 @@ class Pool:
 
         Raises PageStateError (double free, never allocated, no such page), PoolClosedError.
         """
-        self._call(lib.bufpool_py_free, self.handle, page_number(self, page))
+        self._call(lib.bufpool_py_free, self.native, page_number(self, page))
 
     def free_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
@@ -299,7 +369,7 @@ class Pool:
 
         Raises PageStateError (not allocated, evicted already, no such page), PoolClosedError.
         """
-        self._call(lib.bufpool_py_evict, self.handle, page_number(self, page))
+        self._call(lib.bufpool_py_evict, self.native, page_number(self, page))
 
     def evict_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong.
@@ -311,14 +381,14 @@ class Pool:
     def populate(self, page: PageLike, data: Buffer | None = None) -> None:
         """Gives an evicted page a frame and its content again. Raises as allocate_at() does."""
         number, function = page_number(self, page), lib.bufpool_py_populate
-        self._call_with_data(data, lambda fault, *source: function(fault, self.handle, number, *source))
+        self._call_with_data(data, lambda fault, *source: function(fault, self.native, number, *source))
 
     def populate_many(self, pages: NumbersLike, data: Buffer | None = None) -> None:
         """The same for many pages, all or none; data holds as many whole pages one after the other."""
         numbers, function = self._numbers(pages), lib.bufpool_py_populate_many
         count, out = len(numbers), ffi.from_buffer("uint64_t[]", numbers)
         size = count * self.page_size
-        self._call_with_data(data, lambda fault, source, _: function(fault, self.handle, count, out, source), size)
+        self._call_with_data(data, lambda fault, source, _: function(fault, self.native, count, out, source), size)
 
     def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
         """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""
@@ -332,7 +402,7 @@ class Pool:
 
     def _batch(self, function: Any, pages: NumbersLike) -> None:
         numbers = self._numbers(pages)
-        self._call(function, self.handle, len(numbers), ffi.from_buffer("uint64_t[]", numbers))
+        self._call(function, self.native, len(numbers), ffi.from_buffer("uint64_t[]", numbers))
 
     # ---- Looking -----------------------------------------------------------------------------------------------------
 
@@ -342,7 +412,7 @@ class Pool:
 
     def state(self, page: PageLike) -> str:
         """The page's state at this moment."""
-        state = lib.bufpool_py_state(self.handle, page_number(self, page))
+        state = lib.bufpool_py_state(self.native, page_number(self, page))
         if state < 0:
             raise failure(state)
         return _STATE_NAMES[state]
@@ -355,7 +425,7 @@ class Pool:
         while True:
             numbers = np.empty(min(self.page_count, 1 << 16), np.uint64)
             out = ffi.from_buffer("uint64_t[]", numbers)
-            call(lib.bufpool_py_list, self.handle, _STATES[state], start, len(numbers), out, found)
+            call(lib.bufpool_py_list, self.native, _STATES[state], start, len(numbers), out, found)
             chunks.append(numbers[: found[0]])
             if found[0] < len(numbers):
                 return np.concatenate(chunks)
@@ -364,7 +434,7 @@ class Pool:
     def history(self, page: PageLike) -> PageHistory:
         """Who allocated and who freed the page last, as far as provenance keeps it. Works on a closed pool."""
         allocated, freed = ffi.new("bufpool_origin *"), ffi.new("bufpool_origin *")
-        code = lib.bufpool_page_history(self.handle, page_number(self, page), allocated, freed)
+        code = lib.bufpool_page_history(self.native, page_number(self, page), allocated, freed)
         if code:
             raise failure(code)
         return PageHistory(allocated=event_from_native(allocated[0]), freed=event_from_native(freed[0]))
@@ -384,7 +454,7 @@ class Pool:
         policy "resume": the access completes on the scratch page; "abort": the process ends at it. Works on a closed
         pool. While a stopped thread holds the interpreter's lock only "bufpool thaw PID" works, from outside.
         """
-        count = lib.bufpool_thaw(self.handle, c_text(policy, "policy"))
+        count = lib.bufpool_thaw(self.native, c_text(policy, "policy"))
         if count < 0:
             raise failure(count)
         return int(count)
@@ -392,24 +462,33 @@ class Pool:
     def stats(self) -> stats.PoolStats:
         """The pool's counters. Works on a closed pool."""
         check()
-        return stats.from_native(stats.PoolStats, _statistics(self.handle))
+        return stats.from_native(stats.PoolStats, _statistics(self.native))
 
     @property
     def faults(self) -> tuple[FaultReport, ...]:
         """The latest stray accesses to this pool, at most 256, oldest first. Works on a closed pool."""
         faults = ffi.new(f"bufpool_fault[{_KEPT_FAULTS}]", [{"size": FAULT_SIZE}] * _KEPT_FAULTS)
         found = ffi.new("size_t *")
-        code = lib.bufpool_faults(self.handle, 0, _KEPT_FAULTS, faults, found)
+        code = lib.bufpool_faults(self.native, 0, _KEPT_FAULTS, faults, found)
         if code:
             raise failure(code)
         return tuple(from_native(faults[i]) for i in range(found[0]))
+
+    def handle(self) -> PoolHandle:
+        """What another process needs for Pool.attach(): pass it on by multiprocessing or over a Unix socket.
+
+        Each call gives a new one, to be closed. Raises UnsupportedError (memory or trap of one process only),
+        PoolClosedError, SystemCallError.
+        """
+        check()
+        return handle_of(self.native)
 
     # ---- The end -----------------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
         """Whether the pool has been closed."""
-        return bool(lib.bufpool_py_state(self.handle, 0) == lib.BUFPOOL_STATE_CLOSED)
+        return bool(lib.bufpool_py_state(self.native, 0) == lib.BUFPOOL_STATE_CLOSED)
 
     def close(self) -> None:
         """Frees every frame; the addresses keep trapping, as "closed". Does nothing again.
@@ -423,9 +502,9 @@ class Pool:
     def _close(self) -> list[FaultReport]:
         if self.closed:
             return owed()
-        reports = owed() + owed_to_ended(self.handle, {report.thread_id for report in self.faults})
+        reports = owed() + owed_to_ended(self.native, {report.thread_id for report in self.faults})
         close = recorded(lib.bufpool_close) if self.provenance == "stacks" else lib.bufpool_close
-        code = close(self.handle)
+        code = close(self.native)
         # Closed by another thread meanwhile; or a forked child has not got the pool.
         if code and code not in (lib.BUFPOOL_ECLOSED, lib.BUFPOOL_EUNSUPPORTED):
             raise failure(code)
@@ -442,13 +521,13 @@ class Pool:
             deliver(reports)
 
     def __del__(self) -> None:
-        if not hasattr(self, "handle"):
+        if not hasattr(self, "native"):
             return
         if self._unclosed():
             if os.getpid() == self._pid:  # a forked child did not open it
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            lib.bufpool_close(self.handle)
-        lib.bufpool_release(self.handle)
+            lib.bufpool_close(self.native)
+        lib.bufpool_release(self.native)
 
     def _unclosed(self) -> bool:
         return not self.closed
@@ -488,6 +567,43 @@ def locate(address: int) -> Location | None:
     if not 0 <= address < 2**64 or lib.bufpool_locate(ffi.cast("void *", address), location):
         return None
     return Location(Page(pool_of(location.pool), location.page), location.offset)
+
+
+def _own_options(
+    *,
+    trap: str,
+    on_fault: str,
+    log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None,
+    report_limit: int | None,
+    provenance: str,
+    provenance_depth: int | None,
+    fork: str,
+) -> dict[str, Any]:
+    """The fields of bufpool_config that each process decides for itself."""
+    return {
+        "trap": c_text(trap, "trap"),
+        "on_fault": c_text(on_fault, "on_fault"),
+        "log": ffi.NULL if log is None else c_path(log, "log"),
+        "report_limit": 0 if report_limit is None else limit_argument(report_limit),
+        "provenance": c_text(provenance, "provenance"),
+        "provenance_depth": depth_argument(provenance_depth),
+        "fork": c_text(fork, "fork"),
+    }
+
+
+def _flags(chosen: dict[int, bool]) -> int:
+    return sum((flag for flag, wanted in chosen.items() if wanted), lib.BUFPOOL_TELL)
+
+
+def _path_of_pool(pool: Any) -> str:
+    if not isinstance(pool, (str, os.PathLike)):
+        raise TypeError(f"pool must be a PoolHandle, or a path as text or path-like, not {type(pool).__name__}")
+    path = os.fsdecode(pool)
+    if "/" in path:
+        return path
+    if isinstance(pool, str):
+        raise ArgumentError(f"pool {path!r} is not a path, which has a slash: other pools have no name, but a handle()")
+    return f"./{path}"
 
 
 def _statistics(handle: CData) -> CData:

@@ -43,6 +43,8 @@ class PoolStats:
     small_fills: int  # granules of memory thp that were filled with small pages, since open
     provenance_lost: int  # calls of which the thread or the stack could not be kept: the tables were full
     reports_limited: int  # reports that were only counted, not written or logged in full: see report_limit
+    faults_all: int  # stray accesses trapped in all the processes that have, or had, the pool
+    members: int  # processes that have the pool; 1 if it is private to this one, 0 when it is closed
     reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
     restarts: int  # optimistic sections (C) that a hole has restarted, since open
     name: str

@@ -194,7 +194,7 @@ def test_name_and_repr(make_pool: PoolMaker) -> None:
     assert "closed" in repr(pool)
 
 
-FACTS = ["address", "capacity", "page_size", "page_count", "granule", "memory", "trap", "on_fault", "name", "handle"]
+FACTS = ["address", "capacity", "page_size", "page_count", "granule", "memory", "trap", "on_fault", "name", "native"]
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -218,7 +218,7 @@ COPIES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES.keys())
 def test_a_pool_cannot_be_copied(any_pool: bufpool.Pool, duplicate: Callable[[Any], object]) -> None:
     page = any_pool.allocate(b"mine")
-    for pool in (any_pool, BorrowedPool(any_pool.handle)):
+    for pool in (any_pool, BorrowedPool(any_pool.native)):
         with pytest.raises(TypeError, match="a Pool owns addresses of this process and cannot be copied or pickled"):
             duplicate(pool)
     if duplicate is not copy.copy:
@@ -230,13 +230,13 @@ def test_a_pool_cannot_be_copied(any_pool: bufpool.Pool, duplicate: Callable[[An
 
 
 def test_a_pool_is_opened_once(any_pool: bufpool.Pool) -> None:
-    page, before = any_pool.allocate(b"mine"), any_pool.handle
+    page, before = any_pool.allocate(b"mine"), any_pool.native
     with pytest.raises(bufpool.BufpoolError, match="'any' has been opened already"):
         any_pool.__init__("1 MiB")  # type: ignore[misc]
-    borrowed = BorrowedPool(any_pool.handle)
+    borrowed = BorrowedPool(any_pool.native)
     with pytest.raises(bufpool.BufpoolError, match="'any' has been opened already"):
-        borrowed.__init__(any_pool.handle)  # type: ignore[misc]
-    assert (any_pool.handle, page[:4]) == (before, b"mine")
+        borrowed.__init__(any_pool.native)  # type: ignore[misc]
+    assert (any_pool.native, page[:4]) == (before, b"mine")
 
 
 @pytest.mark.parametrize(

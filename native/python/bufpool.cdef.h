@@ -155,6 +155,8 @@ typedef struct bufpool_statistics {
     uint64_t provenance_lost;
     uint64_t restarts;
     uint64_t reports_limited;
+    uint64_t faults_all;
+    uint32_t members;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);

@@ -90,6 +90,9 @@ int bp_kernel_mount_room(int fd, uint64_t *limit, uint64_t *left);
 /* Opens the file behind a pool: creates it (mode 0600, *created set), or opens one that exists, never through a symbolic
  * link as the last component; a directory gives an unnamed file. */
 int bp_kernel_open_pool_file(const char *path, int *created);
+
+/* One that exists, likewise; -EISDIR of a directory. */
+int bp_kernel_open_existing(const char *path);
 int bp_kernel_truncate(int fd, uint64_t length);
 int bp_kernel_unlink(const char *path);
 
@@ -165,6 +168,9 @@ int bp_kernel_is_sealed(int fd);
  * lock ends with the last descriptor of the description, so at the latest with its process. */
 int bp_kernel_lock_byte(int fd, uint64_t byte);
 int bp_kernel_unlock_byte(int fd, uint64_t byte);
+
+/* Does any other description have such a lock on one of count bytes? 1, or 0. */
+int bp_kernel_is_locked(int fd, uint64_t from, uint64_t count);
 
 /* The next part of the file at or after from that is no hole: [*start, *end). -ENXIO: there is none. */
 int bp_kernel_next_data(int fd, uint64_t from, uint64_t *start, uint64_t *end);

@@ -94,19 +94,25 @@ int bp_kernel_mount_room(int fd, uint64_t *limit, uint64_t *left)
     return code;
 }
 
+#define POOL_FILE (O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
+
+int bp_kernel_open_existing(const char *path)
+{
+    return bp_kernel_keep_clear(result(open(path, POOL_FILE)));
+}
+
 int bp_kernel_open_pool_file(const char *path, int *created)
 {
-    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
     *created = 0;
     int fd;
     int patience = 100; /* somebody else creates it, or removes it, between the two calls */
     do {
-        fd = result(open(path, flags));
+        fd = result(open(path, POOL_FILE));
         if (fd == -EISDIR) {
             fd = result(open(path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
             *created = fd >= 0;
         } else if (fd == -ENOENT) {
-            fd = result(open(path, flags | O_CREAT | O_EXCL, 0600));
+            fd = result(open(path, POOL_FILE | O_CREAT | O_EXCL, 0600));
             *created = fd >= 0;
         }
     } while (fd == -EEXIST && patience-- > 0);

@@ -53,6 +53,12 @@ int bp_kernel_unlock_byte(int fd, uint64_t byte)
     return set_lock(fd, byte, F_UNLCK);
 }
 
+int bp_kernel_is_locked(int fd, uint64_t from, uint64_t count)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)from, .l_len = (off_t)count};
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 int bp_kernel_next_data(int fd, uint64_t from, uint64_t *start, uint64_t *end)
 {
     off_t data = lseek(fd, (off_t)from, SEEK_DATA);

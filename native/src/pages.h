@@ -40,6 +40,7 @@ struct bp_counts {
     _Atomic uint32_t last_member; /* in shared tables: the highest number that a process ever had, see roster.h */
     atomic_bool gone;             /* in shared tables: the process that opened the pool has closed it */
     atomic_bool stale;            /* in shared tables: the calls of a killed process may be missing, see recover.h */
+    _Atomic uint64_t faults;      /* in shared tables: of all processes, of those too that have left */
 };
 
 struct bp_pages {

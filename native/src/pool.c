@@ -381,6 +381,9 @@ static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp
     constants->pid_space = bp_kernel_pid_space();
     constants->pid = pool->pid;
     constants->flags = config->flags & (BUFPOOL_LAZY_ZERO | BUFPOOL_RESERVE);
+    if (pool->space.trap->needs_file || !pool->space.trap->traps) {
+        constants->flags |= BP_TABLES_ALONE;
+    }
     memcpy(constants->name, pool->name, sizeof constants->name);
     memcpy(constants->memory, pool->memory, sizeof constants->memory);
     bp_tables_publish(&pool->pages, constants);
@@ -391,6 +394,9 @@ static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp
 static int verify_guest(bufpool_pool *pool)
 {
     struct bp_pages *pages = &pool->pages;
+    if (atomic_load(&pages->counts->gone)) {
+        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed, by the process that opened it", pool->name);
+    }
     for (uint64_t page = pages->count; page-- > 0;) {
         uint16_t state = bp_pages_load(pages, page);
         if (!bp_state_is_free(state) || !bp_pages_claim(pages, page, state, 0)) {
@@ -598,7 +604,7 @@ int bufpool_close(bufpool_pool *pool)
     bp_monitor_stop(pool);
     bp_owed_flush_ended(pool);
     bp_roster_leave(&pool->pages);
-    if (pool->guest && pool->space.memory->path && bp_roster_is_empty(&pool->pages)) {
+    if (pool->guest && pool->space.memory->path && bp_roster_count(&pool->pages) == 0) {
         pool->space.ours = true; /* who opened it was killed: the last one leaves no frames */
     }
     bp_space_close(&pool->space);

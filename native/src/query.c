@@ -4,6 +4,8 @@
 #include "error.h"
 #include "guard.h"
 #include "pool.h"
+#include "recover.h"
+#include "roster.h"
 #include "thread.h"
 
 #include <stdio.h>
@@ -96,6 +98,9 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
     }
     bool closed = atomic_load(&pool->closed);
+    if (bp_pool_has_frames(pool)) {
+        bp_recover(visited); /* so that killed processes are not counted, and their calls are */
+    }
     uint64_t frees =
         atomic_load(&pool->pages.counts->frees); /* read before allocations, so that the difference is never negative */
     uint64_t evicted = closed ? 0 : atomic_load(&pool->pages.counts->evicted);
@@ -128,7 +133,10 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .provenance_lost = atomic_load(&pool->provenance.lost),
         .restarts = atomic_load(&pool->restarts),
         .reports_limited = atomic_load(&pool->reports_limited),
+        .members = closed ? 0 : bp_roster_count(&pool->pages),
     };
+    full.faults_all = atomic_load(&pool->pages.counts->faults);
+    full.faults_all = full.faults_all > full.faults ? full.faults_all : full.faults; /* of private tables, or closed */
     memcpy(full.name, pool->name, sizeof full.name);
     memcpy(full.memory, pool->memory, sizeof full.memory);
     snprintf(full.trap, sizeof full.trap, "%s", pool->space.trap->name);

@@ -87,6 +87,7 @@ static uint64_t take_numbers(struct bp_event *event)
     uint64_t number = atomic_fetch_add(&event->pool->faults, 1);
     if (event->pool->pages.members != NULL && bp_pool_has_frames(event->pool)) {
         atomic_fetch_add(&bp_roster_self(&event->pool->pages)->faults, 1);
+        atomic_fetch_add(&event->pool->pages.counts->faults, 1);
     }
     if (mine) {
         atomic_flag_clear(&held);

@@ -60,17 +60,16 @@ void bp_roster_leave(struct bp_pages *pages)
     bp_kernel_unlock_byte(pages->fd, BP_MEMBER_OF(pages->busy));
 }
 
-/* The process's pid says that it lives on, though its lock is gone. */
-bool bp_roster_is_empty(const struct bp_pages *pages)
+uint32_t bp_roster_count(const struct bp_pages *pages)
 {
-    for (uint32_t member = 1; member <= bp_roster_last(pages); member++) {
-        if (bp_roster_has(pages, member)) {
-            return false;
-        }
+    uint32_t count = pages->members == NULL;
+    for (uint32_t member = 1; pages->members != NULL && member <= bp_roster_last(pages); member++) {
+        count += bp_roster_has(pages, member);
     }
-    return true;
+    return count;
 }
 
+/* The process's pid says that it lives on, though its lock is gone. */
 static bool is_alive(const struct bp_pages *pages, uint32_t member)
 {
     const struct bp_member *entry = &pages->members[member];

@@ -28,8 +28,9 @@ bool bp_roster_take_over(struct bp_pages *pages, uint32_t member);
 void bp_roster_bury(struct bp_pages *pages, uint32_t member);
 void bp_roster_put_down(struct bp_pages *pages, uint32_t member);
 
-/* Has nobody the pool any more, but those who were killed? */
-bool bp_roster_is_empty(const struct bp_pages *pages);
+/* How many processes have the pool, those included who were killed and have not been repaired yet. 1 for tables that are
+ * not shared. */
+uint32_t bp_roster_count(const struct bp_pages *pages);
 
 /* No entry above this number was ever in use: those are not even looked at, as they would take memory. */
 static inline uint32_t bp_roster_last(const struct bp_pages *pages)

@@ -1,6 +1,7 @@
 /* share.c: handing a pool on to other processes, and attaching to one. */
 #include "config.h"
 #include "error.h"
+#include "named.h"
 
 #include <errno.h>
 #include <string.h>
@@ -84,10 +85,58 @@ int bufpool_handle_close(bufpool_handle *handle)
     return 0;
 }
 
+/* What config says of memory, if it is a path; else NULL. */
+static const char *path_in(const bufpool_config *given)
+{
+    bool has = given != NULL && given->size >= offsetof(bufpool_config, memory) + sizeof given->memory;
+    return has && given->memory != NULL && strchr(given->memory, '/') != NULL ? given->memory : NULL;
+}
+
+static int attach(const bufpool_config *given, const struct bp_guest *guest, bufpool_pool **pool)
+{
+    if (guest->constants.flags & BP_TABLES_ALONE) {
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "pool \"%s\" has a trap that works in the process that opened it only: that has to open it with "
+            "uffd or noautofill",
+            guest->constants.name);
+    }
+    struct bp_config config;
+    int code = bp_config_check_guest(given, guest, &config);
+    if (code == 0 && config.trap != NULL && (config.trap->needs_file || !config.trap->traps)) {
+        code = bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "trap is \"%s\", which does not trap in more than one process: attach with uffd, noautofill or auto",
+            config.trap->name);
+    }
+    return code < 0 ? code : bp_pool_open(&config, pool);
+}
+
+static int attach_by_name(const bufpool_config *given, const char *path, bufpool_pool **pool)
+{
+    struct bp_guest guest;
+    int code = bp_named_open(path, &guest);
+    if (code < 0) {
+        return code;
+    }
+    code = attach(given, &guest, pool);
+    bp_kernel_close(guest.memory);
+    bp_kernel_close(guest.tables);
+    return code;
+}
+
 int bufpool_attach(const bufpool_config *given, const bufpool_handle *handle, bufpool_pool **pool)
 {
     if (pool == NULL) {
         return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass where the pool is to be stored");
+    }
+    if (handle == NULL && path_in(given) != NULL) {
+        return attach_by_name(given, path_in(given), pool);
+    }
+    if (handle == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT,
+                        "handle is NULL, and config.memory is no path: pass what bufpool_share() gave, "
+                        "or the path of a pool's memory");
     }
     if (!is_handle(handle)) {
         return bp_error(BUFPOOL_EARGUMENT, NO_HANDLE);
@@ -98,16 +147,6 @@ int bufpool_attach(const bufpool_config *given, const bufpool_handle *handle, bu
                         "handle has no descriptors (memory %d, tables %d): pass what bufpool_share() gave",
                         guest.memory, guest.tables);
     }
-    struct bp_config config;
     int code = bp_tables_read(guest.tables, &guest.constants);
-    if (code == 0) {
-        code = bp_config_check_guest(given, &guest, &config);
-    }
-    if (code == 0 && config.trap != NULL && (config.trap->needs_file || !config.trap->traps)) {
-        code = bp_error(
-            BUFPOOL_EUNSUPPORTED,
-            "trap is \"%s\", which does not trap in more than one process: attach with uffd, noautofill or auto",
-            config.trap->name);
-    }
-    return code < 0 ? code : bp_pool_open(&config, pool);
+    return code < 0 ? code : attach(given, &guest, pool);
 }

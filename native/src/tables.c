@@ -44,11 +44,28 @@ static uint64_t checksum(const struct bp_constants *constants)
 static void lay(struct bp_pages *pages, const struct bp_constants *constants, bool fresh)
 {
     char *place = pages->place;
-    pages->mapped = constants->file_size;
     pages->header = pages->place;
     pages->counts = &pages->header->counts;
     pages->members = (struct bp_member *)(place + OS_PAGE);
     bp_pages_lay(pages, constants->capacity / constants->page_size, place + OS_PAGE + members_size(), fresh);
+}
+
+/* Maps the file, and opens a description for this process's locks: one that is handed to nobody, nor mapped, since a mapping
+ * keeps it in a forked child, and the locks with it. */
+static int open_file(struct bp_pages *pages, int fd, const struct bp_constants *constants)
+{
+    int mapped = bp_kernel_reopen(fd);
+    int code = mapped < 0 ? mapped : bp_lazy_map_file(mapped, constants->file_size, &pages->place);
+    if (mapped >= 0) {
+        bp_kernel_close(mapped);
+    }
+    pages->mapped = code < 0 ? 0 : constants->file_size;
+    pages->fd = code < 0 ? code : bp_kernel_reopen(fd);
+    code = pages->fd < 0 ? pages->fd : 0;
+    if (code < 0) {
+        bp_pages_close(pages);
+    }
+    return code;
 }
 
 int bp_tables_create(struct bp_pages *pages, struct bp_constants *constants)
@@ -60,16 +77,13 @@ int bp_tables_create(struct bp_pages *pages, struct bp_constants *constants)
     constants->members = BP_MAX_MEMBERS;
     constants->member_size = sizeof(struct bp_member);
     constants->file_size = file_size(constants->capacity / constants->page_size);
-    int made = bp_kernel_memfd("bufpool-tables", constants->file_size, 0);
+    int made = bp_kernel_memfd(BP_TABLES_NAME, constants->file_size, 0);
     if (made < 0) {
         return made;
     }
-    /* The description that locks are held by is handed to nobody. */
-    pages->fd = bp_kernel_reopen(made);
+    int code = open_file(pages, made, constants);
     bp_kernel_close(made);
-    int code = pages->fd < 0 ? pages->fd : bp_lazy_map_file(pages->fd, constants->file_size, &pages->place);
     if (code < 0) {
-        bp_pages_close(pages);
         return code;
     }
     lay(pages, constants, true);
@@ -166,10 +180,8 @@ int bp_tables_read(int fd, struct bp_constants *constants)
 int bp_tables_map(struct bp_pages *pages, int fd, const struct bp_constants *constants)
 {
     *pages = (struct bp_pages){.fd = -1, .counts = &pages->own};
-    pages->fd = bp_kernel_reopen(fd);
-    int code = pages->fd < 0 ? pages->fd : bp_lazy_map_file(pages->fd, constants->file_size, &pages->place);
+    int code = open_file(pages, fd, constants);
     if (code < 0) {
-        bp_pages_close(pages);
         return code;
     }
     lay(pages, constants, false);

@@ -12,7 +12,9 @@
 
 #define BP_TABLES_MAGIC UINT64_C(0x6c6f6f7066756201) /* "\1bufpool" */
 #define BP_TABLES_VERSION 1
-#define BP_MEMBER_SCRATCH 64 /* pages that a process may show the scratch pattern on; BP_SCRATCH_SLOTS */
+#define BP_TABLES_NAME "bufpool-tables" /* of the memfd: who looks for it sees "/memfd:bufpool-tables" */
+#define BP_TABLES_ALONE 0x80000000u     /* of the flags: the trap works in the process that opened the pool only */
+#define BP_MEMBER_SCRATCH 64            /* pages that a process may show the scratch pattern on; BP_SCRATCH_SLOTS */
 
 /* What is fixed when the pool is opened. */
 struct bp_constants {
@@ -28,7 +30,7 @@ struct bp_constants {
     uint64_t base;      /* the pool's address in the process that opened it */
     uint64_t file[2];   /* device and inode of the memory */
     uint64_t pid_space; /* inode of the pid namespace of the process that opened it */
-    uint32_t flags;     /* BUFPOOL_LAZY_ZERO, BUFPOOL_RESERVE */
+    uint32_t flags;     /* BUFPOOL_LAZY_ZERO, BUFPOOL_RESERVE, BP_TABLES_ALONE */
     int32_t pid;        /* that opened it */
     char name[64];
     char memory[64];   /* as in reports: "shared", "hugetlb", or the path, cut */

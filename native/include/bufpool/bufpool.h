@@ -194,7 +194,9 @@ BUFPOOL_API int bufpool_share(bufpool_pool *pool, bufpool_handle *handle);
 /* Closes the descriptors of a handle and empties it. Errors: EARGUMENT. */
 BUFPOOL_API int bufpool_handle_close(bufpool_handle *handle);
 
-/* Opens a pool that another process has opened: armed before the pool is returned, at an address of its own unless
+/* Opens a pool that another process has opened, by its handle; or, handle NULL, by config->memory, if that is the path of
+ * a file on hugetlbfs: then the tables are looked for in the processes that have a pool open on it (/proc/locks,
+ * /proc/PID/fd; those of the same user, or of any with CAP_SYS_PTRACE). Armed before the pool is returned, at an address of its own unless
  * FIXED_ADDRESS is set. Page numbers agree; states, free numbers and counts are one: what one process allocates is
  * readable in all, what one frees traps in all at once. Sizes, name, numa, LAZY_ZERO and RESERVE are the pool's, and what
  * config says of them is not looked at; trap, on_fault, log, fork, the other flags and limits are each process's own.
@@ -204,8 +206,9 @@ BUFPOOL_API int bufpool_handle_close(bufpool_handle *handle);
  * instruction, leaves nothing that the next call of another does not repair: what it was filling is emptied, what it was
  * freeing is freed. Pages that it had allocated stay allocated.
  *
- * Thread-safe. Errors: EARGUMENT (not a handle, or one that is damaged), EUNSUPPORTED, -EACCES (of another user), -EUSERS
- * (1023 have it), -EEXIST (the fixed address is taken), and those of bufpool_open(). On an error nothing is left open. */
+ * Thread-safe. Errors: EARGUMENT (not a handle, or one that is damaged), EUNSUPPORTED, ECLOSED (its opener has closed it),
+ * -EACCES (of another user), -EUSERS (1023 have it), -EEXIST (the fixed address is taken), -ESRCH (no process has a pool
+ * open on the path), -ENOENT (no such path, or no /proc), and those of bufpool_open(). On an error nothing is left open. */
 BUFPOOL_API int bufpool_attach(const bufpool_config *config, const bufpool_handle *handle, bufpool_pool **pool);
 
 /* Tries memory and trap ("auto" for the first that works) on a small pool of its own and closes it. Returns 0, or
@@ -336,6 +339,8 @@ typedef struct bufpool_statistics {
     uint64_t provenance_lost; /* calls of which the thread or the stack could not be kept: the tables were full */
     uint64_t restarts;        /* optimistic sections that a hole has restarted, since open; see optimistic.h */
     uint64_t reports_limited; /* reports that were only counted, not written in full: see report_limit */
+    uint64_t faults_all;      /* stray accesses trapped in all the processes that have, or had, the pool */
+    uint32_t members;         /* processes that have the pool; 1 if it is private to this one, 0 when closed */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
