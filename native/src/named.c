@@ -30,7 +30,7 @@ struct search {
     int count;
     int32_t refused; /* a holder whose descriptors may not be looked at, or 0 */
     int reason;      /* why: -errno */
-    int unread;      /* what bp_tables_read() said last of tables that cannot be used, or 0 */
+    int unread;      /* what bp_tables_read() said last of a holder's tables that cannot be used, or 0 */
 };
 
 /* ---- The descriptors of a process ---- */
@@ -90,6 +90,7 @@ static bool try_all(struct search *search)
     if (directory != NULL) {
         closedir(directory);
     }
+    search->unread = 0; /* of anybody's */
     return found;
 }
 
