@@ -158,9 +158,6 @@ int bp_kernel_write_soon(int fd, const void *data, size_t size, int64_t ns);
 /* The same file by a description of its own, for reading and writing; -EACCES if it is another user's. */
 int bp_kernel_reopen(int fd);
 
-/* Another descriptor of the same description, closed on exec. */
-int bp_kernel_dup(int fd);
-
 /* Is the file sealed against changes of its size? 1, or 0. */
 int bp_kernel_is_sealed(int fd);
 

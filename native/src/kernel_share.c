@@ -25,11 +25,6 @@ int bp_kernel_reopen(int fd)
     return bp_kernel_keep_clear(result(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC)));
 }
 
-int bp_kernel_dup(int fd)
-{
-    return result(fcntl(fd, F_DUPFD_CLOEXEC, 3));
-}
-
 int bp_kernel_is_sealed(int fd)
 {
     int seals = fcntl(fd, F_GET_SEALS);

@@ -20,10 +20,11 @@
 
 #define BATCH 32
 #define WAKES 256
-#define LOOK_NS 20000000    /* how often one looks for a wish that a frozen thread may go on */
-#define CHECK_NS 2000000000 /* how often one looks whether the host has closed the descriptors, which wakes nobody */
-#define LATE_NS 1000000000  /* an order that its thread has not taken by then will not be taken */
-#define SPINS 8             /* a thread that never sleeps while it faults so often in a row is in a system call */
+#define LOOK_NS 20000000     /* how often one looks for a wish that a frozen thread may go on */
+#define CHECK_NS 2000000000  /* how often one looks whether the host has closed the descriptors, which wakes nobody */
+#define FOREIGN_NS 100000000 /* another process's call that was answered is over by then */
+#define LATE_NS 1000000000   /* an order that its thread has not taken by then will not be taken */
+#define SPINS 8              /* a thread that never sleeps while it faults so often in a row is in a system call */
 #define STACK_SIZE (256u << 10)
 #define REPORTS 16 /* that wait for stderr; more messages are read when they are out */
 
@@ -373,8 +374,8 @@ static bool is_over(struct bp_monitor *monitor, const struct answered *call)
 {
     struct bp_activity activity;
     int64_t now = bp_kernel_monotonic_ns();
-    if (call->cpu_ns < 0) {
-        return now - call->since_ns > 2000000;
+    if (call->cpu_ns < 0) { /* of another process: nothing tells, and it may have to wait for the processor */
+        return now - call->since_ns > FOREIGN_NS;
     }
     int64_t used = bp_kernel_thread_cpu_ns(call->order.thread) - call->cpu_ns;
     if (used < 0 || used > 100000 || now - call->since_ns > 20000000) {
