@@ -1,0 +1,111 @@
+"""Finding the pools of another process: by its pid, by the file; and what is said when there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import bufpool
+from bufpool import outside
+
+# Opens the pools that its arguments name as NAME=MEMORY, and lives until its stdin ends.
+PROGRAM = """
+import sys, bufpool
+pools = []
+for argument in sys.argv[1:]:
+    name, memory = argument.split("=")
+    pools.append(bufpool.Pool("8 MiB", memory=memory, page_size=None, name=name, on_fault="resume"))
+    pools[-1].allocate(b"a row")
+print("open", flush=True)
+sys.stdin.read()
+"""
+Host = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Starts a process with pools."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*pools: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *pools], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+def test_by_pid(host: Host) -> None:
+    process = host("first=shared", "alone=anon", "second=shared")
+    found = outside.find(process.pid)
+    assert [(pool.facts.name, pool.facts.memory, pool.facts.pages) for pool in found] == [
+        ("first", "shared", 2048),
+        ("second", "shared", 2048),
+    ]
+    for pool in found:
+        assert pool.pid == pool.facts.pid == process.pid
+        assert pool.memory is not None
+        status = Path(pool.memory).stat()
+        assert (status.st_dev, status.st_ino) == pool.facts.file
+        assert outside.find(pool.memory) == (pool,)  # by its file
+    assert outside.find(str(process.pid)) == found
+
+
+def test_by_path(host: Host, hugetlbfs: Path) -> None:
+    path = hugetlbfs / "outside.pool"
+    process = host(f"huge={path}", "other=shared")
+    (found,) = outside.find(path)
+    assert (found.pid, found.facts.name) == (process.pid, "huge")
+    assert outside._lockers(found.facts.file) == [process.pid]
+    process.kill()
+    process.wait(timeout=20)
+    with pytest.raises(bufpool.BufpoolError, match=r"no process has a pool in .*outside\.pool"):
+        outside.find(path)
+    path.unlink()
+
+
+def test_nothing_there(host: Host, tmp_path: Path) -> None:
+    process = host("alone=anon")
+    with pytest.raises(bufpool.BufpoolError, match=f"process {process.pid} has no pool that can be seen from outside"):
+        outside.find(process.pid)
+    process.kill()
+    process.wait(timeout=20)
+    with pytest.raises(bufpool.BufpoolError, match=f"there is no process {process.pid}"):
+        outside.find(process.pid)
+    with pytest.raises(bufpool.BufpoolError, match="cannot be looked at: No such file"):
+        outside.find(tmp_path / "none")
+    with pytest.raises(bufpool.BufpoolError, match="no process has a pool"):
+        outside.find(tmp_path)
+    for pid in (0, 2**31, "0"):
+        with pytest.raises(bufpool.ArgumentError, match="is no process"):
+            outside.find(pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may look at everything, and become somebody who may not")
+def test_without_the_right_to_look(host: Host) -> None:
+    process = host("first=shared")
+    program = f"""
+import os
+from bufpool import outside
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+try:
+    outside.find({process.pid})
+except Exception as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd="/").stdout
+    assert said == f"process {process.pid} may not be looked at: it is another user's, or not dumpable; root can\n"
