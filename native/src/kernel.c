@@ -236,7 +236,12 @@ static int uffd_open(int flags, uint64_t features)
 
 int bp_kernel_uffd_open(void)
 {
-    return uffd_open(UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK, UFFD_FEATURE_SIGBUS);
+    return bp_kernel_uffd_open_with(UFFD_FEATURE_SIGBUS);
+}
+
+int bp_kernel_uffd_open_with(uint64_t features)
+{
+    return uffd_open(UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK, features);
 }
 
 int bp_kernel_uffd_open_sleeping(int full)

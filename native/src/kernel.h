@@ -60,6 +60,9 @@ void bp_kernel_close_kept(int fd);
 /* A user-mode-only userfaultfd with the SIGBUS feature, tried by system call, then by /dev/userfaultfd. */
 int bp_kernel_uffd_open(void);
 
+/* The same with other features. */
+int bp_kernel_uffd_open_with(uint64_t features);
+
 /* The same without SIGBUS: whoever touches a hole sleeps, and the descriptor tells (kernel_fault.c). full: in a system
  * call, too, which takes a privilege; then UFFDIO_POISON (Linux 6.6) is there. Both take Linux 5.18. */
 int bp_kernel_uffd_open_sleeping(int full);
@@ -178,6 +181,21 @@ int bp_kernel_started(int32_t pid, uint64_t *ticks);
 
 /* The inode of this process's pid namespace; 0: not known. */
 uint64_t bp_kernel_pid_space(void);
+
+/* ---- kernel_look.c: which frames are there ---- */
+
+/* A userfaultfd for a mapping of a file (huge: of huge pages) that shows what frames the file has (Linux 5.14; huge:
+ * 5.13), and the mapping's registration. Nobody has to touch it. */
+int bp_kernel_uffd_open_minor(int huge);
+int bp_kernel_uffd_register_minor(int uffd, uintptr_t address, size_t length);
+
+/* Shows the frame of one granule there (UFFDIO_CONTINUE): 0; -EEXIST: it is shown already; -EFAULT: there is none, and
+ * none comes of it. It is hidden again by bp_kernel_discard(). */
+int bp_kernel_uffd_show(int uffd, uintptr_t address, size_t length);
+
+/* The next part of [from, end) of this process's addresses that has frames, swapped ones too unless resident is set (a
+ * mark that userfaultfd has put there looks like one). pagemap: see bp_kernel_open_pagemap(). -ENXIO: there is none. */
+int bp_kernel_next_frame(int pagemap, uintptr_t from, uintptr_t end, int resident, uintptr_t *start, uintptr_t *stop);
 
 /* ---- kernel_fault.c: threads that sleep on a fault ---- */
 

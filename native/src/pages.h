@@ -55,7 +55,7 @@ struct bp_pages {
     int fd;                    /* the file of shared tables, a description of this process's own; else -1 */
     struct bp_header *header;  /* of shared tables, see tables.h; else NULL */
     struct bp_member *members; /* BP_MAX_MEMBERS + 1 of them, by number; else NULL */
-    atomic_bool repairing;     /* a thread of this process has taken over a number, see roster.h */
+    atomic_bool repairing;     /* a thread of this process has taken over a number, see roster.h, or counts */
     struct bp_counts *counts;  /* in the header, else: */
     struct bp_counts own;
 };
@@ -95,6 +95,14 @@ static inline bool bp_pages_claim(struct bp_pages *pages, uint64_t page, uint16_
 static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint16_t state)
 {
     atomic_store_explicit(&pages->states[page], state, memory_order_release);
+}
+
+/* Calls that are counted, and pages that are in the index: neither changes while nobody changes a page. */
+static inline uint64_t bp_pages_changes(const struct bp_pages *pages)
+{
+    const struct bp_counts *counts = pages->counts;
+    return atomic_load(&counts->allocations) + atomic_load(&counts->frees) + atomic_load(&counts->evictions) +
+           atomic_load(&counts->populates) + atomic_load(&counts->taken);
 }
 
 /* May the page be allocated as it stands? */

@@ -110,6 +110,21 @@ bool bp_recover_page(bufpool_pool *pool, uint64_t page)
     return pool->pages.members != NULL && recover(pool, BP_MEMBER_OF(bp_pages_load(&pool->pages, page)));
 }
 
+bool bp_recover_stranded(bufpool_pool *pool, uint64_t page)
+{
+    struct bp_pages *pages = &pool->pages;
+    uint32_t member = BP_MEMBER_OF(bp_pages_load(pages, page));
+    if (member == 0 || pages->members == NULL || !bp_roster_hold_vacant(pages, member)) {
+        return false;
+    }
+    uint16_t word = bp_pages_load(pages, page);
+    bool done = BP_MEMBER_OF(word) == member &&
+                bp_pages_try(pages, page, word, (uint16_t)(word & ~BP_BUSY) | pages->busy) &&
+                repair(pool, member, page, word);
+    bp_roster_put_down(pages, member);
+    return done;
+}
+
 /* ---- Counting anew ---- */
 
 struct census {
@@ -128,30 +143,50 @@ static bool count_page(bufpool_pool *pool, uint64_t page, void *context)
     return !(word & BP_BUSY);
 }
 
-/* Calls that are counted, and pages that are in the index: neither changes while nobody changes a page. */
-static uint64_t changes(struct bp_counts *counts)
+bool bp_recover_alone(struct bp_pages *pages)
 {
-    return atomic_load(&counts->allocations) + atomic_load(&counts->frees) + atomic_load(&counts->evictions) +
-           atomic_load(&counts->populates) + atomic_load(&counts->taken);
+    /* Number 0 is nobody's: its lock is free for this. */
+    return pages->members != NULL ? bp_roster_hold_vacant(pages, 0) : !atomic_exchange(&pages->repairing, true);
 }
 
-void bp_recover_counts(bufpool_pool *pool)
+void bp_recover_done(struct bp_pages *pages)
+{
+    if (pages->members != NULL) {
+        bp_roster_put_down(pages, 0);
+    } else {
+        atomic_store(&pages->repairing, false);
+    }
+}
+
+/* false: somebody is amid a call. */
+static bool count_anew(bufpool_pool *pool)
 {
     struct bp_counts *counts = pool->pages.counts;
-    if (pool->pages.members == NULL || !atomic_exchange(&counts->stale, false)) {
-        return;
-    }
-    uint64_t before = changes(counts);
+    uint64_t before = bp_pages_changes(&pool->pages);
     uint64_t allocations = atomic_load(&counts->allocations);
     uint64_t frees = atomic_load(&counts->frees);
     uint64_t evicted = atomic_load(&counts->evicted);
     uint64_t taken = atomic_load(&counts->taken);
     struct census census = {0};
-    if (!for_each_page(pool, count_page, &census) || changes(counts) != before) {
-        atomic_store(&counts->stale, true); /* somebody was amid a call: another time */
-        return;
+    if (!for_each_page(pool, count_page, &census) || bp_pages_changes(&pool->pages) != before) {
+        return false;
     }
     atomic_fetch_add(&counts->frees, allocations - frees - census.allocated - census.evicted);
     atomic_fetch_add(&counts->evicted, census.evicted - evicted);
     atomic_fetch_add(&counts->taken, census.taken - taken);
+    return true;
+}
+
+void bp_recover_counts(bufpool_pool *pool)
+{
+    struct bp_counts *counts = pool->pages.counts;
+    if (pool->pages.members == NULL || !atomic_load(&counts->stale) || !bp_recover_alone(&pool->pages)) {
+        return;
+    }
+    /* First, so that what a process leaves that is killed meanwhile is counted the next time. */
+    atomic_store(&counts->stale, false);
+    if (!count_anew(pool)) {
+        atomic_store(&counts->stale, true); /* another time */
+    }
+    bp_recover_done(&pool->pages);
 }

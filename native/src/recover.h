@@ -21,6 +21,13 @@ int bp_recover(bufpool_pool *pool);
 /* The same for the one that has this page BUSY. false: it lives, or somebody is at it. */
 bool bp_recover_page(bufpool_pool *pool, uint64_t page);
 
+/* The same for a page that is BUSY with a number that nobody has, which only damaged tables show. */
+bool bp_recover_stranded(bufpool_pool *pool, uint64_t page);
+
+/* Of those who count anew, or put counts right, only one may do so at a time. false: another does. */
+bool bp_recover_alone(struct bp_pages *pages);
+void bp_recover_done(struct bp_pages *pages);
+
 /* If calls may be missing in the counts and nobody is amid a call, counts anew. */
 void bp_recover_counts(bufpool_pool *pool);
 

@@ -98,6 +98,21 @@ bool bp_roster_take_over(struct bp_pages *pages, uint32_t member)
     return false;
 }
 
+bool bp_roster_hold_vacant(struct bp_pages *pages, uint32_t member)
+{
+    if (member > BP_MAX_MEMBERS || atomic_exchange(&pages->repairing, true)) {
+        return false;
+    }
+    if (bp_kernel_lock_byte(pages->fd, member) == 0) {
+        if (!bp_roster_has(pages, member)) {
+            return true;
+        }
+        bp_kernel_unlock_byte(pages->fd, member);
+    }
+    atomic_store(&pages->repairing, false);
+    return false;
+}
+
 void bp_roster_put_down(struct bp_pages *pages, uint32_t member)
 {
     bp_kernel_unlock_byte(pages->fd, member);
@@ -126,17 +141,20 @@ bool bp_roster_hide(struct bp_pages *pages, size_t slot, uint64_t page)
     return !bp_roster_shown_by_others(pages, BP_MEMBER_OF(pages->busy), page);
 }
 
-bool bp_roster_shown_by_others(const struct bp_pages *pages, uint32_t member, uint64_t page)
+uint32_t bp_roster_next_shower(const struct bp_pages *pages, uint32_t from, uint64_t page)
 {
-    for (uint32_t other = 1; other <= bp_roster_last(pages); other++) {
-        if (other == member || !bp_roster_has(pages, other)) {
-            continue;
-        }
-        for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
-            if (atomic_load(&pages->members[other].scratch[i]) == page + 1) {
-                return true;
+    for (uint32_t member = from; member <= bp_roster_last(pages); member++) {
+        for (int i = 0; i < BP_MEMBER_SCRATCH && bp_roster_has(pages, member); i++) {
+            if (atomic_load(&pages->members[member].scratch[i]) == page + 1) {
+                return member;
             }
         }
     }
-    return false;
+    return 0;
+}
+
+bool bp_roster_shown_by_others(const struct bp_pages *pages, uint32_t member, uint64_t page)
+{
+    uint32_t shower = bp_roster_next_shower(pages, 1, page);
+    return shower == member && shower != 0 ? bp_roster_next_shower(pages, member + 1, page) != 0 : shower != 0;
 }

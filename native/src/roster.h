@@ -25,6 +25,10 @@ void bp_roster_leave(struct bp_pages *pages);
  * it, or there is no such member. Ends with bp_roster_bury(), which makes the number free, or, if something could not be
  * repaired, bp_roster_put_down(). */
 bool bp_roster_take_over(struct bp_pages *pages, uint32_t member);
+
+/* The same for a number that no entry has, so that nobody takes it meanwhile; ends with bp_roster_put_down(). */
+bool bp_roster_hold_vacant(struct bp_pages *pages, uint32_t member);
+
 void bp_roster_bury(struct bp_pages *pages, uint32_t member);
 void bp_roster_put_down(struct bp_pages *pages, uint32_t member);
 
@@ -55,6 +59,9 @@ static inline struct bp_member *bp_roster_self(const struct bp_pages *pages)
  * more: then false if others still do. Tables that nobody shares: nothing, and true. */
 void bp_roster_show(struct bp_pages *pages, size_t slot, uint64_t page);
 bool bp_roster_hide(struct bp_pages *pages, size_t slot, uint64_t page);
+
+/* The first member from this number on that shows the pattern there, or 0. */
+uint32_t bp_roster_next_shower(const struct bp_pages *pages, uint32_t from, uint64_t page);
 
 /* Does anybody but this member show the pattern there? */
 bool bp_roster_shown_by_others(const struct bp_pages *pages, uint32_t member, uint64_t page);

@@ -358,6 +358,78 @@ static inline bufpool_statistics bufpool_statistics_init(void)
 /* Counters are read one by one, not as one snapshot. Works on a closed pool. */
 BUFPOOL_API int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
 
+/* ---- Checking -------------------------------------------------------------------------------------------------- */
+
+/* What can be wrong with a page. */
+typedef enum bufpool_wrong {
+    BUFPOOL_WRONG_ABANDONED = 1,   /* amid a change, by a process that is gone: nobody ends it */
+    BUFPOOL_WRONG_LOST_FRAME = 2,  /* allocated, and its frame is gone, or part of it: somebody punched the file */
+    BUFPOOL_WRONG_STRAY_FRAME = 3, /* not allocated, and has a frame: what touches it does not trap */
+    BUFPOOL_WRONG_INDEX = 4,       /* the index of free numbers says otherwise: a free number is never given out */
+    BUFPOOL_WRONG_SCRATCH = 5,     /* withheld for the scratch pattern, which nobody shows there */
+    BUFPOOL_WRONG_STATE = 6        /* its state word means nothing: no call can change it */
+} bufpool_wrong;
+
+BUFPOOL_API const char *bufpool_wrong_name(bufpool_wrong wrong); /* "abandoned", ...; async-signal-safe */
+
+typedef struct bufpool_wrong_page {
+    uint64_t page;
+    bufpool_wrong what;
+    bufpool_state state; /* of the page; of one that is amid a change, the state that it comes from */
+} bufpool_wrong_page;
+
+#define BUFPOOL_WRONG_PAGES 16
+
+typedef struct bufpool_findings {
+    size_t size;           /* sizeof(bufpool_findings) */
+    uint64_t pages;        /* all; the sum of the next five */
+    uint64_t allocated;    /* pages, as the next four */
+    uint64_t evicted;      /* */
+    uint64_t free;         /* never allocated, or freed */
+    uint64_t busy;         /* amid a change by a process that lives */
+    uint64_t abandoned;    /* amid a change by one that is gone */
+    uint64_t lost_frames;  /* pages; so the next */
+    uint64_t stray_frames; /* */
+    uint64_t index_wrong;  /* bits of the index, of any level */
+    uint64_t counts_wrong; /* of the pool's counts (pages in use, evicted, taken; the highest number): 0 unless exact */
+    uint64_t scratched;    /* pages that are withheld for the scratch pattern */
+    uint64_t scratch_wrong; /* of those, pages where nobody shows it */
+    uint64_t states_wrong;  /* pages */
+    uint64_t repaired;      /* how many of the above were put right */
+    uint32_t exact;         /* 1: nobody changed anything meanwhile, and this is the truth; 0: see bufpool_inspect() */
+    uint32_t wrong_count;   /* entries used in wrong: the first that were found */
+    bufpool_wrong_page wrong[BUFPOOL_WRONG_PAGES];
+} bufpool_findings;
+
+#ifdef __cplusplus /* C++11 has no designated initialisers */
+static inline bufpool_findings bufpool_findings_init(void)
+{
+    bufpool_findings zeroed = bufpool_findings();
+    zeroed.size = sizeof zeroed;
+    return zeroed;
+}
+#define BUFPOOL_FINDINGS_INIT bufpool_findings_init()
+#else
+#define BUFPOOL_FINDINGS_INIT {.size = sizeof(bufpool_findings)}
+#endif
+
+#define BUFPOOL_REPAIR 1u
+
+/* Compares the page states with the frames that the kernel shows, with the index of free numbers, with the counts, and
+ * with the processes that live. Touches no page. Takes a microsecond or so for each page in use (with huge pages, for
+ * each page of the pool), and needs no pause of others: of a pool at work, what is reported wrong was so at several
+ * looks, and what is just being changed is passed over (busy; exact is 0).
+ * Pages that may get their frames later (LAZY_ZERO under guard or mprotect; trap "none") are not looked for as lost.
+ *
+ * REPAIR puts right what it can: abandoned pages become what they were, or what they were to be; stray frames are taken
+ * away, with what is in them; numbers that the index has lost come back; counts are counted anew, if nobody is changing
+ * anything. Lost frames stay as they are, reported: their content is gone, and free or evict says so. Findings are those
+ * before the repair. A page that is being repaired is for that moment one "that another thread is changing" (ESTATE).
+ *
+ * Thread-safe. Errors: EARGUMENT, ECLOSED, EUNSUPPORTED (a memory whose frames cannot be told here: the sentence says
+ * why), -ENOMEM, -errno. */
+BUFPOOL_API int bufpool_inspect(bufpool_pool *pool, uint32_t flags, bufpool_findings *findings);
+
 /* ---- Faults ---------------------------------------------------------------------------------------------------- */
 
 typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECUTE = 2 } bufpool_access;

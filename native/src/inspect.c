@@ -1,0 +1,503 @@
+/* inspect.c: bufpool_inspect(): page states against frames, roster, index and counts; see inspect.h. */
+#include "inspect.h"
+
+#include "error.h"
+#include "recover.h"
+#include "roster.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define OS_PAGE 4096
+#define WINDOW 65536 /* pages: how far it is looked ahead while the pool is entered */
+#define BIT(what) (1u << (what))
+
+const char *bufpool_wrong_name(bufpool_wrong wrong)
+{
+    static const char *const names[] = {
+        [BUFPOOL_WRONG_ABANDONED] = "abandoned",     [BUFPOOL_WRONG_LOST_FRAME] = "lost frame",
+        [BUFPOOL_WRONG_STRAY_FRAME] = "stray frame", [BUFPOOL_WRONG_INDEX] = "index",
+        [BUFPOOL_WRONG_SCRATCH] = "scratch",         [BUFPOOL_WRONG_STATE] = "state",
+    };
+    bool known = wrong >= BUFPOOL_WRONG_ABANDONED && wrong <= BUFPOOL_WRONG_STATE;
+    return known ? names[wrong] : "unknown";
+}
+
+bool bp_look_next(const struct bp_look *look, const void *table, uint64_t count, size_t size, uint64_t from,
+                  struct bp_run *run)
+{
+    const struct bp_pages *pages = &look->pool->pages;
+    uint64_t base = pages->header != NULL ? 0 : (uintptr_t)pages->place;
+    uint64_t begin = base + (uint64_t)((const char *)table - (const char *)pages->place);
+    uint64_t end = begin + count * size;
+    uint64_t at = begin + from * size;
+    uintptr_t first = at;
+    uintptr_t last = end;
+    if (pages->header != NULL) {
+        if (bp_kernel_next_data(pages->fd, at, &first, &last) < 0) {
+            return false;
+        }
+    } else if (look->pagemap >= 0) {
+        uintptr_t whole = (end + OS_PAGE - 1) / OS_PAGE * OS_PAGE;
+        int code = bp_kernel_next_frame(look->pagemap, at / OS_PAGE * OS_PAGE, whole, 0, &first, &last);
+        if (code == -ENXIO) {
+            return false;
+        }
+        first = code < 0 ? at : first;
+        last = code < 0 ? end : last;
+    }
+    first = first < at ? at : first;
+    last = last > end ? end : last;
+    *run = (struct bp_run){(first - begin) / size, (last - begin + size - 1) / size};
+    return first < end;
+}
+
+bool bp_look_vote(const struct bp_look *look, int *votes, uint64_t before)
+{
+    if (bp_pages_changes(&look->pool->pages) == before) {
+        *votes += 4;
+    } else {
+        *votes += 1;
+        bp_kernel_sleep_ns(10000);
+    }
+    return *votes >= 12;
+}
+
+void bp_look_note(struct bp_look *look, uint64_t page, bufpool_wrong what)
+{
+    bufpool_findings *found = &look->found;
+    uint64_t *counts[] = {
+        [BUFPOOL_WRONG_ABANDONED] = &found->abandoned,      [BUFPOOL_WRONG_LOST_FRAME] = &found->lost_frames,
+        [BUFPOOL_WRONG_STRAY_FRAME] = &found->stray_frames, [BUFPOOL_WRONG_INDEX] = &found->index_wrong,
+        [BUFPOOL_WRONG_SCRATCH] = &found->scratch_wrong,    [BUFPOOL_WRONG_STATE] = &found->states_wrong,
+    };
+    ++*counts[what];
+    if (found->wrong_count < BUFPOOL_WRONG_PAGES) {
+        uint16_t word = bp_pages_load(&look->pool->pages, page);
+        found->wrong[found->wrong_count++] = (bufpool_wrong_page){page, what, (bufpool_state)(word & BP_STATE_MASK)};
+    }
+}
+
+/* ---- One page ---- */
+
+/* Is the page, which somebody has BUSY, left so by a process that is gone? */
+static bool is_abandoned(bufpool_pool *pool, uint64_t page)
+{
+    struct bp_pages *pages = &pool->pages;
+    uint16_t word = bp_pages_load(pages, page);
+    uint32_t member = BP_MEMBER_OF(word);
+    if (member == 0 || BP_BUSY_OF(member) == pages->busy) {
+        return false;
+    }
+    if (pages->members == NULL) {
+        return true;
+    }
+    bool gone =
+        bp_roster_has(pages, member) ? bp_roster_take_over(pages, member) : bp_roster_hold_vacant(pages, member);
+    if (gone) {
+        gone = BP_MEMBER_OF(bp_pages_load(pages, page)) == member;
+        bp_roster_put_down(pages, member);
+    }
+    return gone;
+}
+
+/* Does anybody who lives show the scratch pattern there? */
+static bool is_held(bufpool_pool *pool, uint64_t page)
+{
+    struct bp_pages *pages = &pool->pages;
+    for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
+        uint64_t seen = atomic_load(&pool->scratch[i].page);
+        if (seen == 1 || (seen == page + 2 && !atomic_load(&pool->scratch[i].pasted))) {
+            return true; /* 1: it is just being changed, which page ever that is */
+        }
+    }
+    for (uint32_t member = 0; pages->members != NULL;) {
+        member = bp_roster_next_shower(pages, member + 1, page);
+        if (member == 0) {
+            return false;
+        }
+        if (BP_BUSY_OF(member) == pages->busy) {
+            continue; /* this process shows it no more */
+        }
+        if (!bp_roster_take_over(pages, member)) {
+            return true;
+        }
+        bp_roster_put_down(pages, member);
+    }
+    return false;
+}
+
+/* Pages that are allocated and get their frames with the first touch, if any: see the traps. */
+static bool fills_late(const struct bp_space *space)
+{
+    return !space->memory->hugetlb &&
+           (!space->trap->traps || (space->trap->needs_file && space->flags & BUFPOOL_LAZY_ZERO));
+}
+
+/* How much of the page has frames: bytes, or -errno. */
+static int64_t frames_of(struct bp_look *look, uint64_t page)
+{
+    uint64_t size = look->pool->page_size;
+    uint64_t end = (page + 1) * size;
+    uint64_t start;
+    uint64_t stop;
+    int64_t covered = 0;
+    for (uint64_t at = page * size; at < end; at = stop) {
+        int code = bp_frames_next(&look->frames, at, end, &start, &stop);
+        if (code < 0) {
+            return code == -ENXIO ? covered : code;
+        }
+        covered += (int64_t)(stop - start);
+    }
+    return covered;
+}
+
+static bool is_nonsense(uint16_t word)
+{
+    uint16_t state = word & BP_STATE_MASK;
+    return (word & (BP_FREEING | BP_EVICTING)) != 0 || state > BUFPOOL_STATE_EVICTED ||
+           (word & BP_SCRATCH && state == BUFPOOL_STATE_ALLOCATED);
+}
+
+/* What is wrong with a page of this word, not BUSY, that has some frames, or all. */
+static unsigned examine(struct bp_look *look, uint64_t page, uint16_t word, bool some, bool all)
+{
+    const struct bp_pages *pages = &look->pool->pages;
+    bool scratch = word & BP_SCRATCH;
+    unsigned wrong = 0;
+    if (is_nonsense(word)) {
+        wrong |= BIT(BUFPOOL_WRONG_STATE);
+    } else if (scratch && !is_held(look->pool, page)) {
+        wrong |= BIT(BUFPOOL_WRONG_SCRATCH);
+    }
+    if ((word & BP_STATE_MASK) == BUFPOOL_STATE_ALLOCATED) {
+        wrong |= all || fills_late(&look->pool->space) ? 0 : BIT(BUFPOOL_WRONG_LOST_FRAME);
+    } else if (some && !(scratch && bp_frames_see_scratch(&look->frames))) {
+        wrong |= BIT(BUFPOOL_WRONG_STRAY_FRAME);
+    }
+    bool taken = atomic_load(&pages->levels[0][page / 64]) >> (page % 64) & 1;
+    return wrong | (taken == bp_state_is_free(word) ? BIT(BUFPOOL_WRONG_INDEX) : 0);
+}
+
+/* What is found wrong at every look. */
+static unsigned confirm(struct bp_look *look, uint64_t page)
+{
+    const struct bp_pages *pages = &look->pool->pages;
+    unsigned agreed = ~0u;
+    int votes = 0;
+    for (int patience = 0; patience < 64; patience++) {
+        uint64_t before = bp_pages_changes(pages);
+        uint16_t word = bp_pages_load(pages, page);
+        int64_t covered = word & BP_BUSY ? -EBUSY : frames_of(look, page);
+        unsigned wrong =
+            covered < 0 ? 0 : examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size);
+        if (covered < 0 || bp_pages_load(pages, page) != word) {
+            bp_kernel_sleep_ns(20000);
+            continue;
+        }
+        agreed &= wrong;
+        if (agreed == 0 || bp_look_vote(look, &votes, before)) {
+            return agreed;
+        }
+    }
+    look->disturbed = true;
+    return 0;
+}
+
+/* Puts right what can be, of a page that nobody is changing. */
+static void mend(struct bp_look *look, uint64_t page, unsigned wrong)
+{
+    bufpool_pool *pool = look->pool;
+    uint16_t word = bp_pages_load(&pool->pages, page);
+    if ((wrong & ~BIT(BUFPOOL_WRONG_LOST_FRAME)) == 0 || word & BP_BUSY ||
+        !bp_pages_claim(&pool->pages, page, word, 0)) {
+        return;
+    }
+    uint16_t state = word & BP_STATE_MASK;
+    if (state > BUFPOOL_STATE_EVICTED) {
+        state = BUFPOOL_STATE_FREED;
+    }
+    bool held = word & BP_SCRATCH && state != BUFPOOL_STATE_ALLOCATED && is_held(pool, page);
+    if (state != BUFPOOL_STATE_ALLOCATED && !held && frames_of(look, page) != 0) {
+        struct bp_range range = {bp_page_address(pool, page), pool->page_size};
+        size_t done;
+        if (bp_space_zap(&pool->space, &range, 1, &done) < 0) {
+            bp_pages_settle(&pool->pages, page, word);
+            return;
+        }
+    }
+    bp_pages_mend(&pool->pages, page, held || !bp_state_is_free(state));
+    bp_pages_settle(&pool->pages, page, held ? state | BP_SCRATCH : state);
+}
+
+static void count(struct bp_look *look, uint64_t page, uint16_t word)
+{
+    bufpool_findings *found = &look->found;
+    uint16_t state = word & BP_STATE_MASK;
+    *(state == BUFPOOL_STATE_ALLOCATED ? &found->allocated
+      : state == BUFPOOL_STATE_EVICTED ? &found->evicted
+                                       : &found->free) += 1;
+    found->scratched += (word & BP_SCRATCH) != 0;
+    if (state != BUFPOOL_STATE_UNALLOCATED) {
+        look->high = page + 1;
+    }
+}
+
+static void look_at_page(struct bp_look *look, uint64_t page)
+{
+    uint16_t word = bp_pages_load(&look->pool->pages, page);
+    if (word & BP_BUSY) {
+        if (is_abandoned(look->pool, page)) {
+            bp_look_note(look, page, BUFPOOL_WRONG_ABANDONED);
+            if (look->mend) {
+                bp_recover_stranded(look->pool, page);
+            }
+        } else {
+            look->found.busy++;
+        }
+        return;
+    }
+    count(look, page, word);
+    uint64_t begin = page * look->pool->page_size;
+    uint64_t end = begin + look->pool->page_size;
+    bool some = look->memory.start < end && look->memory.end > begin;
+    bool all = look->memory.start <= begin && look->memory.end >= end;
+    if (examine(look, page, word, some, all) != 0) {
+        unsigned wrong = confirm(look, page);
+        for (unsigned what = BUFPOOL_WRONG_ABANDONED; what <= BUFPOOL_WRONG_STATE; what++) {
+            if (wrong & BIT(what)) {
+                bp_look_note(look, page, (bufpool_wrong)what);
+            }
+        }
+        if (look->mend) {
+            mend(look, page, wrong);
+        }
+    }
+}
+
+/* ---- All of them ---- */
+
+/* Each run: the first that ends after the page; past the end of all if there is none. */
+static int look_ahead(struct bp_look *look, uint64_t page)
+{
+    const struct bp_pages *pages = &look->pool->pages;
+    uint64_t size = look->pool->page_size;
+    if (look->states.end <= page &&
+        !bp_look_next(look, (const void *)pages->states, pages->count, sizeof *pages->states, page, &look->states)) {
+        look->states = (struct bp_run){pages->count, pages->count};
+    }
+    if (look->index.end <= page) {
+        if (bp_look_next(look, (const void *)pages->levels[0], pages->words[0], 8, page / 64, &look->index)) {
+            look->index.start *= 64;
+            look->index.end *= 64;
+        } else {
+            look->index = (struct bp_run){pages->count, pages->count};
+        }
+    }
+    while (look->memory.end <= page * size) {
+        uint64_t end = (page + WINDOW < pages->count ? page + WINDOW : pages->count) * size;
+        int code = bp_frames_next(&look->frames, page * size, end, &look->memory.start, &look->memory.end);
+        if (code < 0 && code != -ENXIO) {
+            return bp_error(code, "which pages of pool \"%s\" have frames cannot be told: %s", look->pool->name,
+                            strerror(-code));
+        }
+        if (code == -ENXIO) {
+            look->memory = (struct bp_run){end, end};
+        }
+    }
+    return 0;
+}
+
+static uint64_t lower(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
+}
+
+/* Looks at the 64 pages of one word of the index, and returns the next page of which there may be something to say. */
+static int look_at_word(struct bp_look *look, uint64_t *next)
+{
+    const struct bp_pages *pages = &look->pool->pages;
+    uint64_t page = *next;
+    int code = look_ahead(look, page);
+    uint64_t first = lower(lower(look->states.start, look->index.start), look->memory.start / look->pool->page_size);
+    if (code == 0 && first <= page + 63) {
+        uint64_t end = lower(page + 64, pages->count);
+        for (; page < end && code == 0; page++) {
+            code = look_ahead(look, page);
+            if (code == 0) {
+                look_at_page(look, page);
+            }
+        }
+        uint64_t word = (page - 1) / 64;
+        uint64_t tail = page % 64 == 0 ? 0 : UINT64_MAX << (page % 64);
+        look->bits += (uint64_t)__builtin_popcountll(atomic_load(&pages->levels[0][word]) & ~tail);
+        bp_look_word(look, 0, word);
+        *next = page;
+    } else {
+        *next = first / 64 * 64;
+    }
+    return code;
+}
+
+/* Of the pool's counts, how many are wrong; with look->set they become what they should be. */
+static uint64_t compare_counts(const struct bp_look *look)
+{
+    struct bp_counts *counts = look->pool->pages.counts;
+    const bufpool_findings *found = &look->found;
+    uint64_t evicted = found->evicted - atomic_load(&counts->evicted);
+    uint64_t taken = look->bits - atomic_load(&counts->taken);
+    uint64_t frees =
+        atomic_load(&counts->allocations) - atomic_load(&counts->frees) - found->evicted - found->allocated;
+    uint64_t high = atomic_load(&counts->high_water);
+    bool high_wrong = high < look->high || high > found->pages;
+    if (look->set) {
+        atomic_fetch_add(&counts->frees, frees);
+        atomic_fetch_add(&counts->evicted, evicted);
+        atomic_fetch_add(&counts->taken, taken);
+        if (high_wrong) {
+            atomic_compare_exchange_strong(&counts->high_water, &high, look->high);
+        }
+    }
+    return (frees != 0) + (evicted != 0) + (taken != 0) + high_wrong;
+}
+
+/* The pool was quiet until now, when the counts were `before`. */
+static void check_counts(struct bp_look *look, uint64_t before)
+{
+    struct bp_pages *pages = &look->pool->pages;
+    if (look->set && !bp_recover_alone(pages)) {
+        look->set = false; /* another time */
+        return;
+    }
+    bool quiet = bp_pages_changes(pages) == before;
+    look->found.exact = quiet;
+    if (quiet) {
+        look->found.counts_wrong = compare_counts(look);
+    }
+    if (look->set) {
+        bp_recover_done(pages);
+        look->set = quiet;
+    }
+}
+
+static int look_at_all(struct bp_look *look)
+{
+    bufpool_pool *pool = look->pool;
+    uint64_t pages = pool->capacity / pool->page_size;
+    bufpool_findings *found = &look->found;
+    *found = (bufpool_findings)BUFPOOL_FINDINGS_INIT;
+    found->pages = pages;
+    look->memory = look->states = look->index = (struct bp_run){0, 0};
+    look->disturbed = false;
+    look->bits = look->high = 0;
+    uint64_t before = 0;
+    int code = 0;
+    for (uint64_t page = 0; page < pages && code == 0;) {
+        code = bp_pool_enter(pool);
+        if (code == 0) {
+            before = page == 0 ? bp_pages_changes(&pool->pages) : before;
+            code = look_at_word(look, &page);
+            bp_pool_leave(pool);
+        }
+    }
+    if (code == 0) {
+        code = bp_look_levels(look);
+    }
+    if (code == 0) {
+        code = bp_pool_enter(pool);
+    }
+    if (code < 0) {
+        return code;
+    }
+    found->free = pages - found->allocated - found->evicted - found->busy - found->abandoned;
+    found->exact = !look->disturbed && found->busy == 0 && bp_pages_changes(&pool->pages) == before;
+    /* What a process that is gone has left may be counted, or not: it is repaired first. */
+    if (found->exact && found->abandoned == 0) {
+        check_counts(look, before);
+    } else {
+        look->set = false;
+    }
+    bp_pool_leave(pool);
+    return 0;
+}
+
+/* ---- Repair ---- */
+
+static uint64_t less(uint64_t before, uint64_t after)
+{
+    return before > after ? before - after : 0;
+}
+
+static uint64_t repaired(const bufpool_findings *before, const bufpool_findings *after)
+{
+    return less(before->abandoned, after->abandoned) + less(before->stray_frames, after->stray_frames) +
+           less(before->index_wrong, after->index_wrong) + less(before->scratch_wrong, after->scratch_wrong) +
+           less(before->states_wrong, after->states_wrong) + less(before->counts_wrong, after->counts_wrong);
+}
+
+static int repair(struct bp_look *look)
+{
+    bufpool_findings first = look->found;
+    int code = bp_pool_enter(look->pool);
+    if (code < 0) {
+        return code;
+    }
+    bp_recover(look->pool);
+    bp_pool_leave(look->pool);
+    look->mend = true;
+    code = look_at_all(look);
+    look->mend = false;
+    look->set = true;
+    code = code < 0 ? code : look_at_all(look);
+    look->found.counts_wrong = look->set ? 0 : first.counts_wrong;
+    first.repaired = repaired(&first, &look->found);
+    look->found = first;
+    return code;
+}
+
+static int inspect(struct bp_look *look, uint32_t flags)
+{
+    bufpool_pool *pool = look->pool;
+    int code = bp_pool_enter(pool);
+    if (code < 0) {
+        return code;
+    }
+    code = bp_frames_open(&look->frames, &pool->space);
+    look->pagemap = code == 0 && pool->pages.header == NULL ? bp_kernel_open_pagemap() : -1;
+    bp_pool_leave(pool);
+    if (code < 0) {
+        return code;
+    }
+    code = look_at_all(look);
+    if (code == 0 && flags & BUFPOOL_REPAIR) {
+        code = repair(look);
+    }
+    if (look->pagemap >= 0) {
+        bp_kernel_close(look->pagemap);
+    }
+    bp_frames_close(&look->frames);
+    return code;
+}
+
+int bufpool_inspect(bufpool_pool *pool, uint32_t flags, bufpool_findings *findings)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass the pool that bufpool_open() gave");
+    }
+    if (findings == NULL || findings->size == 0) {
+        return bp_error(BUFPOOL_EARGUMENT, "findings is NULL or its size is 0: set it to BUFPOOL_FINDINGS_INIT");
+    }
+    if (flags & ~BUFPOOL_REPAIR) {
+        return bp_error(BUFPOOL_EARGUMENT, "flags are %#x: 0, or BUFPOOL_REPAIR (%#x)", flags, BUFPOOL_REPAIR);
+    }
+    struct bp_look look = {.pool = pool};
+    bufpool_keep(pool); /* so that the handle stays this pool's, also if it is closed meanwhile */
+    int code = inspect(&look, flags);
+    bufpool_release(pool);
+    if (code == 0) {
+        size_t size = findings->size < sizeof look.found ? findings->size : sizeof look.found;
+        memcpy(findings, &look.found, size);
+        findings->size = size;
+    }
+    return code;
+}
