@@ -161,6 +161,50 @@ typedef struct bufpool_statistics {
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
 
+typedef enum bufpool_wrong {
+    BUFPOOL_WRONG_ABANDONED = 1,
+    BUFPOOL_WRONG_LOST_FRAME = 2,
+    BUFPOOL_WRONG_STRAY_FRAME = 3,
+    BUFPOOL_WRONG_INDEX = 4,
+    BUFPOOL_WRONG_SCRATCH = 5,
+    BUFPOOL_WRONG_STATE = 6
+} bufpool_wrong;
+
+const char *bufpool_wrong_name(bufpool_wrong wrong);
+
+typedef struct bufpool_wrong_page {
+    uint64_t page;
+    bufpool_wrong what;
+    bufpool_state state;
+} bufpool_wrong_page;
+
+#define BUFPOOL_WRONG_PAGES 16
+
+typedef struct bufpool_findings {
+    size_t size;
+    uint64_t pages;
+    uint64_t allocated;
+    uint64_t evicted;
+    uint64_t free;
+    uint64_t busy;
+    uint64_t abandoned;
+    uint64_t lost_frames;
+    uint64_t stray_frames;
+    uint64_t index_wrong;
+    uint64_t counts_wrong;
+    uint64_t scratched;
+    uint64_t scratch_wrong;
+    uint64_t states_wrong;
+    uint64_t repaired;
+    uint32_t exact;
+    uint32_t wrong_count;
+    bufpool_wrong_page wrong[BUFPOOL_WRONG_PAGES];
+} bufpool_findings;
+
+#define BUFPOOL_REPAIR 1
+
+int bufpool_inspect(bufpool_pool *pool, uint32_t flags, bufpool_findings *findings);
+
 typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECUTE = 2 } bufpool_access;
 
 #define BUFPOOL_STACK_DEPTH 32

@@ -9,7 +9,8 @@
 #include <string.h>
 
 #define OS_PAGE 4096
-#define WINDOW 65536 /* pages: how far it is looked ahead while the pool is entered */
+#define SLOW_WINDOW 65536 /* pages: how far it is looked ahead for a frame while the pool is entered */
+#define FAST_WINDOW (UINT64_C(1) << 22)
 #define BIT(what) (1u << (what))
 
 const char *bufpool_wrong_name(bufpool_wrong wrong)
@@ -277,11 +278,18 @@ static void look_at_page(struct bp_look *look, uint64_t page)
 
 /* ---- All of them ---- */
 
+static uint64_t lower(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
+}
+
 /* Each run: the first that ends after the page; past the end of all if there is none. */
 static int look_ahead(struct bp_look *look, uint64_t page)
 {
     const struct bp_pages *pages = &look->pool->pages;
     uint64_t size = look->pool->page_size;
+    bool fast = look->frames.way == BP_BY_SEEK || look->frames.way == BP_BY_PAGEMAP;
+    uint64_t window = fast ? FAST_WINDOW : SLOW_WINDOW;
     if (look->states.end <= page &&
         !bp_look_next(look, (const void *)pages->states, pages->count, sizeof *pages->states, page, &look->states)) {
         look->states = (struct bp_run){pages->count, pages->count};
@@ -295,7 +303,7 @@ static int look_ahead(struct bp_look *look, uint64_t page)
         }
     }
     while (look->memory.end <= page * size) {
-        uint64_t end = (page + WINDOW < pages->count ? page + WINDOW : pages->count) * size;
+        uint64_t end = lower(page + window, pages->count) * size;
         int code = bp_frames_next(&look->frames, page * size, end, &look->memory.start, &look->memory.end);
         if (code < 0 && code != -ENXIO) {
             return bp_error(code, "which pages of pool \"%s\" have frames cannot be told: %s", look->pool->name,
@@ -306,11 +314,6 @@ static int look_ahead(struct bp_look *look, uint64_t page)
         }
     }
     return 0;
-}
-
-static uint64_t lower(uint64_t one, uint64_t other)
-{
-    return one < other ? one : other;
 }
 
 /* Looks at the 64 pages of one word of the index, and returns the next page of which there may be something to say. */
