@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -73,6 +74,22 @@ struct bp_monitor {
     struct report reports[REPORTS];
 };
 
+/* Reports whose threads have their answers, and which are yet to be written to stderr: by all monitors. */
+static _Atomic uint32_t untold;
+
+/* The program ends, perhaps by the thread that was just answered. */
+static void wait_for_reports(void)
+{
+    for (int patience = 0; patience < 1000 && atomic_load(&untold) > 0; patience++) {
+        bp_kernel_sleep_ns(1000000);
+    }
+}
+
+static void prepare_for_the_end(void)
+{
+    atexit(wait_for_reports); /* without memory for it the last reports may only be in the log */
+}
+
 /* ---- Answers ---- */
 
 /* Later: to wake one is to wake all who sleep there, and their messages have to be read first. */
@@ -107,6 +124,7 @@ static void tell(struct bp_monitor *monitor)
             atomic_fetch_add(&monitor->pool->reports_lost, 1);
         }
     }
+    atomic_fetch_sub(&untold, monitor->untold);
     monitor->untold = 0;
 }
 
@@ -148,6 +166,7 @@ static void answer_alone(struct bp_monitor *monitor, const struct bp_order *orde
     if (order->thaw == BP_WISH_NONE) {
         bp_record_for(pool, order, &report->fault, &report->more);
         monitor->untold++;
+        atomic_fetch_add(&untold, 1);
     }
     if ((pool->policy == BP_ABORT && !order->foreign) || order->thaw == BP_WISH_ABORT) {
         die(monitor, order);
@@ -521,6 +540,8 @@ int bp_monitor_start(bufpool_pool *pool)
     if (pool->space.sleep == BP_SLEEP_NEVER) {
         return 0;
     }
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, prepare_for_the_end);
     void *place;
     int code =
         bp_kernel_mmap(NULL, sizeof *pool->monitor, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &place);
@@ -558,6 +579,7 @@ void bp_monitor_forget(bufpool_pool *pool)
 {
     if (pool->monitor != NULL) {
         bp_orders_forget();
+        atomic_store(&untold, 0);
         drop(pool);
     }
 }
