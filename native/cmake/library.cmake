@@ -1,9 +1,9 @@
 # The C library: bufpool::shared, bufpool::static, and bufpool::bufpool, which is the shared one.
-file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/*.c)
+file(GLOB bufpool_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/*.c)
 set(version_script ${CMAKE_CURRENT_SOURCE_DIR}/src/bufpool.map)
 
 # One set of position-independent objects serves both.
-add_library(bufpool_objects OBJECT ${sources})
+add_library(bufpool_objects OBJECT ${bufpool_sources})
 bufpool_configure(bufpool_objects)
 target_include_directories(bufpool_objects PRIVATE include)
 # In a program that links the archive and binds symbols lazily the first call of one would come in a handler, whose stack

@@ -107,8 +107,10 @@ static void count_given(bufpool_pool *pool, size_t count, bool evicted)
 {
     struct bp_counts *counts = pool->pages.counts;
     atomic_fetch_add_explicit(evicted ? &counts->populates : &counts->allocations, count, memory_order_relaxed);
+    BP_STORED("allocations counted");
     if (evicted) {
         atomic_fetch_sub_explicit(&counts->evicted, count, memory_order_relaxed);
+        BP_STORED("evicted uncounted");
     }
 }
 

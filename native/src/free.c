@@ -47,7 +47,9 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evict)
     for (int patience = 0; patience < 1000; patience++) {
         uint16_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED && !evict) {
-            if (state & BP_BUSY || !bp_scratch_rearm_page(pool, page)) {
+            /* Not ours, or not to be had yet: another process's, and now and then a look whether that lives. */
+            bool mine = !(state & BP_BUSY) && bp_scratch_rearm_page(pool, page);
+            if (!mine && (patience % 100 != 1 || !bp_recover_page(pool, page))) {
                 bp_kernel_sleep_ns(10000);
             }
             continue;
@@ -82,8 +84,10 @@ static void settle(bufpool_pool *pool, const uint64_t *pages, size_t count, bool
         bp_pages_mark_free(&pool->pages, pages[i]);
     }
     atomic_fetch_add_explicit(evict ? &counts->evictions : &counts->frees, count, memory_order_relaxed);
+    BP_STORED("frees counted");
     if (evict || was_evicted > 0) {
         atomic_fetch_add_explicit(&counts->evicted, evict ? count : 0 - was_evicted, memory_order_relaxed);
+        BP_STORED("evicted counted");
     }
     for (size_t i = 0; i < count; i++) {
         bp_pages_settle(&pool->pages, pages[i], evict ? BUFPOOL_STATE_EVICTED : BUFPOOL_STATE_FREED);

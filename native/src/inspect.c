@@ -355,8 +355,11 @@ static uint64_t compare_counts(const struct bp_look *look)
     bool high_wrong = high < look->high || high > found->pages;
     if (look->set) {
         atomic_fetch_add(&counts->frees, frees);
+        BP_STORED("inspection: frees");
         atomic_fetch_add(&counts->evicted, evicted);
+        BP_STORED("inspection: evicted");
         atomic_fetch_add(&counts->taken, taken);
+        BP_STORED("inspection: taken");
         if (high_wrong) {
             atomic_compare_exchange_strong(&counts->high_water, &high, look->high);
         }

@@ -1,6 +1,8 @@
 /* kernel.c: the system calls of kernel.h. */
 #include "kernel.h"
 
+#include "point.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -179,6 +181,7 @@ int bp_kernel_punch(int fd, uint64_t offset, uint64_t length)
     do {
         code = result(syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length));
     } while (code == -EINTR);
+    BP_STORED("frame punched");
     return code;
 }
 
@@ -261,6 +264,7 @@ int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length,
     struct uffdio_copy copy = {.dst = to, .src = (uintptr_t)from, .len = length, .mode = BP_DONTWAKE};
     int code = result(ioctl(uffd, UFFDIO_COPY, &copy));
     *done = copy.copy > 0 ? (size_t)copy.copy : 0;
+    BP_STORED("frame copied");
     return code;
 }
 

@@ -1,6 +1,7 @@
 /* kernel_share.c: requests about files that several processes have, and about those processes, see kernel.h. */
 #include "kernel.h"
 
+#include "point.h"
 #include "text.h"
 
 #include <errno.h>
@@ -35,6 +36,9 @@ static int set_lock(int fd, uint64_t byte, short type)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     int code = result(syscall(SYS_fcntl, fd, F_OFD_SETLK, &lock));
+    if (code == 0) {
+        BP_STORED("lock changed");
+    }
     return code == -EACCES ? -EAGAIN : code;
 }
 

@@ -84,11 +84,22 @@ void bp_pages_close(struct bp_pages *pages)
 void bp_pages_part(struct bp_pages *pages)
 {
     void *same;
-    if (pages->header != NULL && pages->mapped > 0 &&
-        bp_kernel_mmap(pages->place, pages->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-                       pages->fd, &same) < 0) {
+    if (pages->header == NULL || pages->mapped == 0) {
+        return;
+    }
+    int fd = bp_kernel_reopen(pages->fd); /* a mapping of this one would hold the parent's lock */
+    if (fd < 0 || bp_kernel_mmap(pages->place, pages->mapped, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, &same) < 0) {
         bp_kernel_mprotect(pages->place, pages->mapped, PROT_READ);
     }
+    if (fd >= 0) {
+        bp_kernel_close(fd);
+    }
+}
+
+static bool is_full(const struct bp_pages *pages, int level, uint64_t word)
+{
+    return atomic_load(&pages->levels[level][word]) == FULL;
 }
 
 /* Word `word` of `level` is no longer full: say so above. */
@@ -97,7 +108,9 @@ static void summarise_open(struct bp_pages *pages, int level, uint64_t word)
     while (++level < pages->depth) {
         uint64_t bit = UINT64_C(1) << (word % 64);
         word /= 64;
-        if (atomic_fetch_and(&pages->levels[level][word], ~bit) != FULL) {
+        uint64_t before = atomic_fetch_and(&pages->levels[level][word], ~bit);
+        BP_STORED("summary opened");
+        if (before != FULL) {
             return;
         }
     }
@@ -109,7 +122,8 @@ static void summarise_full(struct bp_pages *pages, int level, uint64_t word)
     while (level + 1 < pages->depth) {
         uint64_t bit = UINT64_C(1) << (word % 64);
         uint64_t above = atomic_fetch_or(&pages->levels[level + 1][word / 64], bit) | bit;
-        if (atomic_load(&pages->levels[level][word]) != FULL) {
+        BP_STORED("summary filled");
+        if (!is_full(pages, level, word)) {
             summarise_open(pages, level, word);
             return;
         }
@@ -126,6 +140,7 @@ static bool set_bit(struct bp_pages *pages, uint64_t page)
 {
     uint64_t bit = UINT64_C(1) << (page % 64);
     uint64_t before = atomic_fetch_or(&pages->levels[0][page / 64], bit);
+    BP_STORED("index bit set");
     if ((before | bit) == FULL) {
         summarise_full(pages, 0, page / 64);
     }
@@ -136,6 +151,7 @@ static bool clear_bit(struct bp_pages *pages, uint64_t page)
 {
     uint64_t bit = UINT64_C(1) << (page % 64);
     uint64_t before = atomic_fetch_and(&pages->levels[0][page / 64], ~bit);
+    BP_STORED("index bit cleared");
     if (before == FULL) {
         summarise_open(pages, 0, page / 64);
     }
@@ -146,6 +162,7 @@ void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page)
 {
     if (set_bit(pages, page)) {
         atomic_fetch_add_explicit(&pages->counts->taken, 1, memory_order_relaxed);
+        BP_STORED("taken counted");
     }
 }
 
@@ -155,12 +172,14 @@ void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page)
     uint64_t high = atomic_load_explicit(&pages->counts->high_water, memory_order_relaxed);
     while (page >= high && !atomic_compare_exchange_weak(&pages->counts->high_water, &high, page + 1)) {
     }
+    BP_STORED("high water");
 }
 
 void bp_pages_mark_free(struct bp_pages *pages, uint64_t page)
 {
     if (clear_bit(pages, page)) {
         atomic_fetch_sub_explicit(&pages->counts->taken, 1, memory_order_relaxed);
+        BP_STORED("taken uncounted");
     }
 }
 
@@ -169,17 +188,24 @@ void bp_pages_mend(struct bp_pages *pages, uint64_t page, bool taken)
     bool changed = taken ? set_bit(pages, page) : clear_bit(pages, page);
     if (changed) {
         atomic_fetch_add_explicit(&pages->counts->taken, taken ? 1 : UINT64_MAX, memory_order_relaxed);
+        BP_STORED("mended: taken");
     }
     /* Every level above, also where the one below says that it was right: it may have been set, and no more. */
     uint64_t word = page / 64;
     for (int level = 1; level < pages->depth; level++) {
         uint64_t bit = UINT64_C(1) << (word % 64);
         _Atomic uint64_t *above = &pages->levels[level][word / 64];
-        if (atomic_load(&pages->levels[level - 1][word]) == FULL) {
-            atomic_fetch_or(above, bit);
-        }
-        if (atomic_load(&pages->levels[level - 1][word]) != FULL) {
-            atomic_fetch_and(above, ~bit);
+        /* Until it is right for what is below at that moment; bounded, as a peer may be mad. */
+        bool full = false;
+        for (int tries = 0; tries < 100 && (tries == 0 || full != is_full(pages, level - 1, word)); tries++) {
+            full = is_full(pages, level - 1, word);
+            if (full) {
+                atomic_fetch_or(above, bit);
+                BP_STORED("mended: summary filled");
+            } else {
+                atomic_fetch_and(above, ~bit);
+                BP_STORED("mended: summary opened");
+            }
         }
         word /= 64;
     }
@@ -246,6 +272,7 @@ uint64_t bp_pages_take(struct bp_pages *pages)
         if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
             bp_pages_mark_taken(pages, page);
             atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);
+            BP_STORED("cursor");
             return page;
         }
         /* BUSY with somebody, whose bit or state follows in a moment. */

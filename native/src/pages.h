@@ -15,6 +15,8 @@
 #ifndef BP_PAGES_H
 #define BP_PAGES_H
 
+#include "point.h"
+
 #include <bufpool/bufpool.h>
 #include <stdatomic.h>
 
@@ -82,7 +84,11 @@ static inline uint16_t bp_pages_load(const struct bp_pages *pages, uint64_t page
 
 static inline bool bp_pages_try(struct bp_pages *pages, uint64_t page, uint16_t from, uint16_t to)
 {
-    return atomic_compare_exchange_strong(&pages->states[page], &from, to);
+    bool done = atomic_compare_exchange_strong(&pages->states[page], &from, to);
+    if (done) {
+        BP_STORED("page claimed");
+    }
+    return done;
 }
 
 /* Claims the page: sets BUSY, and flags, over what it is. false: it is something else by now. */
@@ -95,6 +101,7 @@ static inline bool bp_pages_claim(struct bp_pages *pages, uint64_t page, uint16_
 static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint16_t state)
 {
     atomic_store_explicit(&pages->states[page], state, memory_order_release);
+    BP_STORED("page settled");
 }
 
 /* Calls that are counted, and pages that are in the index: neither changes while nobody changes a page. */
@@ -102,7 +109,7 @@ static inline uint64_t bp_pages_changes(const struct bp_pages *pages)
 {
     const struct bp_counts *counts = pages->counts;
     return atomic_load(&counts->allocations) + atomic_load(&counts->frees) + atomic_load(&counts->evictions) +
-           atomic_load(&counts->populates) + atomic_load(&counts->taken);
+           atomic_load(&counts->populates) + (atomic_load(&counts->taken) << 40);
 }
 
 /* May the page be allocated as it stands? */

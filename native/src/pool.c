@@ -196,6 +196,10 @@ static int enter(bufpool_pool *pool, bool gone_too)
                         (int)getpid(), note);
     }
     if (!gone_too && bp_pool_is_closed(pool)) {
+        if (!pool->space.ours &&
+            !atomic_exchange(&pool->emptied, true)) { /* who closed it may have been killed amid that */
+            bp_kernel_punch(pool->space.fd, 0, pool->capacity);
+        }
         bp_pool_leave(pool);
         return bp_pool_closed_error(pool);
     }
@@ -587,6 +591,7 @@ int bufpool_close(bufpool_pool *pool)
     bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
     if (first && !pool->guest) {
         atomic_store(&pool->pages.counts->gone, true);
+        BP_STORED("closed for all");
     }
     if (first) {
         bp_record_close(&pool->provenance, BP_CALLER());

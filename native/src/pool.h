@@ -85,7 +85,8 @@ struct bufpool_pool {
     struct bp_pages pages;
     struct bp_provenance provenance; /* stays, with its tables, while the descriptor is in use */
 
-    atomic_bool closed; /* set first at close; what `users` protects is gone after it */
+    atomic_bool emptied; /* by this process, when another one had closed the pool for all */
+    atomic_bool closed;  /* set first at close; what `users` protects is gone after it */
     atomic_int kept;
     uint64_t closed_at; /* order of closing; 0: open */
 

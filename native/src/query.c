@@ -56,6 +56,7 @@ int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t 
             return code;
         }
         uint64_t high = atomic_load(&pool->pages.counts->high_water);
+        high = high < pool->pages.count ? high : pool->pages.count; /* a peer may have ruined it */
         for (used = 0; from < high && used < BATCH && listed + used < count; from++) {
             if (bp_state_seen(bp_pages_load(&pool->pages, from)) == state) {
                 batch[used++] = from;

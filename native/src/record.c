@@ -87,7 +87,9 @@ static uint64_t take_numbers(struct bp_event *event)
     uint64_t number = atomic_fetch_add(&event->pool->faults, 1);
     if (event->pool->pages.members != NULL && bp_pool_has_frames(event->pool)) {
         atomic_fetch_add(&bp_roster_self(&event->pool->pages)->faults, 1);
+        BP_STORED("faults counted");
         atomic_fetch_add(&event->pool->pages.counts->faults, 1);
+        BP_STORED("faults of all counted");
     }
     if (mine) {
         atomic_flag_clear(&held);

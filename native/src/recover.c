@@ -3,10 +3,20 @@
 
 #include "roster.h"
 
+#define PATIENCE 1000 /* times 100 us that a call waits at most, for pages that others are changing */
+
 /* What a page becomes that somebody has left amid a change. */
 static uint16_t settled(uint16_t word)
 {
     return word & BP_FREEING ? BUFPOOL_STATE_FREED : word & BP_EVICTING ? BUFPOOL_STATE_EVICTED : word & BP_STATE_MASK;
+}
+
+/* The page is BUSY with us: mends its place in the index and settles it. */
+static void put_back(bufpool_pool *pool, uint32_t member, uint64_t page, uint16_t state, bool scratch)
+{
+    bool shown = scratch && bp_roster_shown_by_others(&pool->pages, member, page);
+    bp_pages_mend(&pool->pages, page, shown || !bp_state_is_free(state));
+    bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
 }
 
 /* The page is BUSY with us, and was with `member`. false: it could not be emptied, and is BUSY with `member` again. */
@@ -19,13 +29,12 @@ static bool repair(bufpool_pool *pool, uint32_t member, uint64_t page, uint16_t 
         bp_pages_settle(&pool->pages, page, word);
         return false;
     }
-    bool shown = word & BP_SCRATCH && bp_roster_shown_by_others(&pool->pages, member, page);
-    bp_pages_mend(&pool->pages, page, shown || !bp_state_is_free(state));
-    bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
+    put_back(pool, member, page, state, word & BP_SCRATCH);
     return true;
 }
 
-/* Calls function for each page whose state may not be 0; what was never touched is a hole of the file. false: once. */
+/* Calls function for each page whose state may not be 0; what was never touched is a hole of the file. false: it has
+ * returned that, which ends it. */
 static bool for_each_page(bufpool_pool *pool, bool (*function)(bufpool_pool *, uint64_t, void *), void *context)
 {
     struct bp_pages *pages = &pool->pages;
@@ -33,81 +42,127 @@ static bool for_each_page(bufpool_pool *pool, bool (*function)(bufpool_pool *, u
     uint64_t end = first + pages->count * sizeof *pages->states;
     uint64_t from;
     uint64_t to;
-    bool all = true;
     for (uint64_t at = first; at < end && bp_kernel_next_data(pages->fd, at, &from, &to) == 0; at = to) {
         from = from < first ? first : from;
         to = to > end ? end : to;
         for (; from < to; from += sizeof *pages->states) {
-            all = function(pool, (from - first) / sizeof *pages->states, context) && all;
+            if (!function(pool, (from - first) / sizeof *pages->states, context)) {
+                return false;
+            }
         }
     }
-    return all;
+    return true;
 }
 
-static bool repair_if_of(bufpool_pool *pool, uint64_t page, void *member)
+struct legacy {
+    uint32_t member;
+    bool all; /* repaired */
+};
+
+static bool repair_if_of(bufpool_pool *pool, uint64_t page, void *context)
 {
+    struct legacy *legacy = context;
     uint16_t word = bp_pages_load(&pool->pages, page);
-    return BP_MEMBER_OF(word) != *(uint32_t *)member ||
-           (bp_pages_try(&pool->pages, page, word, (word & ~BP_BUSY) | pool->pages.busy) &&
-            repair(pool, *(uint32_t *)member, page, word));
+    if (BP_MEMBER_OF(word) == legacy->member) {
+        bool ours = bp_pages_try(&pool->pages, page, word, (word & ~BP_BUSY) | pool->pages.busy);
+        legacy->all = ours && repair(pool, legacy->member, page, word) && legacy->all;
+    }
+    return true;
+}
+
+/* The member shows the pattern on this page no more. false: somebody has it BUSY, and for too long. */
+static bool hide_page(bufpool_pool *pool, uint32_t member, uint64_t page, _Atomic uint64_t *noted, int *patience)
+{
+    for (;;) {
+        uint16_t word = bp_pages_load(&pool->pages, page);
+        bool busy = word & BP_BUSY;
+        if (!(word & BP_SCRATCH) || (!busy && bp_pages_claim(&pool->pages, page, word, 0))) {
+            /* Before the page is settled: whoever has it BUSY next looks at the roster. */
+            atomic_store(noted, 0);
+            BP_STORED("recovery: scratch not noted");
+            if (word & BP_SCRATCH) {
+                put_back(pool, member, page, settled(word), true);
+            }
+            return true;
+        }
+        if (busy && ((*patience)-- <= 0 || bp_roster_is_dead(&pool->pages, BP_MEMBER_OF(word)))) {
+            return false; /* the dead are repaired one after the other */
+        }
+        bp_kernel_sleep_ns(busy ? 100000 : 0);
+    }
 }
 
 /* The pages on which the member has shown the scratch pattern. */
-static bool hide(bufpool_pool *pool, uint32_t member)
+static bool hide(bufpool_pool *pool, uint32_t member, int *patience)
 {
     bool all = true;
     for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
         _Atomic uint64_t *noted = &pool->pages.members[member].scratch[i];
         uint64_t page = atomic_load(noted) - 1;
-        uint16_t word = page < pool->pages.count ? bp_pages_load(&pool->pages, page) : 0;
-        if (word & BP_SCRATCH) {
-            /* Whoever has it BUSY looks at the roster, and may have done so a moment ago. */
-            for (int patience = 0; word & BP_BUSY && patience < 10000; patience++) {
-                bp_kernel_sleep_ns(100000);
-                word = bp_pages_load(&pool->pages, page);
-            }
-            if (word & BP_BUSY || !bp_pages_claim(&pool->pages, page, word, 0) || !repair(pool, member, page, word)) {
-                all = false;
-                continue;
-            }
-        }
-        atomic_store(noted, 0);
+        all = (page >= pool->pages.count || hide_page(pool, member, page, noted, patience)) && all;
     }
     return all;
 }
 
-static bool recover(bufpool_pool *pool, uint32_t member)
+enum found { NOBODY, REPAIRED, NOT_ALL };
+
+static enum found recover(bufpool_pool *pool, uint32_t member, int *patience)
 {
     if (!bp_roster_take_over(&pool->pages, member)) {
-        return false;
+        return NOBODY;
     }
     atomic_store(&pool->pages.counts->stale, true);
-    bool all = for_each_page(pool, repair_if_of, &member);
-    all = hide(pool, member) && all;
+    BP_STORED("recovery: counts are stale");
+    struct legacy legacy = {member, true};
+    for_each_page(pool, repair_if_of, &legacy);
+    bool all = hide(pool, member, patience) && legacy.all;
     if (all) {
         bp_roster_bury(&pool->pages, member);
     } else {
         bp_roster_put_down(&pool->pages, member); /* the next one tries again */
     }
-    return all;
+    return all ? REPAIRED : NOT_ALL;
 }
 
 int bp_recover(bufpool_pool *pool)
 {
-    int found = 0;
-    if (pool->pages.members == NULL) {
-        return 0;
-    }
-    for (uint32_t member = 1; member <= bp_roster_last(&pool->pages); member++) {
-        found += recover(pool, member);
+    int repaired = 0;
+    int patience = PATIENCE;
+    int left = pool->pages.members == NULL ? 0 : 1;
+    /* Again, as one that was killed while it repaired may have left BUSY what an earlier one shows the pattern on. */
+    for (int before = -1; left > 0 && repaired > before;) {
+        before = repaired;
+        left = 0;
+        for (uint32_t member = 1; member <= bp_roster_last(&pool->pages); member++) {
+            enum found found = recover(pool, member, &patience);
+            repaired += found == REPAIRED;
+            left += found == NOT_ALL;
+        }
     }
     bp_recover_counts(pool);
-    return found;
+    return repaired;
 }
 
 bool bp_recover_page(bufpool_pool *pool, uint64_t page)
 {
-    return pool->pages.members != NULL && recover(pool, BP_MEMBER_OF(bp_pages_load(&pool->pages, page)));
+    uint16_t word = bp_pages_load(&pool->pages, page);
+    uint32_t member = BP_MEMBER_OF(word);
+    int patience = PATIENCE;
+    if (pool->pages.members == NULL) {
+        return false;
+    }
+    if (member == 0) {
+        return word & BP_SCRATCH && bp_recover(pool) > 0;
+    }
+    if (recover(pool, member, &patience) == REPAIRED) {
+        bp_recover_counts(pool);
+        return true;
+    }
+    if (bp_roster_is_dead(&pool->pages, member)) { /* and another process is repairing what it has left */
+        bp_kernel_sleep_ns(100000);
+        return true;
+    }
+    return bp_pages_load(&pool->pages, page) != word;
 }
 
 bool bp_recover_stranded(bufpool_pool *pool, uint64_t page)
@@ -172,8 +227,11 @@ static bool count_anew(bufpool_pool *pool)
         return false;
     }
     atomic_fetch_add(&counts->frees, allocations - frees - census.allocated - census.evicted);
+    BP_STORED("recovery: frees");
     atomic_fetch_add(&counts->evicted, census.evicted - evicted);
+    BP_STORED("recovery: evicted");
     atomic_fetch_add(&counts->taken, census.taken - taken);
+    BP_STORED("recovery: taken");
     return true;
 }
 
@@ -185,8 +243,10 @@ void bp_recover_counts(bufpool_pool *pool)
     }
     /* First, so that what a process leaves that is killed meanwhile is counted the next time. */
     atomic_store(&counts->stale, false);
+    BP_STORED("recovery: counts are counted");
     if (!count_anew(pool)) {
         atomic_store(&counts->stale, true); /* another time */
+        BP_STORED("recovery: counts stay stale");
     }
     bp_recover_done(&pool->pages);
 }

@@ -7,7 +7,7 @@
  * counted, or not all: that is mended when next nobody is amid a call. Every step can be taken twice, so that whoever
  * repairs may be killed as well.
  *
- * Thread-safe, not async-signal-safe. The caller is inside the pool.
+ * Thread-safe, and async-signal-safe: system calls only. The caller is inside the pool.
  */
 #ifndef BP_RECOVER_H
 #define BP_RECOVER_H
@@ -18,7 +18,8 @@
  * member that lives. Does nothing for tables that are not shared. */
 int bp_recover(bufpool_pool *pool);
 
-/* The same for the one that has this page BUSY. false: it lives, or somebody is at it. */
+/* The same for the one that has this page BUSY, or, if nobody has, those who show the scratch pattern there; or waits a
+ * moment for another process that is at it. true: look again at the page. false: it lives. */
 bool bp_recover_page(bufpool_pool *pool, uint64_t page);
 
 /* The same for a page that is BUSY with a number that nobody has, which only damaged tables show. */

@@ -19,15 +19,22 @@ static void enter(struct bp_pages *pages, uint32_t member)
     uint32_t last = atomic_load(&pages->counts->last_member);
     while (member > last && !atomic_compare_exchange_weak(&pages->counts->last_member, &last, member)) {
     }
+    BP_STORED("last member");
     atomic_store(&entry->pid, pid);
+    BP_STORED("entry: pid");
     atomic_store(&entry->started, started);
+    BP_STORED("entry: started");
     atomic_store(&entry->name[0], name[0]);
     atomic_store(&entry->name[1], name[1]);
+    BP_STORED("entry: name");
     atomic_store(&entry->faults, 0);
+    BP_STORED("entry: faults");
     for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
         atomic_store(&entry->scratch[i], 0);
     }
+    BP_STORED("entry: scratch");
     atomic_store(&entry->present, 1);
+    BP_STORED("entry: present");
     pages->busy = BP_BUSY_OF(member);
 }
 
@@ -57,6 +64,7 @@ void bp_roster_leave(struct bp_pages *pages)
         return;
     }
     atomic_store(&bp_roster_self(pages)->present, 0);
+    BP_STORED("left");
     bp_kernel_unlock_byte(pages->fd, BP_MEMBER_OF(pages->busy));
 }
 
@@ -69,14 +77,25 @@ uint32_t bp_roster_count(const struct bp_pages *pages)
     return count;
 }
 
-/* The process's pid says that it lives on, though its lock is gone. */
-static bool is_alive(const struct bp_pages *pages, uint32_t member)
+/* What the entry's pid says. */
+enum life { UNKNOWN, ALIVE, DEAD };
+
+static enum life life_of(const struct bp_pages *pages, uint32_t member)
 {
     const struct bp_member *entry = &pages->members[member];
     uint64_t wanted = atomic_load(&entry->started);
     uint64_t found;
-    return wanted != 0 && bp_kernel_pid_space() == pages->header->constants.pid_space &&
-           bp_kernel_started(atomic_load(&entry->pid), &found) == 0 && found == wanted;
+    if (wanted == 0 || bp_kernel_pid_space() != pages->header->constants.pid_space) {
+        return UNKNOWN;
+    }
+    int code = bp_kernel_started(atomic_load(&entry->pid), &found);
+    return code == 0 && found == wanted ? ALIVE : code == 0 || code == -ESRCH ? DEAD : UNKNOWN;
+}
+
+bool bp_roster_is_dead(const struct bp_pages *pages, uint32_t member)
+{
+    return member > 0 && member <= BP_MAX_MEMBERS && BP_BUSY_OF(member) != pages->busy &&
+           bp_roster_has(pages, member) && life_of(pages, member) == DEAD;
 }
 
 bool bp_roster_take_over(struct bp_pages *pages, uint32_t member)
@@ -89,7 +108,7 @@ bool bp_roster_take_over(struct bp_pages *pages, uint32_t member)
         return false;
     }
     if (bp_kernel_lock_byte(pages->fd, member) == 0) {
-        if (bp_roster_has(pages, member) && !is_alive(pages, member)) {
+        if (bp_roster_has(pages, member) && life_of(pages, member) != ALIVE) {
             return true;
         }
         bp_kernel_unlock_byte(pages->fd, member);
@@ -122,6 +141,7 @@ void bp_roster_put_down(struct bp_pages *pages, uint32_t member)
 void bp_roster_bury(struct bp_pages *pages, uint32_t member)
 {
     atomic_store(&pages->members[member].present, 0);
+    BP_STORED("buried");
     bp_roster_put_down(pages, member);
 }
 
@@ -129,6 +149,7 @@ void bp_roster_show(struct bp_pages *pages, size_t slot, uint64_t page)
 {
     if (pages->members != NULL) {
         atomic_store(&bp_roster_self(pages)->scratch[slot], page + 1);
+        BP_STORED("scratch noted");
     }
 }
 
@@ -138,6 +159,7 @@ bool bp_roster_hide(struct bp_pages *pages, size_t slot, uint64_t page)
         return true;
     }
     atomic_store(&bp_roster_self(pages)->scratch[slot], 0);
+    BP_STORED("scratch not noted");
     return !bp_roster_shown_by_others(pages, BP_MEMBER_OF(pages->busy), page);
 }
 

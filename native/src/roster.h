@@ -2,7 +2,7 @@
  * roster.h: which processes have a pool whose tables are shared (tables.h), each by a number from 1 on.
  *
  * A member holds a lock on the byte of its number in the file of the tables, by a description that no other process has
- * but children made past the fork handlers. So the kernel says who is there, whatever ended the others, and whoever has
+ * but children made past the fork handlers, and that is not mapped. So the kernel says who is there, whatever ended the others, and whoever has
  * the lock of a number has the right to change its entry: its process, or one that repairs what it has left (recover.h).
  * A lock can be lost in a process that lives: it closed descriptors that are not its own, or became another program. So
  * one is taken for dead only if its pid, too, is that of no process, or of one that was started later. In another pid
@@ -31,6 +31,9 @@ bool bp_roster_hold_vacant(struct bp_pages *pages, uint32_t member);
 
 void bp_roster_bury(struct bp_pages *pages, uint32_t member);
 void bp_roster_put_down(struct bp_pages *pages, uint32_t member);
+
+/* Is the process of this member known to be gone, though perhaps another one is repairing what it has left? */
+bool bp_roster_is_dead(const struct bp_pages *pages, uint32_t member);
 
 /* How many processes have the pool, those included who were killed and have not been repaired yet. 1 for tables that are
  * not shared. */

@@ -3,6 +3,7 @@
 
 #include "chain.h"
 #include "fillers.h"
+#include "recover.h"
 #include "roster.h"
 #include "thread.h"
 
@@ -235,7 +236,10 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
             return true;
         }
         if (state & BP_BUSY) {
-            bp_kernel_sleep_ns(100000);
+            /* Not at once: who is dead takes reading a file of /proc. */
+            if (patience % 100 != 9 || !bp_recover_page(pool, page)) {
+                bp_kernel_sleep_ns(100000);
+            }
             continue;
         }
         bool shown = state & BP_SCRATCH && is_shown(pool, page);

@@ -143,13 +143,12 @@ static int map_all(struct bp_space *space, uintptr_t base, const char *name)
     enum step step = TO_MAP;
     if (base != 0) {
         code = take_place(base, space->capacity);
-        place = space->base = base;
+        place = space->base = code == 0 ? base : 0; /* else it is somebody's, and not to be unmapped */
     }
     if (code == 0) {
         code = map(space, place, space->capacity, &space->base, &step);
     }
     if (code == -EEXIST) {
-        space->base = 0;
         return bp_error(code, "the address %#llx of pool \"%s\" is taken in this process, at least in part",
                         (unsigned long long)base, name);
     }
