@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
 import os
@@ -59,8 +60,11 @@ class PoolHandle:
         Raises ArgumentError (not a Unix socket; something else came, or nothing), and what the socket raises.
         """
         _check_socket(sock)
-        # One sendmsg() arrives as one piece, on a stream too, since it has descriptors.
-        data, fds, flags, _ = socket.recv_fds(sock, len(_MESSAGE), 2, socket.MSG_CMSG_CLOEXEC)
+        # One sendmsg() arrives as one piece, on a stream too, since it has descriptors. Not by socket.recv_fds(), which
+        # drops its flags: other threads may start programs.
+        room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+        data, messages, flags, _ = sock.recvmsg(len(_MESSAGE), room, socket.MSG_CMSG_CLOEXEC)
+        fds = _descriptors(messages)
         if data == _MESSAGE and len(fds) == 2 and not flags & socket.MSG_CTRUNC:
             return cls.from_fds(*fds)
         for fd in fds:
@@ -129,6 +133,14 @@ def handle_of(pool: CData) -> PoolHandle:
     if code:
         raise failure(code)
     return PoolHandle.from_fds(made.memory, made.tables)
+
+
+def _descriptors(messages: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in messages:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return fds.tolist()
 
 
 def _check_socket(sock: Any) -> None:

@@ -51,3 +51,40 @@ def work(source: bufpool.PoolHandle | str, page: int, freed: int) -> dict[str, A
 
 def work_and_put(queue: Any, *arguments: Any) -> None:
     queue.put(work(*arguments))
+
+
+def address_of(handle: bufpool.PoolHandle) -> int:
+    """Where the pool is in this process, when that has to be where its opener has it."""
+    with bufpool.Pool.attach(handle, fixed_address=True) as pool:
+        return pool.address
+
+
+def stray_and_log(handle: bufpool.PoolHandle, log: str) -> int:
+    """Strays once; returns this process's id."""
+    with bufpool.Pool.attach(handle, log=log) as pool:
+        stray(pool, 5)
+    return os.getpid()
+
+
+def attach_as_nobody(handle: bufpool.PoolHandle) -> tuple[int | None, str]:
+    """Becomes another user for good; returns the error of attaching then."""
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        bufpool.Pool.attach(handle).close()
+    except bufpool.SystemCallError as error:
+        return error.errno, str(error)
+    return None, "attached"
+
+
+def allocate_and_mark(handle: bufpool.PoolHandle) -> list[int]:
+    """Allocates and frees for a while; six pages, marked as this process's own, stay allocated."""
+    mark = str(os.getpid()).encode()
+    with bufpool.Pool.attach(handle) as pool:
+        for _ in range(200):
+            page = pool.allocate(mark)
+            assert page[: len(mark)] == mark
+            page.free()
+        kept = [pool.allocate(mark) for _ in range(6)]
+        assert all(page[: len(mark)] == mark for page in kept)
+        return [page.number for page in kept]
