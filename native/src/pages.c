@@ -102,35 +102,24 @@ static bool is_full(const struct bp_pages *pages, int level, uint64_t word)
     return atomic_load(&pages->levels[level][word]) == FULL;
 }
 
-/* Word `word` of `level` is no longer full: say so above. */
-static void summarise_open(struct bp_pages *pages, int level, uint64_t word)
+/* The page's word has become full, or is so no longer: says so above, as far as that makes a difference there; or on every
+ * level. Whoever says so looks again, so that the last one to say it is right. Bounded, as a peer may be mad. */
+static void summarise(struct bp_pages *pages, uint64_t page, bool every)
 {
-    while (++level < pages->depth) {
+    uint64_t word = page / 64;
+    bool turned = true; /* the word of this level */
+    for (int level = 0; level + 1 < pages->depth && (turned || every); level++) {
+        _Atomic uint64_t *above = &pages->levels[level + 1][word / 64];
         uint64_t bit = UINT64_C(1) << (word % 64);
-        word /= 64;
-        uint64_t before = atomic_fetch_and(&pages->levels[level][word], ~bit);
-        BP_STORED("summary opened");
-        if (before != FULL) {
-            return;
-        }
-    }
-}
-
-/* Word `word` of `level` has become full: say so above, and look again, since it may have been opened meanwhile. */
-static void summarise_full(struct bp_pages *pages, int level, uint64_t word)
-{
-    while (level + 1 < pages->depth) {
-        uint64_t bit = UINT64_C(1) << (word % 64);
-        uint64_t above = atomic_fetch_or(&pages->levels[level + 1][word / 64], bit) | bit;
-        BP_STORED("summary filled");
-        if (!is_full(pages, level, word)) {
-            summarise_open(pages, level, word);
-            return;
-        }
-        if (above != FULL) {
-            return;
-        }
-        level++;
+        bool full;
+        int tries = 0;
+        turned = false;
+        do {
+            full = is_full(pages, level, word);
+            uint64_t before = full ? atomic_fetch_or(above, bit) : atomic_fetch_and(above, ~bit);
+            BP_STORED("summary");
+            turned |= full ? before != FULL && (before | bit) == FULL : before == FULL;
+        } while (full != is_full(pages, level, word) && ++tries < 100);
         word /= 64;
     }
 }
@@ -141,8 +130,8 @@ static bool set_bit(struct bp_pages *pages, uint64_t page)
     uint64_t bit = UINT64_C(1) << (page % 64);
     uint64_t before = atomic_fetch_or(&pages->levels[0][page / 64], bit);
     BP_STORED("index bit set");
-    if ((before | bit) == FULL) {
-        summarise_full(pages, 0, page / 64);
+    if (before != FULL && (before | bit) == FULL) {
+        summarise(pages, page, false);
     }
     return (before & bit) == 0;
 }
@@ -153,7 +142,7 @@ static bool clear_bit(struct bp_pages *pages, uint64_t page)
     uint64_t before = atomic_fetch_and(&pages->levels[0][page / 64], ~bit);
     BP_STORED("index bit cleared");
     if (before == FULL) {
-        summarise_open(pages, 0, page / 64);
+        summarise(pages, page, false);
     }
     return (before & bit) != 0;
 }
@@ -190,25 +179,7 @@ void bp_pages_mend(struct bp_pages *pages, uint64_t page, bool taken)
         atomic_fetch_add_explicit(&pages->counts->taken, taken ? 1 : UINT64_MAX, memory_order_relaxed);
         BP_STORED("mended: taken");
     }
-    /* Every level above, also where the one below says that it was right: it may have been set, and no more. */
-    uint64_t word = page / 64;
-    for (int level = 1; level < pages->depth; level++) {
-        uint64_t bit = UINT64_C(1) << (word % 64);
-        _Atomic uint64_t *above = &pages->levels[level][word / 64];
-        /* Until it is right for what is below at that moment; bounded, as a peer may be mad. */
-        bool full = false;
-        for (int tries = 0; tries < 100 && (tries == 0 || full != is_full(pages, level - 1, word)); tries++) {
-            full = is_full(pages, level - 1, word);
-            if (full) {
-                atomic_fetch_or(above, bit);
-                BP_STORED("mended: summary filled");
-            } else {
-                atomic_fetch_and(above, ~bit);
-                BP_STORED("mended: summary opened");
-            }
-        }
-        word /= 64;
-    }
+    summarise(pages, page, true); /* also where what is below was right: it may have been set, and no more */
 }
 
 /* The first page >= from whose bit is clear, or BP_NO_PAGE. */

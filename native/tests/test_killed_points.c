@@ -187,12 +187,12 @@ static void die_straying(void)
     read_byte(bufpool_address(pool, 4159));
 }
 
-/* Leaves a full word of the index of which the level above knows nothing, and frames that are nobody's. */
+/* Leaves a full word of the index of which the level above knows nothing. */
 static void die_allocating(void)
 {
     uint64_t many[16];
     pool = attach();
-    arm("summary filled", 1);
+    arm("index bit set", 16);
     bufpool_allocate_many(pool, 16, many);
 }
 
@@ -328,7 +328,7 @@ static void guest(void)
     CHECK(code == 0 || code == BUFPOOL_ECLOSED);
     if (code == 0) {
         ask_for_too_much(pool);
-        check_clean(pool, true);
+        check_clean(pool, 1);
         check_all_to_be_had(pool);
         shared->went_on++;
     } else {
@@ -374,7 +374,7 @@ static void put_in_order(void)
     ask_for_too_much(pool);
     int64_t took = bp_kernel_monotonic_ns() - before;
     longest = took > longest ? took : longest;
-    check_clean(pool, true);
+    check_clean(pool, 1);
     check_given();
     for (uint64_t page = 0; page < OWN; page++) {
         check_stamp(page);
@@ -385,7 +385,7 @@ static void put_in_order(void)
                  state == BUFPOOL_STATE_ALLOCATED || state == BUFPOOL_STATE_EVICTED ? 0 : BUFPOOL_ESTATE);
     }
     check_all_to_be_had(pool);
-    check_clean(pool, true);
+    check_clean(pool, 1);
     memset(shared->given, 0, sizeof shared->given);
     atomic_store(&pool->pages.counts->cursor, OWN); /* each round gets the same numbers */
 }
