@@ -156,6 +156,14 @@ def test_huge(tmp_path: Path) -> None:
     check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
 
 
+def test_workers(tmp_path: Path) -> None:
+    entry = bufpool.capabilities().of("shared", "uffd")
+    if not entry.available:
+        pytest.skip(f"shared-uffd: {entry.reason}")
+    name = "examples/workers.py"
+    check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
+
+
 def test_preload(tmp_path: Path) -> None:
     if shutil.which("sqlite3") is None:
         pytest.skip("no sqlite3 shell on this machine")

@@ -7,6 +7,7 @@ import concurrent.futures
 import copy
 import errno
 import json
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -227,6 +228,19 @@ def test_many_processes(small_pool: bufpool.Pool) -> None:
     assert numbers == small_pool.pages().tolist()
     stats = small_pool.stats()
     assert (stats.members, stats.allocated, stats.frees) == (1, 8 * 6, 8 * 200)
+
+
+def test_what_a_mapping_does_that_never_attached(small_pool: bufpool.Pool) -> None:
+    """README says so: it fills holes for all, until they are allocated, which shows nothing of it, and freed."""
+    with small_pool.handle() as handle, mmap.mmap(handle.memory, 64 * PAGE) as stranger:
+        stranger[7 * PAGE : 7 * PAGE + 5] = b"stray"
+        assert stranger[8 * PAGE] == 0
+    assert small_pool.page(7)[:5] == b"stray"
+    assert small_pool.page(8)[0] == 0
+    assert bytes(small_pool.allocate_at(7)) == bytes(PAGE)
+    assert bytes(small_pool.allocate_at(8, b"data")) == b"data" + bytes(PAGE - 4)
+    small_pool.free_many([7, 8])
+    assert [stray(small_pool, number).state for number in (7, 8)] == ["freed"] * 2
 
 
 # ---- Who ends what ---------------------------------------------------------------------------------------------------

@@ -135,8 +135,8 @@ typedef struct bufpool_config {
  *   inherit  A child made by fork() has the pool, armed before fork() returns. Of private memory (anon, thp) it has a
  *            copy as of any private memory: its calls and writes are its own. Other memory (shared, hugetlb, a path) it
  *            has together with its parent, pages, states and all: either may allocate and free, and sees what the other
- *            does. It is the opener's: when that closes the pool it is closed for all. A process that is killed amid a
- *            call leaves the pages of that call as they are, and changeable by nobody.
+ *            does. It is the opener's: when that closes the pool it is closed for all. What a process leaves that is
+ *            killed amid a call is repaired, see bufpool_attach().
  *            Cost: private memory under guard or mprotect is copied, all allocated pages at every fork, also one that
  *            only runs another program; until the child ends or runs it the copy counts against the memory cgroup,
  *            whose limit is kept by the OOM killer. Who forks to run programs takes "exclude".
