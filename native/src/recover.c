@@ -3,7 +3,7 @@
 
 #include "roster.h"
 
-#define PATIENCE 1000 /* times 100 us that a call waits at most, for pages that others are changing */
+#define PATIENCE 100 /* times 100 us that a call waits at most, for pages that others are changing */
 
 /* What a page becomes that somebody has left amid a change. */
 static uint16_t settled(uint16_t word)
@@ -129,8 +129,9 @@ int bp_recover(bufpool_pool *pool)
     int repaired = 0;
     int patience = PATIENCE;
     int left = pool->pages.members == NULL ? 0 : 1;
-    /* Again, as one that was killed while it repaired may have left BUSY what an earlier one shows the pattern on. */
-    for (int before = -1; left > 0 && repaired > before;) {
+    /* Again, as one that was killed while it repaired may have left BUSY what an earlier one shows the pattern on. Not for
+     * ever, as a peer may be mad. */
+    for (int before = -1, pass = 0; left > 0 && repaired > before && pass < 4; pass++) {
         before = repaired;
         left = 0;
         for (uint32_t member = 1; member <= bp_roster_last(&pool->pages); member++) {
