@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -138,6 +139,46 @@ static void ends(void)
     CHECK_OK(bufpool_handle_close(&handle));
 }
 
+/* A child of the dead process lives on, and has its descriptors and mappings: they keep nothing of it alive. */
+static void killed_parent(const char *fork_option)
+{
+    bufpool_pool *pool = open_shared("uffd");
+    CHECK_OK(pipe2(to_guest, O_CLOEXEC));
+    CHECK_OK(pipe2(to_host, O_CLOEXEC));
+    pid_t pid = fork();
+    CHECK_IS(pid, >=, 0);
+    if (pid == 0) {
+        alarm(CHILD_LIMIT);
+        bufpool_config config = attach_config();
+        bufpool_pool *attached = NULL;
+        config.fork = fork_option;
+        CHECK_OK(bufpool_attach(&config, &handle, &attached));
+        char byte = 0;
+        if (fork() == 0) {
+            alarm(CHILD_LIMIT);
+            CHECK_IS(write(to_host[1], &byte, 1), ==, 1);
+            _exit(read(to_guest[0], &byte, 1) != 1);
+        }
+        for (;;) {
+            pause();
+        }
+    }
+    char byte;
+    uint32_t heirs = strcmp(fork_option, "inherit") == 0;
+    CHECK_IS(read(to_host[0], &byte, 1), ==, 1);
+    CHECK_IS(stats_of(pool).members, ==, 2 + heirs);
+    CHECK_OK(kill(pid, SIGKILL));
+    CHECK_IS(waitpid(pid, NULL, 0), ==, pid);
+    CHECK_IS(stats_of(pool).members, ==, 1 + heirs);
+    CHECK_IS(write(to_guest[1], &byte, 1), ==, 1);
+    for (int i = 0; i < 2; i++) {
+        close(to_guest[i]);
+        close(to_host[i]);
+    }
+    CHECK_OK(bufpool_handle_close(&handle));
+    CHECK_OK(bufpool_close(pool));
+}
+
 /* ---- At the same address ---- */
 
 static void *wanted;
@@ -251,6 +292,8 @@ int main(void)
     }
     one_pool();
     ends();
+    killed_parent("inherit");
+    killed_parent("exclude");
     fixed_address();
     refusals();
     return code;

@@ -106,7 +106,7 @@ typedef struct bufpool_config {
     const char *provenance;
     uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
     const char *fork;          /* "inherit" (NULL) or "exclude": see below */
-    uint32_t report_limit; /* the first reports of one place that are written to stderr and the log in full; further
+    uint32_t report_limit;     /* the first reports of one place that are written to stderr and the log in full; further
                             * ones are counted, and told of in a line whenever they have doubled, by bufpool_flush() and
                             * at close. 0: 16; UINT32_MAX: no limit. A place is an instruction and its three innermost
                             * callers, what bufpool_set_place() and bufpool_set_caller() said, and with provenance
