@@ -1,4 +1,4 @@
-"""The command line: bufpool demo, doctor, mount, report, unmount, gdb-script, frozen, thaw."""
+"""The command line: bufpool demo, doctor, mount, report, unmount, gdb-script, frozen, thaw, top."""
 
 from __future__ import annotations
 
@@ -196,6 +196,36 @@ def thaw_command(pid: int, thread: int | None, policy: str) -> None:
         click.echo(f"thread {thread_id}: {policy}")
     if not thawed:
         click.echo(f"no thread of process {pid} is frozen")
+
+
+@main.command("top", short_help="Watch the pools that processes share.")
+@click.argument("target", metavar="PID|PATH")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.05, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds from one look to the next.",
+)
+@click.option("--once", is_flag=True, help="One frame; so it is, too, when the output is no terminal.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON each time in place of frames.")
+def top_command(target: str, **options: Any) -> None:
+    """Watch the pools of process PID, or the one whose memory is the file PATH, until q or Ctrl-C.
+
+    Pages by state, calls a second, stray accesses, the processes that have the pool, and where its pages are. It reads
+    the tables that processes share, and changes nothing. Pools of memory anon and thp have none: bufpool_stats() in
+    their process tells of them. Exit code 1: nothing can be watched, and why.
+    """
+    from bufpool import top_command
+
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        top_command.run(target, Console(highlight=False, emoji=False), **options)
+    except BufpoolError as error:
+        raise click.ClickException(_sentence(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
 
 
 def _sentence(error: BufpoolError) -> str:

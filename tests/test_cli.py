@@ -52,6 +52,7 @@ def test_help_has_one_line_for_each_command_at_80_columns() -> None:
         "mount",
         "report",
         "thaw",
+        "top",
         "unmount",
     ]
     assert "..." not in "".join(lines)
