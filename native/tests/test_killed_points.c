@@ -442,7 +442,7 @@ int main(void)
 {
     harness_begin();
     if (bufpool_probe("shared", "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
-        printf("shared/uffd is not to be had: %s\n", last_error());
+        printf("shared/uffd cannot be had here: %s\n", last_error());
         return HARNESS_SKIP;
     }
     CHECK_IS(__stop_bp_points - __start_bp_points, <=, MAX_POINTS);

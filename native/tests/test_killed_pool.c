@@ -260,7 +260,7 @@ int main(void)
     int rounds = wanted == NULL ? 0 : atoi(wanted);
     harness_begin();
     if (bufpool_probe("shared", "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
-        printf("shared/uffd is not to be had: %s\n", last_error());
+        printf("shared/uffd cannot be had here: %s\n", last_error());
         return HARNESS_SKIP;
     }
     alarm(rounds > 0 ? (unsigned)rounds + HARNESS_LIMIT : HARNESS_LIMIT);

@@ -287,7 +287,7 @@ int main(void)
     harness_begin();
     int code = for_each_cell(refuse_share, true);
     if (bufpool_probe("shared", "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
-        printf("shared/uffd is not to be had: %s\n", last_error());
+        printf("shared/uffd cannot be had here: %s\n", last_error());
         return HARNESS_SKIP;
     }
     one_pool();

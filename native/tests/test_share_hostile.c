@@ -451,7 +451,7 @@ int main(void)
 {
     harness_begin();
     if (bufpool_probe("shared", "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
-        printf("shared/uffd is not to be had: %s\n", last_error());
+        printf("shared/uffd cannot be had here: %s\n", last_error());
         return HARNESS_SKIP;
     }
     if (getenv("BUFPOOL_TEST_HEADERS") != NULL || getenv("BUFPOOL_TEST_SECONDS") != NULL) {
