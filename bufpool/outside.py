@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from bufpool.errors import ArgumentError, BufpoolError
+from bufpool.outside_private import private_of
 from bufpool.tables import Facts, Tables, TablesError
 
 _NAME = "/memfd:bufpool-tables"
@@ -57,7 +58,11 @@ def nothing(target: int | str | os.PathLike[str]) -> str:
     pid = as_pid(target)
     if pid is None:
         return f'no process has a pool in "{_path_text(target)}", or only such as may not be looked at: root can'
-    return f"process {pid} has no pool that can be seen from outside: no memory of it is shared, hugetlb or a path"
+    text = f"process {pid} has no pool that can be seen from outside (of memory shared, hugetlb or a path)"
+    private = private_of(pid)
+    if private:
+        text += f", but private ones, of which only bufpool_stats() tells, there: {', '.join(map(str, private))}"
+    return text
 
 
 def look(target: int | str | os.PathLike[str]) -> Sight:

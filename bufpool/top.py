@@ -13,6 +13,7 @@ import attrs
 from bufpool import outside
 from bufpool.errors import BufpoolError
 from bufpool.outside import OutsidePool
+from bufpool.outside_private import AnyPool, private_of
 from bufpool.report_text import quoted
 from bufpool.tables import Census, Counts, Facts, Member, Tables, pid_space, started_at
 
@@ -75,11 +76,16 @@ class Frame:
     title: str
     pools: tuple[PoolSample, ...]  # none: nothing is left to be watched, and the notes say why
     notes: tuple[str, ...]  # what has happened, the last ones
+    private: tuple[AnyPool, ...]  # pools of the process that cannot be watched
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        pools = [pool.as_dict() for pool in self.pools]
-        return {"time": self.time.isoformat(timespec="milliseconds"), "pools": pools, "notes": list(self.notes)}
+        return {
+            "time": self.time.isoformat(timespec="milliseconds"),
+            "pools": [pool.as_dict() for pool in self.pools],
+            "private": [attrs.asdict(pool) for pool in self.private],
+            "notes": list(self.notes),
+        }
 
 
 @attrs.define
@@ -142,6 +148,7 @@ class Watch:
         self._watched: dict[tuple[int, int], _Watched] = {}
         self._ended = False
         self._past: set[tuple[int, int]] = set()
+        self._private = () if self.pid is None else private_of(self.pid)
         for pool in outside.find(target):
             self._add(pool)
 
@@ -166,7 +173,11 @@ class Watch:
             else:
                 samples.append(sample)
         return Frame(
-            time=datetime.now(timezone.utc), title=self._title(), pools=tuple(samples), notes=tuple(self.notes[-3:])
+            time=datetime.now(timezone.utc),
+            title=self._title(),
+            pools=tuple(samples),
+            notes=tuple(self.notes[-3:]),
+            private=self._private,
         )
 
     def _title(self) -> str:

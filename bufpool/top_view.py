@@ -55,6 +55,9 @@ def lines(frame: Frame, room: Room) -> list[Text]:
 def _lines(frame: Frame, room: Room) -> list[Text]:
     head = _sides(Text(f"bufpool top: {frame.title}", "bold"), _clock(frame), room.width)
     foot = [Text(f"note: {note}", "yellow") for note in frame.notes]
+    if frame.private:
+        names = ", ".join(map(str, frame.private[:4])) + ", ..." * (len(frame.private) > 4)
+        foot.append(Text(f"private, so bufpool_stats() alone tells of them: {names}", "dim"))
     foot += _legend(room)
     below = [line for text in foot for line in _wrapped(text, room.width)]
     blocks = [_Block.of(pool, room) for pool in frame.pools]

@@ -243,7 +243,7 @@ def drawn(processes: int) -> top.PoolSample:
 
 def framed(*pools: top.PoolSample) -> top.Frame:
     when = datetime(2026, 1, 31, tzinfo=timezone.utc)
-    return top.Frame(time=when, title="process 4190000", pools=pools, notes=("something has happened",) * 2)
+    return top.Frame(time=when, title="process 4190000", pools=pools, notes=("something has happened",) * 2, private=())
 
 
 def room(width: int, height: int | None, shades: bool = True) -> top_view.Room:
@@ -292,12 +292,22 @@ def test_a_frame_in_words(make_pool: PoolMaker) -> None:
         assert re.search(pattern, output), pattern
 
 
+def test_private_pools_are_named(make_pool: PoolMaker) -> None:
+    make_pool(64 * PAGE, memory="shared", name="seen")
+    make_pool(64 * PAGE, name="alone\n")
+    code, output = run(str(os.getpid()), "--once")
+    assert code == 0
+    assert 'private, so bufpool_stats() alone tells of them: "alone\\n" (anon, 256 KiB)' in output
+    code, output = run(str(os.getpid()), "--once", "--json")
+    assert json.loads(output)["private"] == [{"name": "alone\\n", "memory": "anon", "capacity": 64 * PAGE}]
+
+
 def test_lines_of_json(make_pool: PoolMaker) -> None:
     make_pool(64 * PAGE, memory="shared", name="json").allocate()
     code, output = run(str(os.getpid()), "--once", "--json")
     assert code == 0
     found = json.loads(output)
-    assert sorted(found) == ["notes", "pools", "time"]
+    assert sorted(found) == ["notes", "pools", "private", "time"]
     assert datetime.fromisoformat(found["time"]).tzinfo is not None
     (pool,) = found["pools"]
     assert (pool["name"], pool["pages"], pool["allocated"], pool["exact"]) == ("json", 64, 1, True)
@@ -325,7 +335,7 @@ def test_json_goes_on_until_the_pool_is_closed(host: Callable[..., Host]) -> Non
 def test_nothing_to_watch(tmp_path: Path, make_pool: PoolMaker) -> None:
     make_pool(64 * PAGE, name="alone")
     for target, sentence in (
-        (str(os.getpid()), "has no pool that can be seen from outside"),
+        (str(os.getpid()), 'but private ones, of which only bufpool_stats() tells, there: "alone" (anon, 256 KiB)'),
         ("2147483647", "there is no process 2147483647"),
         ("0", "0 is no process"),
         (str(tmp_path / "none"), "cannot be looked at: No such file or directory"),
@@ -348,6 +358,7 @@ def test_hostile_tables_are_refused_and_others_shown(make_pool: PoolMaker) -> No
         code, output = run(str(os.getpid()))
         assert code == 0
         assert 'pool "good"' in output
+        assert "/proc/" not in output
     finally:
         os.close(fd)
 
@@ -357,8 +368,9 @@ def test_hostile_tables_are_refused_and_others_shown(make_pool: PoolMaker) -> No
 
 # A terminal becomes that of a session when its leader opens it: then Ctrl-C there is a signal.
 ENTER = """
-import os, sys
+import os, signal, sys
 fd = os.open(sys.argv[1], os.O_RDWR)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job has it ignored
 for number in range(3):
     os.dup2(fd, number)
 os.execv(sys.executable, [sys.executable, "-m", "bufpool.cli", "top", *sys.argv[2:]])

@@ -1,0 +1,93 @@
+"""Pools that cannot be seen from outside are named all the same; what is not as it should be harms nobody."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from conftest import PAGE, PoolMaker
+
+from bufpool import outside_private as private
+
+
+def test_all_open_pools_are_named(make_pool: PoolMaker) -> None:
+    make_pool(64 * PAGE, name="one")
+    make_pool(64 * PAGE, memory="shared", name="two")
+    make_pool(64 * PAGE, name="gone").close()
+    found = {pool.name: pool for pool in private.pools_of(os.getpid())}
+    assert sorted(found) == ["one", "two"]
+    assert str(found["one"]) == '"one" (anon, 256 KiB)'
+    assert [pool.name for pool in private.private_of(os.getpid())] == ["one"]
+
+
+def test_a_process_without_the_library_or_none() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        assert private.pools_of(other.pid) == ()
+        assert other.stdin is not None
+        other.stdin.close()
+    assert private.pools_of(other.pid) == ()
+
+
+def layout(version: int = 2, size: int = 1 << 31, first: int = 8, **places: tuple[int, int]) -> bytes:
+    good = {name: (n * 8, 8) for n, name in enumerate(("next", "first", "capacity", "name", "memory", "closed"))}
+    head = struct.pack("=16sII16sQqQQ", private.MAGIC, version, size, b"0", first, 0, 0, 0)
+    return head + b"".join(
+        struct.pack("=24sII", f"pool.{name}".encode(), *place) for name, place in (good | places).items()
+    )
+
+
+@pytest.fixture
+def read_layout(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, bytes], tuple[private.AnyPool, ...]]:
+    """Reads this process as if that layout were what a library has."""
+
+    def read(content: bytes, pool: bytes) -> tuple[private.AnyPool, ...]:
+        kept = ctypes.create_string_buffer(content, len(content))
+        other = ctypes.create_string_buffer(pool, len(pool))
+        whole = content.replace(struct.pack("Q", 8), struct.pack("Q", ctypes.addressof(other)), 1)
+        kept.raw = whole
+        start = ctypes.addressof(kept)
+
+        class Maps:
+            def __init__(self, path: str) -> None:
+                assert path == f"/proc/{os.getpid()}/maps"
+
+            def read_text(self, **_: object) -> str:
+                return f"{start:x}-{start + len(whole):x} rw-p 00000000 08:01 77 /lib/library.so\n"
+
+        monkeypatch.setattr(private, "Path", Maps)
+        return private.pools_of(os.getpid())
+
+    return read
+
+
+POOL = struct.pack("QQQ8s8sQ", 0, 4096, 8192, b"\x1b[2J", b"anon", 0)
+
+
+def test_hostile_memory(read_layout: Callable[[bytes, bytes], tuple[private.AnyPool, ...]]) -> None:
+    (pool,) = read_layout(layout(), POOL)
+    assert (pool.name, pool.capacity) == (r"\x1b[2J", 8192)
+    for content in (
+        layout(version=3),
+        layout(size=80),
+        layout(next=(2**32 - 1, 2**32 - 1)),
+        layout(name=(0, 0)),
+        layout(first=2**64 - 1),
+        layout(closed=(2**20, 8)),
+        layout()[:100],
+        private.MAGIC,
+    ):
+        assert read_layout(content, POOL) == ()
+
+
+def test_a_list_that_never_ends(read_layout: Callable[[bytes, bytes], tuple[private.AnyPool, ...]]) -> None:
+    """Its next is the pool itself."""
+    loop = layout(next=(0, 8))
+    pool = ctypes.create_string_buffer(POOL, len(POOL))
+    pool.raw = struct.pack("Q", ctypes.addressof(pool)) + POOL[8:]
+    content = loop.replace(struct.pack("Q", 8), struct.pack("Q", ctypes.addressof(pool)), 1)
+    assert len(read_layout(content, POOL)) == 1
