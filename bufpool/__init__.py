@@ -32,6 +32,7 @@ from bufpool.explanation import Explanation, StrayPage, explain  # noqa: E402
 from bufpool.faults import catch_faults, check  # noqa: E402
 from bufpool.handlers import install_handlers  # noqa: E402
 from bufpool.hugepages import HugepageMount  # noqa: E402
+from bufpool.inspection import Findings, WrongPage  # noqa: E402
 from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
 from bufpool.pool import Pool, locate  # noqa: E402
@@ -55,6 +56,7 @@ __all__ = [
     "Capability",
     "Explanation",
     "FaultReport",
+    "Findings",
     "HugepageMount",
     "Location",
     "Page",
@@ -71,6 +73,7 @@ __all__ = [
     "StrayPage",
     "SystemCallError",
     "UnsupportedError",
+    "WrongPage",
     "capabilities",
     "catch_faults",
     "check",

@@ -40,6 +40,7 @@ from bufpool.faults import (
     owed_to_ended,
     recorded,
 )
+from bufpool.inspection import Findings, inspect
 from bufpool.page import Location, Page
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, event_from_native, from_native
 from bufpool.sharing import PoolHandle, handle_of
@@ -473,6 +474,17 @@ class Pool:
         if code:
             raise failure(code)
         return tuple(from_native(faults[i]) for i in range(found[0]))
+
+    def inspect(self, repair: bool = False) -> Findings:
+        """Compares the page states with the frames that the kernel shows, the index, the counts and who lives.
+
+        Exact on a quiet pool; of one at work, what is just being changed is passed over. With repair, what can be put
+        right is: all but lost frames, of which somebody has to know what was in them. Findings are those before it.
+
+        Raises UnsupportedError (a memory whose frames cannot be told here), PoolClosedError.
+        """
+        check()
+        return inspect(self.native, repair)
 
     def handle(self) -> PoolHandle:
         """What another process needs for Pool.attach(): pass it on by multiprocessing or over a Unix socket.

@@ -1,0 +1,145 @@
+"""`bufpool check`: looking at all of the pools of another process, or at the one in a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bufpool import outside, sizes
+from bufpool.errors import BufpoolError, PoolClosedError
+from bufpool.inspection import Findings
+from bufpool.outside import OutsidePool
+from bufpool.pool import Pool
+from bufpool.sharing import PoolHandle
+
+CLEAN, WRONG, CANNOT_LOOK = 0, 1, 2  # exit codes
+
+_MEANING = {
+    "abandoned": "amid a change by a process that is gone",
+    "lost frame": "allocated, and the frame is gone",
+    "stray frame": "not allocated, and has a frame: does not trap",
+    "index": "the index of free numbers says otherwise",
+    "scratch": "withheld for a scratch pattern that nobody shows",
+    "state": "the state means nothing",
+    "counts": "the pool's counts are not those of its pages",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Checked:
+    """One pool that was looked at, or could not be."""
+
+    name: str
+    pid: int  # of a process that has it
+    memory: str
+    page_size: int
+    processes: int | None
+    findings: Findings | None
+    trouble: str | None  # why there are none
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        findings = None if self.findings is None else {"clean": self.findings.clean, **self.findings.as_dict()}
+        return {**attrs.asdict(self, recurse=False), "findings": findings}
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """All of a target."""
+
+    pools: tuple[Checked, ...]
+    troubles: tuple[str, ...]  # on what could not be looked at and has no name
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 something wrong, 2 something could not be looked at."""
+        if self.troubles or any(pool.findings is None for pool in self.pools):
+            return CANNOT_LOOK
+        return CLEAN if all(pool.findings and pool.findings.clean for pool in self.pools) else WRONG
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"pools": [pool.as_dict() for pool in self.pools], "troubles": list(self.troubles)}
+
+
+def check(target: str, *, repair: bool) -> Result:
+    """Looks at the pools of a process (its pid), or at the one whose memory is a file (its path)."""
+    sight = outside.look(target)
+    troubles = sight.troubles
+    if not sight.pools and not troubles:
+        raise BufpoolError(outside.nothing(target))
+    pools = tuple(checked for pool in sight.pools if (checked := _check(pool, repair)) is not None)
+    return Result(pools=pools, troubles=troubles)
+
+
+def _check(found: OutsidePool, repair: bool) -> Checked | None:
+    """None: it was closed just now."""
+    facts = found.facts
+    of = {"name": facts.name, "pid": found.pid, "memory": facts.memory, "page_size": facts.page_size}
+    try:
+        with _handle(found) as handle, Pool.attach(handle, on_fault="resume", fork="exclude") as pool:
+            processes = pool.stats().members - 1
+            return Checked(**of, processes=processes, findings=pool.inspect(repair=repair), trouble=None)
+    except (PoolClosedError, FileNotFoundError):
+        return None
+    except (BufpoolError, OSError) as error:
+        sentence = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return Checked(**of, processes=None, findings=None, trouble=sentence)
+
+
+def _handle(found: OutsidePool) -> PoolHandle:
+    if found.memory is None:
+        raise BufpoolError(f"process {found.pid} has the tables of the pool, and its memory no more")
+    memory = os.open(found.memory, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        tables = os.open(found.tables, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        os.close(memory)
+        raise
+    return PoolHandle.from_fds(memory, tables)
+
+
+def show(console: Console, result: Result) -> None:
+    """Prints a few lines for each pool, and a table of what is wrong."""
+    for pool in result.pools:
+        console.print(f'pool "{escape(pool.name)}" of process {pool.pid}: memory {escape(pool.memory)}', end="")
+        if pool.findings is None:
+            console.print(f"\n  cannot be looked at: {escape(pool.trouble or '')}")
+        else:
+            _show_findings(console, pool, pool.findings)
+    for trouble in result.troubles:
+        console.print(escape(trouble))
+
+
+def _show_findings(console: Console, pool: Checked, findings: Findings) -> None:
+    count = pool.processes
+    console.print(
+        f", {findings.pages} pages of {sizes.text(pool.page_size)}, {count} process{'' if count == 1 else 'es'}"
+    )
+    states = ("allocated", "evicted", "free", "busy", "abandoned")
+    console.print("  " + ", ".join(f"{name} {getattr(findings, name)}" for name in states))
+    if not findings.clean:
+        table = Table("wrong", "how many", "which", "what that is", box=None, padding=(0, 2, 0, 2))
+        for kind, many in findings.by_kind().items():
+            if many:
+                table.add_row(kind, str(many), _which(findings, kind, many), _MEANING[kind])
+        console.print(table)
+    console.print(f"  {_verdict(findings)}")
+
+
+def _which(findings: Findings, kind: str, many: int) -> str:
+    pages: Sequence[str] = [str(wrong.page) for wrong in findings.wrong if wrong.what == kind][:4]
+    return ", ".join([*pages, *(["..."] if pages and many > len(pages) else [])])
+
+
+def _verdict(findings: Findings) -> str:
+    said = "clean" if findings.clean else f"{findings.total} wrong"
+    if findings.repaired:
+        said += f", {findings.repaired} repaired"
+    return said + ("" if findings.exact else "; the pool is at work: what was just being changed was passed over")

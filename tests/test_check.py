@@ -1,0 +1,241 @@
+"""pool.inspect() and `bufpool check`: what is wrong is named, told by the exit code, and repaired."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import PAGE, PoolMaker
+
+import bufpool
+from bufpool import outside
+from bufpool.cli import main
+
+SHARED = bufpool.capabilities().of("shared", "uffd")
+needs_uffd = pytest.mark.skipif(not SHARED.available, reason=f"shared-uffd: {SHARED.reason}")
+
+# Opens pools as NAME=MEMORY, allocates three pages in each, and lives until its stdin ends; of a pool "busy" it allocates
+# and frees meanwhile.
+PROGRAM = """
+import sys, threading, bufpool
+pools = {}
+for argument in sys.argv[1:]:
+    name, memory = argument.split("=")
+    pools[name] = bufpool.Pool("8 MiB", memory=memory, page_size=None, name=name, on_fault="resume")
+    pools[name].allocate_many(3)
+def work(pool):
+    while True:
+        pages = [pool.allocate(b"a row") for _ in range(100)]
+        pool.evict(pages[0])
+        pool.free_many([page.number for page in pages])
+if "busy" in pools:
+    threading.Thread(target=work, args=(pools["busy"],), daemon=True).start()
+print("open", flush=True)
+sys.stdin.read()
+"""
+Host = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Starts a process with pools."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*pools: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *pools], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+def check(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["check", *map(str, arguments)])
+
+
+def memory_of(target: int, name: str) -> str:
+    (memory,) = [pool.memory for pool in outside.find(target) if pool.facts.name == name]
+    assert memory is not None
+    return memory
+
+
+def fill(memory: str, page: int, size: int = PAGE) -> None:
+    """Touches a page through a mapping that nobody has armed."""
+    with Path(memory).open("r+b") as file, mmap.mmap(file.fileno(), size, offset=page * size) as view:
+        view[0] = 120
+
+
+def punch(memory: str, page: int) -> None:
+    """Takes a page's frame from under its pool."""
+    with Path(memory).open("r+b") as file:
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+        code = fallocate(file.fileno(), 3, ctypes.c_int64(page * PAGE), ctypes.c_int64(PAGE))
+        assert code == 0, os.strerror(ctypes.get_errno())
+
+
+@needs_uffd
+def test_clean(host: Host) -> None:
+    process = host("first=shared", "alone=anon", "second=shared")
+    done = check(process.pid)
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[:3] == [
+        f'pool "first" of process {process.pid}: memory shared, 2048 pages of 4 KiB, 1 process',
+        "  allocated 3, evicted 0, free 2045, busy 0, abandoned 0",
+        "  clean",
+    ]
+    assert lines[3].startswith('pool "second"')
+    assert len(lines) == 6
+
+
+@needs_uffd
+def test_wrong_and_repaired(host: Host) -> None:
+    process = host("first=shared")
+    memory = memory_of(process.pid, "first")
+    for page in (7, 9, 500):
+        fill(memory, page)
+    done = check(process.pid)
+    assert done.exit_code == 1
+    (line,) = [line for line in done.output.splitlines() if "stray frame" in line]
+    assert line.split() == [
+        "stray",
+        "frame",
+        "3",
+        "7,",
+        "9,",
+        "500",
+        *"not allocated, and has a frame: does not trap".split(),
+    ]
+    assert done.output.endswith("  3 wrong\n")
+    done = check(process.pid, "--repair", "--json")
+    assert done.exit_code == 1
+    (pool,) = json.loads(done.output)["pools"]
+    assert (pool["name"], pool["pid"], pool["processes"], pool["trouble"]) == ("first", process.pid, 1, None)
+    found = pool["findings"]
+    assert (found["clean"], found["stray_frames"], found["repaired"], found["exact"]) == (False, 3, 3, True)
+    assert found["wrong"][0] == {"page": 7, "what": "stray frame", "state": "unallocated"}
+    assert check(process.pid).exit_code == 0
+
+
+@needs_uffd
+def test_what_is_lost_stays_lost(host: Host) -> None:
+    process = host("first=shared")
+    punch(memory_of(process.pid, "first"), 1)
+    for options in ([], ["--repair"], []):
+        done = check(process.pid, *options)
+        assert done.exit_code == 1
+        assert "lost frame" in done.output
+        assert done.output.endswith("  1 wrong\n")
+
+
+@needs_uffd
+def test_at_work(host: Host) -> None:
+    process = host("busy=shared")
+    for options in ([], ["--repair"], [], ["--repair"]):
+        done = check(process.pid, "--json", *options)
+        (pool,) = json.loads(done.output)["pools"]
+        assert pool["findings"]["clean"], done.output
+        assert done.exit_code == 0
+    assert process.poll() is None
+
+
+@needs_uffd
+def test_by_path(host: Host, hugetlbfs: Path) -> None:
+    path = hugetlbfs / "check.pool"
+    process = host(f"huge={path}")
+    done = check(path)
+    assert done.exit_code == 0, done.output
+    assert f'pool "huge" of process {process.pid}: memory {path}, 4 pages of 2 MiB' in done.output
+    assert "  allocated 3, evicted 0, free 1," in done.output
+    fill(str(path), 3, 2 << 20)
+    assert check(path, "--repair").exit_code == 1
+    assert check(path).exit_code == 0
+    process.kill()
+    process.wait(timeout=20)
+    done = check(path)
+    assert done.exit_code == 2
+    assert "no process has a pool" in done.output
+    path.unlink()
+
+
+def test_nothing_to_look_at(host: Host, tmp_path: Path) -> None:
+    process = host("alone=anon")
+    for target, said in {
+        process.pid: "no pool that can be seen from outside",
+        tmp_path / "none": "cannot be looked at: No such file",
+        0: "is no process",
+    }.items():
+        done = check(target)
+        assert done.exit_code == 2
+        assert said in done.output
+
+
+@needs_uffd
+@pytest.mark.parametrize("way", ["memory", "attach"])
+def test_a_pool_that_cannot_be_looked_at(host: Host, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    process = host("first=shared")
+    if way == "attach":
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise bufpool.UnsupportedError(95, "not here")
+
+        monkeypatch.setattr(bufpool.Pool, "attach", refuse)
+    else:
+        monkeypatch.setattr(outside, "_file_of", lambda *_: None)
+    done = check(process.pid)
+    assert done.exit_code == 2
+    said = "not here" if way == "attach" else "its memory no more"
+    assert "  cannot be looked at: " in done.output
+    assert said in done.output
+    (pool,) = json.loads(check(process.pid, "--json").output)["pools"]
+    assert pool["findings"] is None
+    assert said in pool["trouble"]
+
+
+def test_inspect(make_pool: PoolMaker) -> None:
+    pool = make_pool(64 * PAGE, memory="anon")
+    pages = [pool.allocate() for _ in range(5)]
+    pages[0].free()
+    pages[1].evict()
+    found = pool.inspect()
+    assert found.clean
+    assert found.exact
+    assert (found.pages, found.allocated, found.evicted, found.free, found.busy) == (64, 3, 1, 60, 0)
+    assert found.wrong == ()
+    assert pool.inspect(repair=True) == found
+    pool.close()
+    with pytest.raises(bufpool.PoolClosedError):
+        pool.inspect()
+
+
+@needs_uffd
+def test_inspect_and_repair(make_pool: PoolMaker) -> None:
+    pool = make_pool(64 * PAGE, memory="shared", trap="uffd", on_fault="raise")
+    page = pool.allocate()
+    with pool.handle() as handle:
+        fill(f"/proc/self/fd/{handle.memory}", 9)
+        punch(f"/proc/self/fd/{handle.memory}", page.number)
+    found = pool.inspect(repair=True)
+    assert (found.stray_frames, found.lost_frames, found.repaired, found.total) == (1, 1, 1, 2)
+    assert found.wrong == (
+        bufpool.WrongPage(page=0, what="lost frame", state="allocated"),
+        bufpool.WrongPage(page=9, what="stray frame", state="unallocated"),
+    )
+    page.free()
+    assert pool.inspect().clean
