@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from bufpool import outside, sizes
@@ -125,11 +126,11 @@ def _show_findings(console: Console, pool: Checked, findings: Findings) -> None:
     states = ("allocated", "evicted", "free", "busy", "abandoned")
     console.print("  " + ", ".join(f"{name} {getattr(findings, name)}" for name in states))
     if not findings.clean:
-        table = Table("wrong", "how many", "which", "what that is", box=None, padding=(0, 2, 0, 2))
+        table = Table("wrong", "count", "pages", "what that is", box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for kind, many in findings.by_kind().items():
             if many:
                 table.add_row(kind, str(many), _which(findings, kind, many), _MEANING[kind])
-        console.print(table)
+        console.print(Padding(table, (0, 0, 0, 2)))
     console.print(f"  {_verdict(findings)}")
 
 

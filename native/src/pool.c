@@ -394,26 +394,47 @@ static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp
     return 0;
 }
 
-/* Tries the trap of a pool that others have, too, on a page that nobody has meanwhile. */
+static void drop_frame(bufpool_pool *pool, uint64_t page)
+{
+    bp_kernel_punch(pool->space.fd, page * pool->page_size, pool->page_size);
+}
+
+/* Tries the trap of a pool that others have, too, on a page that nobody has meanwhile. Of those there may be some that
+ * somebody has filled past us: what traps at any of them does at all; they are left as they are, to be found. */
+#define TRIES 8
+
 static int verify_guest(bufpool_pool *pool)
 {
     struct bp_pages *pages = &pool->pages;
+    uint64_t tried[TRIES];
+    uint16_t states[TRIES];
+    size_t count = 0;
+    int code = 0;
     if (atomic_load(&pages->counts->gone)) {
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed, by the process that opened it", pool->name);
     }
-    for (uint64_t page = pages->count; page-- > 0;) {
+    for (uint64_t page = pages->count; page-- > 0 && count < TRIES;) {
         uint16_t state = bp_pages_load(pages, page);
-        if (!bp_state_is_free(state) || !bp_pages_claim(pages, page, state, 0)) {
-            continue;
+        if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
+            tried[count] = page;
+            states[count++] = state;
+            code = bp_space_verify(&pool->space, bp_page_address(pool, page));
+            if (code == 0) {
+                break;
+            }
         }
-        int code = bp_space_verify(&pool->space, bp_page_address(pool, page));
-        if (code < 0) { /* it has been filled by that, for all */
-            bp_kernel_punch(pool->space.fd, page * pool->page_size, pool->page_size);
-        }
-        bp_pages_settle(pages, page, state);
-        return code;
     }
-    return 0; /* there is none */
+    if (code < 0) {
+        drop_frame(pool, tried[count - 1]);
+        code = bp_space_verify(&pool->space, bp_page_address(pool, tried[count - 1]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (code < 0) { /* filled by that, for all */
+            drop_frame(pool, tried[i]);
+        }
+        bp_pages_settle(pages, tried[i], states[i]);
+    }
+    return code;
 }
 
 static const char *hint(int code)
