@@ -1,9 +1,8 @@
-/* inspect.c: bufpool_inspect(): page states against frames, roster, index and counts; see inspect.h. */
+/* inspect.c: bufpool_inspect(): all pages, then the counts; see inspect.h. */
 #include "inspect.h"
 
 #include "error.h"
 #include "recover.h"
-#include "roster.h"
 
 #include <errno.h>
 #include <string.h>
@@ -11,7 +10,6 @@
 #define OS_PAGE 4096
 #define SLOW_WINDOW 65536 /* pages: how far it is looked ahead for a frame while the pool is entered */
 #define FAST_WINDOW (UINT64_C(1) << 22)
-#define BIT(what) (1u << (what))
 
 const char *bufpool_wrong_name(bufpool_wrong wrong)
 {
@@ -79,205 +77,6 @@ void bp_look_note(struct bp_look *look, uint64_t page, bufpool_wrong what)
     }
 }
 
-/* ---- One page ---- */
-
-/* Is the page, which somebody has BUSY, left so by a process that is gone? */
-static bool is_abandoned(bufpool_pool *pool, uint64_t page)
-{
-    struct bp_pages *pages = &pool->pages;
-    uint16_t word = bp_pages_load(pages, page);
-    uint32_t member = BP_MEMBER_OF(word);
-    if (member == 0 || BP_BUSY_OF(member) == pages->busy) {
-        return false;
-    }
-    if (pages->members == NULL) {
-        return true;
-    }
-    bool gone =
-        bp_roster_has(pages, member) ? bp_roster_take_over(pages, member) : bp_roster_hold_vacant(pages, member);
-    if (gone) {
-        gone = BP_MEMBER_OF(bp_pages_load(pages, page)) == member;
-        bp_roster_put_down(pages, member);
-    }
-    return gone;
-}
-
-/* Does anybody who lives show the scratch pattern there? */
-static bool is_held(bufpool_pool *pool, uint64_t page)
-{
-    struct bp_pages *pages = &pool->pages;
-    for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
-        uint64_t seen = atomic_load(&pool->scratch[i].page);
-        if (seen == 1 || (seen == page + 2 && !atomic_load(&pool->scratch[i].pasted))) {
-            return true; /* 1: it is just being changed, which page ever that is */
-        }
-    }
-    for (uint32_t member = 0; pages->members != NULL;) {
-        member = bp_roster_next_shower(pages, member + 1, page);
-        if (member == 0) {
-            return false;
-        }
-        if (BP_BUSY_OF(member) == pages->busy) {
-            continue; /* this process shows it no more */
-        }
-        if (!bp_roster_take_over(pages, member)) {
-            return true;
-        }
-        bp_roster_put_down(pages, member);
-    }
-    return false;
-}
-
-/* Pages that are allocated and get their frames with the first touch, if any: see the traps. */
-static bool fills_late(const struct bp_space *space)
-{
-    return !space->memory->hugetlb &&
-           (!space->trap->traps || (space->trap->needs_file && space->flags & BUFPOOL_LAZY_ZERO));
-}
-
-/* How much of the page has frames: bytes, or -errno. */
-static int64_t frames_of(struct bp_look *look, uint64_t page)
-{
-    uint64_t size = look->pool->page_size;
-    uint64_t end = (page + 1) * size;
-    uint64_t start;
-    uint64_t stop;
-    int64_t covered = 0;
-    for (uint64_t at = page * size; at < end; at = stop) {
-        int code = bp_frames_next(&look->frames, at, end, &start, &stop);
-        if (code < 0) {
-            return code == -ENXIO ? covered : code;
-        }
-        covered += (int64_t)(stop - start);
-    }
-    return covered;
-}
-
-static bool is_nonsense(uint16_t word)
-{
-    uint16_t state = word & BP_STATE_MASK;
-    return (word & (BP_FREEING | BP_EVICTING)) != 0 || state > BUFPOOL_STATE_EVICTED ||
-           (word & BP_SCRATCH && state == BUFPOOL_STATE_ALLOCATED);
-}
-
-/* What is wrong with a page of this word, not BUSY, that has some frames, or all. */
-static unsigned examine(struct bp_look *look, uint64_t page, uint16_t word, bool some, bool all)
-{
-    const struct bp_pages *pages = &look->pool->pages;
-    bool scratch = word & BP_SCRATCH;
-    unsigned wrong = 0;
-    if (is_nonsense(word)) {
-        wrong |= BIT(BUFPOOL_WRONG_STATE);
-    } else if (scratch && !is_held(look->pool, page)) {
-        wrong |= BIT(BUFPOOL_WRONG_SCRATCH);
-    }
-    if ((word & BP_STATE_MASK) == BUFPOOL_STATE_ALLOCATED) {
-        wrong |= all || fills_late(&look->pool->space) ? 0 : BIT(BUFPOOL_WRONG_LOST_FRAME);
-    } else if (some && !(scratch && bp_frames_see_scratch(&look->frames))) {
-        wrong |= BIT(BUFPOOL_WRONG_STRAY_FRAME);
-    }
-    bool taken = atomic_load(&pages->levels[0][page / 64]) >> (page % 64) & 1;
-    return wrong | (taken == bp_state_is_free(word) ? BIT(BUFPOOL_WRONG_INDEX) : 0);
-}
-
-/* What is found wrong at every look. */
-static unsigned confirm(struct bp_look *look, uint64_t page)
-{
-    const struct bp_pages *pages = &look->pool->pages;
-    unsigned agreed = ~0u;
-    int votes = 0;
-    for (int patience = 0; patience < 64; patience++) {
-        uint64_t before = bp_pages_changes(pages);
-        uint16_t word = bp_pages_load(pages, page);
-        int64_t covered = word & BP_BUSY ? -EBUSY : frames_of(look, page);
-        unsigned wrong =
-            covered < 0 ? 0 : examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size);
-        if (covered < 0 || bp_pages_load(pages, page) != word) {
-            bp_kernel_sleep_ns(20000);
-            continue;
-        }
-        agreed &= wrong;
-        if (agreed == 0 || bp_look_vote(look, &votes, before)) {
-            return agreed;
-        }
-    }
-    look->disturbed = true;
-    return 0;
-}
-
-/* Puts right what can be, of a page that nobody is changing. */
-static void mend(struct bp_look *look, uint64_t page, unsigned wrong)
-{
-    bufpool_pool *pool = look->pool;
-    uint16_t word = bp_pages_load(&pool->pages, page);
-    if ((wrong & ~BIT(BUFPOOL_WRONG_LOST_FRAME)) == 0 || word & BP_BUSY ||
-        !bp_pages_claim(&pool->pages, page, word, 0)) {
-        return;
-    }
-    uint16_t state = word & BP_STATE_MASK;
-    if (state > BUFPOOL_STATE_EVICTED) {
-        state = BUFPOOL_STATE_FREED;
-    }
-    bool held = word & BP_SCRATCH && state != BUFPOOL_STATE_ALLOCATED && is_held(pool, page);
-    if (state != BUFPOOL_STATE_ALLOCATED && !held && frames_of(look, page) != 0) {
-        struct bp_range range = {bp_page_address(pool, page), pool->page_size};
-        size_t done;
-        if (bp_space_zap(&pool->space, &range, 1, &done) < 0) {
-            bp_pages_settle(&pool->pages, page, word);
-            return;
-        }
-    }
-    bp_pages_mend(&pool->pages, page, held || !bp_state_is_free(state));
-    bp_pages_settle(&pool->pages, page, held ? state | BP_SCRATCH : state);
-}
-
-static void count(struct bp_look *look, uint64_t page, uint16_t word)
-{
-    bufpool_findings *found = &look->found;
-    uint16_t state = word & BP_STATE_MASK;
-    *(state == BUFPOOL_STATE_ALLOCATED ? &found->allocated
-      : state == BUFPOOL_STATE_EVICTED ? &found->evicted
-                                       : &found->free) += 1;
-    found->scratched += (word & BP_SCRATCH) != 0;
-    if (state != BUFPOOL_STATE_UNALLOCATED) {
-        look->high = page + 1;
-    }
-}
-
-static void look_at_page(struct bp_look *look, uint64_t page)
-{
-    uint16_t word = bp_pages_load(&look->pool->pages, page);
-    if (word & BP_BUSY) {
-        if (is_abandoned(look->pool, page)) {
-            bp_look_note(look, page, BUFPOOL_WRONG_ABANDONED);
-            if (look->mend) {
-                bp_recover_stranded(look->pool, page);
-            }
-        } else {
-            look->found.busy++;
-        }
-        return;
-    }
-    count(look, page, word);
-    uint64_t begin = page * look->pool->page_size;
-    uint64_t end = begin + look->pool->page_size;
-    bool some = look->memory.start < end && look->memory.end > begin;
-    bool all = look->memory.start <= begin && look->memory.end >= end;
-    if (examine(look, page, word, some, all) != 0) {
-        unsigned wrong = confirm(look, page);
-        for (unsigned what = BUFPOOL_WRONG_ABANDONED; what <= BUFPOOL_WRONG_STATE; what++) {
-            if (wrong & BIT(what)) {
-                bp_look_note(look, page, (bufpool_wrong)what);
-            }
-        }
-        if (look->mend) {
-            mend(look, page, wrong);
-        }
-    }
-}
-
-/* ---- All of them ---- */
-
 static uint64_t lower(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
@@ -328,7 +127,7 @@ static int look_at_word(struct bp_look *look, uint64_t *next)
         for (; page < end && code == 0; page++) {
             code = look_ahead(look, page);
             if (code == 0) {
-                look_at_page(look, page);
+                bp_look_page(look, page);
             }
         }
         uint64_t word = (page - 1) / 64;
@@ -353,7 +152,9 @@ static uint64_t compare_counts(const struct bp_look *look)
         atomic_load(&counts->allocations) - atomic_load(&counts->frees) - found->evicted - found->allocated;
     uint64_t high = atomic_load(&counts->high_water);
     bool high_wrong = high < look->high || high > found->pages;
-    if (look->set) {
+    uint64_t wrong = (frees != 0) + (evicted != 0) + (taken != 0) + high_wrong;
+    if (look->set && wrong > 0) {
+        atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
         atomic_fetch_add(&counts->frees, frees);
         BP_STORED("inspection: frees");
         atomic_fetch_add(&counts->evicted, evicted);
@@ -364,7 +165,7 @@ static uint64_t compare_counts(const struct bp_look *look)
             atomic_compare_exchange_strong(&counts->high_water, &high, look->high);
         }
     }
-    return (frees != 0) + (evicted != 0) + (taken != 0) + high_wrong;
+    return wrong;
 }
 
 /* The pool was quiet until now, when the counts were `before`. */

@@ -1,6 +1,6 @@
 /*
- * inspect.h: a look at all of a pool, in the course of bufpool_inspect(): inspect.c has the pages and the counts,
- * inspect_index.c the index of free numbers.
+ * inspect.h: a look at all of a pool, in the course of bufpool_inspect(): inspect.c goes through all of it and has the
+ * counts, inspect_page.c has a page, inspect_index.c the index of free numbers.
  *
  * The pool is entered and left again every few pages, so that forks and a close need not wait for the end of it. Nobody
  * else is held up. So what looks wrong is looked at again, several times, before it is believed: what somebody is just
@@ -41,6 +41,9 @@ bool bp_look_vote(const struct bp_look *look, int *votes, uint64_t before);
 
 /* Keeps a finding. */
 void bp_look_note(struct bp_look *look, uint64_t page, bufpool_wrong what);
+
+/* inspect_page.c: one page against its frames (look->memory: those at or after it), who has it, and its bit of the index. */
+void bp_look_page(struct bp_look *look, uint64_t page);
 
 /* inspect_index.c: a word of the index against those above and below it; and all words of the levels above pages. */
 void bp_look_word(struct bp_look *look, int level, uint64_t word);
