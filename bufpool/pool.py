@@ -560,6 +560,10 @@ class BorrowedPool(Pool):
     allocate = allocate_at = allocate_many = free = free_many = evict = evict_many = _refuse
     populate = populate_many = close = _close = __enter__ = _refuse
 
+    def inspect(self, repair: bool = False) -> Findings:
+        """As of any pool; the repair is not to be had."""
+        return self._refuse() if repair else super().inspect()
+
     def _unclosed(self) -> bool:
         return False
 

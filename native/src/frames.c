@@ -87,6 +87,10 @@ int bp_frames_open(struct bp_frames *frames, const struct bp_space *space)
         frames->way = BP_BY_READING; /* never fills a hole, in no mapping of this file */
         code = 0;
     }
+    if (code == -ENOMEM || code == -EAGAIN || code == -EMFILE || code == -ENFILE) {
+        return bp_error(code, "cannot map %llu bytes of addresses to look at what has frames: %s",
+                        (unsigned long long)space->capacity, strerror(-code));
+    }
     return code == 0 ? 0
                      : bp_error(BUFPOOL_EUNSUPPORTED,
                                 "which huge pages have frames cannot be told: it takes a userfaultfd with "
