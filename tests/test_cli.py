@@ -45,6 +45,7 @@ def test_help_has_one_line_for_each_command_at_80_columns() -> None:
     output = CliRunner().invoke(cli.main, ["--help"], env={"COLUMNS": "80"}).output
     lines = output.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in lines] == [
+        "check",
         "demo",
         "doctor",
         "frozen",

@@ -153,8 +153,10 @@ static uint64_t compare_counts(const struct bp_look *look)
     uint64_t high = atomic_load(&counts->high_water);
     bool high_wrong = high < look->high || high > found->pages;
     uint64_t wrong = (frees != 0) + (evicted != 0) + (taken != 0) + high_wrong;
-    if (look->set && wrong > 0) {
-        atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
+    if (look->set) {
+        if (wrong > 0) {
+            atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
+        }
         atomic_fetch_add(&counts->frees, frees);
         BP_STORED("inspection: frees");
         atomic_fetch_add(&counts->evicted, evicted);
