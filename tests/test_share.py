@@ -179,6 +179,15 @@ def test_a_pool_has_the_name_of_its_file(make_pool: PoolMaker, hugetlbfs: Path) 
         check_work(pool, lambda *pages: dict(workers.apply(work, (str(path), *pages))))
     with bufpool.Pool.attach(path) as same:
         assert (same.memory, same.page_count, pool.stats().members) == (str(path), 8, 2)
+    with pool.handle() as handle:
+        moved = path.rename(path.with_name("moved"))
+        bufpool.Pool.attach(moved).close()
+        moved.unlink()  # whoever has the pool goes on, and so does a handle
+        with pytest.raises(bufpool.SystemCallError, match="no pool has been opened there"):
+            bufpool.Pool.attach(moved)
+        path.write_bytes(b"")
+        with bufpool.Pool.attach(handle) as same:
+            assert same.allocate(b"unlinked")[:8] == pool.page(int(pool.pages()[-1]))[:8] == b"unlinked"
     pool.close()
     with pytest.raises(bufpool.SystemCallError, match="no process that this one can see") as caught:
         bufpool.Pool.attach(path)
