@@ -6,9 +6,16 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-#define WORKERS 4
+#ifndef MEMORY
+#define MEMORY "shared"
+#define PAGE_SIZE GRANULE
 #define PAGES 4224
-#define MOST 700 /* pages that a worker has at a time: together not all there are */
+#define LEAST 8  /* pages that a worker has at a time */
+#define MOST 700 /* together not all there are */
+#define BATCH 70
+#endif
+
+#define WORKERS 4
 #define WORDS 16 /* of a page's content */
 #define IS_EVICTED 0x100
 
@@ -71,18 +78,18 @@ static void allocate_one(struct worker *worker)
     uint64_t stamp = next_stamp(worker);
     uint64_t page;
     make_content(stamp, content);
-    CHECK_OK(bufpool_allocate(pool, content, sizeof content, &page));
+    CHECK_HAD(bufpool_allocate(pool, content, sizeof content, &page));
     own(worker, page, stamp);
 }
 
 static void allocate_batch(struct worker *worker)
 {
-    uint64_t pages[70];
-    size_t count = 1 + next_random(&worker->random) % 70;
+    uint64_t pages[BATCH];
+    size_t count = 1 + next_random(&worker->random) % BATCH;
     if (worker->count + count > MOST) {
         return;
     }
-    CHECK_OK(bufpool_allocate_many(pool, count, pages));
+    CHECK_HAD(bufpool_allocate_many(pool, count, pages));
     for (size_t i = 0; i < count; i++) {
         uint64_t stamp = next_stamp(worker);
         make_content(stamp, bufpool_address(pool, pages[i]));
@@ -101,7 +108,7 @@ static uint64_t draw(struct worker *worker)
 
 static void free_some(struct worker *worker, size_t most)
 {
-    uint64_t pages[64];
+    uint64_t pages[BATCH];
     size_t count = 0;
     for (; count < most && worker->count > 0; count++) {
         pages[count] = draw(worker);
@@ -119,7 +126,7 @@ static void evict_and_populate(struct worker *worker)
     atomic_store(&shared->owner[page], (worker->number + 1) | IS_EVICTED);
     CHECK_OK(bufpool_evict(pool, page));
     make_content(stamp, content);
-    CHECK_OK(bufpool_populate(pool, page, content, sizeof content));
+    CHECK_HAD(bufpool_populate(pool, page, content, sizeof content));
     atomic_store(&shared->stamp[page], stamp);
     atomic_store(&shared->owner[page], worker->number + 1);
 }
@@ -141,12 +148,12 @@ __attribute__((noreturn)) static void work(uint32_t number, uint64_t seed)
         }
         atomic_store(&shared->paused[number], 0);
         uint64_t choice = next_random(&worker.random) % 100;
-        if (worker.count < 8 || (choice < 40 && worker.count < MOST)) {
+        if (worker.count < LEAST || (choice < 40 && worker.count < MOST)) {
             allocate_one(&worker);
         } else if (choice < 50) {
             allocate_batch(&worker);
         } else if (choice < 75) {
-            free_some(&worker, choice < 65 ? 1 : 64);
+            free_some(&worker, choice < 65 ? 1 : BATCH);
         } else if (choice < 99) {
             evict_and_populate(&worker);
         } else {
@@ -254,19 +261,18 @@ static void round_of(uint64_t *random)
     start(victim, next_random(random));
 }
 
-int main(void)
+static int run(void)
 {
     const char *wanted = getenv("BUFPOOL_TEST_ROUNDS");
     int rounds = wanted == NULL ? 0 : atoi(wanted);
-    harness_begin();
-    if (bufpool_probe("shared", "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
-        printf("shared/uffd cannot be had here: %s\n", last_error());
+    if (bufpool_probe(MEMORY, "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
+        printf(MEMORY "/uffd cannot be had here: %s\n", last_error());
         return HARNESS_SKIP;
     }
     alarm(rounds > 0 ? (unsigned)rounds + HARNESS_LIMIT : HARNESS_LIMIT);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED);
-    pool = open_pool_fork("shared", "uffd", "resume", PAGES * (uint64_t)GRANULE, GRANULE, "exclude");
+    pool = open_pool_fork(MEMORY, "uffd", "resume", PAGES * (uint64_t)PAGE_SIZE, PAGE_SIZE, "exclude");
     CHECK_OK(bufpool_share(pool, &handle));
     uint64_t random = 1;
     for (uint32_t number = 0; number < WORKERS; number++) {
@@ -291,3 +297,11 @@ int main(void)
     CHECK_OK(bufpool_close(pool));
     return 0;
 }
+
+#ifndef OTHER_MAIN
+int main(void)
+{
+    harness_begin();
+    return run();
+}
+#endif
