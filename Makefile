@@ -1,4 +1,4 @@
-# demo, test, test-noautofill, bench, lint, sanitize: each works as the first command on a fresh clone and makes its own
+# demo, kv, test, test-noautofill, bench, lint, sanitize: each works as the first command on a fresh clone and makes its own
 # environment.
 # Needed: Python >= 3.10 with venv and its C headers, a C compiler, make. Override PYTHON, VENV or BUILD at will.
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BUILD ?= build
 JOBS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-c test-python test-noautofill bench lint format sanitize sanitize-address sanitize-thread clean
+.PHONY: demo kv test test-c test-python test-noautofill bench lint format sanitize sanitize-address sanitize-thread clean
 
 # The environment's tools come first; CMake and ninja are there only where the system has none.
 WITH_VENV = PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -17,6 +17,12 @@ SOURCES = $(shell find bufpool native/include native/src native/python native/sq
 
 demo: $(VENV)/.package
 	$(VENV)/bin/bufpool demo
+
+# The key-value store of examples/kv, as "make kv KV='--seconds 120 --kill 50'".
+kv: $(VENV)/.cmake
+	$(WITH_VENV) cmake -S native -B $(BUILD)/c -G Ninja
+	$(WITH_VENV) cmake --build $(BUILD)/c --parallel $(JOBS) --target kv
+	$(BUILD)/c/tests/kv $(KV)
 
 test: test-c test-python
 
