@@ -85,6 +85,8 @@ _PAGE_SIZE_MOST = 2**30
 # What one census reads at most; of more it looks at samples, spread evenly.
 _BYTES_MOST = 32 << 20
 _EXTENTS_MOST = 4096
+_SAMPLES = 2048  # of an OS page each
+_NEAR = 1 << 16  # bytes of a hole that are read along, as zeros: cheaper than to begin anew
 _CHUNK = 1 << 16  # pages
 
 
@@ -258,30 +260,32 @@ class Tables:
     def _extents(self) -> list[tuple[int, int]] | None:
         """The pages whose state was ever written, as far as the file shows; None: too many to look at each time."""
         found: list[tuple[int, int]] = []
-        first, total = self._states_at, 0
+        first = self._states_at
         at, end = first, first + self.facts.pages * 2
-        while at < end:
+        for _ in range(_EXTENTS_MOST):
             try:
-                data = os.lseek(self.fd, at, os.SEEK_DATA)
-                at = os.lseek(self.fd, data, os.SEEK_HOLE)
+                start = max(os.lseek(self.fd, at, os.SEEK_DATA), first)
+                at = os.lseek(self.fd, start, os.SEEK_HOLE)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # only holes from here on
-                    break
-                raise
-            start, stop = max(data, first), min(at, end)
-            total += max(0, stop - start)
-            if total > _BYTES_MOST or len(found) == _EXTENTS_MOST:
-                return None
-            if start < stop:
-                found.append(((start - first) // 2, (stop - first) // 2))
-        return found
+                if error.errno != errno.ENXIO:
+                    raise
+                break  # only holes from here on
+            if start >= end:
+                break
+            if found and start - found[-1][1] <= _NEAR:
+                start = found.pop()[0]
+            found.append((start, min(at, end)))
+        else:
+            return None
+        if sum(stop - start for start, stop in found) > _BYTES_MOST:
+            return None
+        return [((start - first) // 2, (stop - first) // 2) for start, stop in found]
 
     def _samples(self) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-        """Windows of an OS page, as many as may be read."""
-        windows = _BYTES_MOST // _OS_PAGE
+        """Windows of an OS page."""
         pages, size = self.facts.pages, _OS_PAGE // 2
-        for n in range(windows):
-            page = pages * n // windows
+        for n in range(_SAMPLES):
+            page = pages * n // _SAMPLES
             yield page, self._words(page, min(page + size, pages))
 
     def _words(self, start: int, stop: int) -> np.ndarray[Any, Any]:
@@ -306,9 +310,10 @@ class _Counter:
         self.seen += len(words)
         states = words & STATE_MASK
         busy = words >> BUSY_SHIFT
-        numbers, times = np.unique(busy[busy != 0], return_counts=True)
-        for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
-            self.busy[number] = self.busy.get(number, 0) + count
+        if busy.any():
+            numbers, times = np.unique(busy[busy != 0], return_counts=True)
+            for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
+                self.busy[number] = self.busy.get(number, 0) + count
         self.scratched += int(np.count_nonzero(words & SCRATCH))
         stop = page + len(words)
         self.states += np.bincount(states, minlength=STATE_MASK + 1)

@@ -100,6 +100,9 @@ class _Watched:
         members = [member for member in self.tables.members() if member.present]
         end = counts.high_water
         census = self.tables.census(max(1, min(cells, end)), end)
+        if not census.exact:  # these two are counted
+            states = {**census.states, "allocated": counts.allocated, "evicted": counts.evicted}
+            census = attrs.evolve(census, states=states)
         since = None if self.when is None else max(now - self.when, 1e-9)
         rates = None
         if self.counts is not None and since is not None:
@@ -149,8 +152,12 @@ class Watch:
         self._ended = False
         self._past: set[tuple[int, int]] = set()
         self._private = () if self.pid is None else private_of(self.pid)
-        for pool in outside.find(target):
+        sight = outside.look(target)
+        for pool in sight.pools:
             self._add(pool)
+        if not self._watched:
+            raise BufpoolError("; ".join(sight.troubles) or outside.nothing(target))
+        self.notes += sight.troubles
 
     def __enter__(self) -> Watch:
         return self
@@ -176,7 +183,7 @@ class Watch:
             time=datetime.now(timezone.utc),
             title=self._title(),
             pools=tuple(samples),
-            notes=tuple(self.notes[-3:]),
+            notes=tuple(self.notes[-3 if samples else -20 :]),
             private=self._private,
         )
 

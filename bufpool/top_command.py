@@ -105,14 +105,12 @@ class _Keys:
 @contextlib.contextmanager
 def _keys() -> Iterator[_Keys]:
     """Keys come one by one and are not echoed; the terminal is put back however this ends."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        yield _Keys(None)
-        return
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
+    fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
+    before = None if fd is None else termios.tcgetattr(fd)
 
-    def go_on(_: int, __: FrameType | None) -> None:
-        tty.setcbreak(fd, termios.TCSADRAIN)
+    def go_on(_: int = 0, __: FrameType | None = None) -> None:
+        if fd is not None:
+            tty.setcbreak(fd, termios.TCSADRAIN)
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -121,10 +119,11 @@ def _keys() -> Iterator[_Keys]:
     wanted = {signal.SIGCONT: go_on, signal.SIGTERM: end, signal.SIGHUP: end}
     handlers = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
-        tty.setcbreak(fd, termios.TCSADRAIN)
+        go_on()
         yield _Keys(fd)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        with contextlib.suppress(termios.error):  # it may have gone
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        if fd is not None and before is not None:
+            with contextlib.suppress(termios.error):  # it may have gone
+                termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import bufpool
-from bufpool import outside
+from bufpool import cli, outside
 
 # Opens the pools that its arguments name as NAME=MEMORY, and lives until its stdin ends.
 PROGRAM = """
@@ -69,6 +70,10 @@ def test_by_path(host: Host, hugetlbfs: Path) -> None:
     (found,) = outside.find(path)
     assert (found.pid, found.facts.name) == (process.pid, "huge")
     assert outside._lockers(found.facts.file) == [process.pid]
+    shown = CliRunner().invoke(cli.main, ["top", str(path)])
+    assert shown.exit_code == 0
+    assert 'pool "huge"' in shown.output
+    assert "other" not in shown.output
     process.kill()
     process.wait(timeout=20)
     with pytest.raises(bufpool.BufpoolError, match=r"no process has a pool in .*outside\.pool"):
