@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bufpool._native import CData
 
 FAULT_SIZE = ffi.sizeof("bufpool_fault")
-_FRAME = re.compile(r"^ +#\d+ (0x[0-9a-f]+)", re.MULTILINE)
+_FRAME = re.compile(r"^ +#\d+ (0x[0-9a-f]+)(?! in process )\b", re.MULTILINE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -31,7 +31,8 @@ class PageEvent:
     time: datetime  # UTC, exact to 66 microseconds
     thread_id: int  # 0: a thread that is not known any more
     thread_name: str
-    pid: int
+    pid: int  # of any process that has the pool
+    process_name: str = ""  # as it was then
     python_stack: tuple[str, ...] = ()  # innermost last; in C what bufpool_set_caller() said; with "stacks"
     _raw: bytes = attrs.field(repr=False, eq=False)
 
@@ -45,6 +46,10 @@ class PageEvent:
 
     def __str__(self) -> str:
         known = f'thread {self.thread_id} "{self.thread_name}"'
+        if self.pid != os.getpid():
+            known += f" of process {self.pid}"
+            if self.process_name and self.pid != self.thread_id:
+                known += f' "{self.process_name}"'
         who = known if self.thread_id else "a thread that is not known any more"
         line = f"{self.event} by {who}, {self.time.isoformat()} (event {self.sequence})"
         return "\n".join([line, *(f"    {frame}" for frame in self.python_stack)])
@@ -82,6 +87,7 @@ class FaultReport:
     freed: PageEvent | None = None  # who freed or evicted the page last, or closed the pool; None: not recorded
     below: int | None = None  # the nearest allocated page below, within 4096 pages
     above: int | None = None  # the same above
+    process_name: str = ""  # of pid
     in_syscall: str | None = None  # the system call that made the access; None: made by the program
     raced: bool = False  # the page was allocated between the access and the report
     forked: bool = False  # made in a forked child that has not got the pool
@@ -147,6 +153,7 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         below=_page(fault.below),
         above=_page(fault.above),
         in_syscall=_text(fault.in_syscall) or None,
+        process_name=_text(fault.process_name),
         raced=bool(fault.flags & lib.BUFPOOL_FAULT_RACED),
         forked=bool(fault.flags & lib.BUFPOOL_FAULT_FORKED),
         inherited=bool(fault.flags & lib.BUFPOOL_FAULT_INHERITED),
@@ -168,6 +175,7 @@ def event_from_native(origin: CData) -> PageEvent | None:
         thread_id=origin.thread_id,
         thread_name=_text(origin.thread_name),
         pid=origin.pid,
+        process_name=_text(origin.process_name),
         python_stack=tuple(_text(origin.caller).splitlines()),
         raw=bytes(ffi.buffer(ffi.addressof(origin), ffi.sizeof("bufpool_origin"))),
     )

@@ -32,6 +32,7 @@ class LoggedEvent:
     thread_id: int
     thread_name: str
     pid: int
+    process_name: str
     native_stack: tuple[str, ...]
     caller: tuple[str, ...]  # innermost last
 
@@ -45,6 +46,7 @@ class LoggedReport:
     pid: int
     thread_id: int
     thread_name: str
+    process_name: str
     access: str
     state: str
     address: int
@@ -198,6 +200,7 @@ def _event(fields: _Fields, key: str) -> LoggedEvent | None:
         thread_id=_number(inner, "thread_id", 0),
         thread_name=_string(inner, "thread_name", ""),
         pid=_number(inner, "pid", 0),
+        process_name=_string(inner, "process_name", ""),
         native_stack=_strings(inner, "native_stack"),
         caller=_strings(inner, "caller"),
     )
@@ -213,6 +216,7 @@ def _report(fields: _Fields) -> LoggedReport:
         pid=_number(fields, "pid"),
         thread_id=_number(fields, "thread_id", 0),
         thread_name=_string(fields, "thread_name", ""),
+        process_name=_string(fields, "process_name", ""),
         access=_string(fields, "access"),
         state=_string(fields, "state"),
         address=_address(fields, "address"),

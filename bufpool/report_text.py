@@ -59,7 +59,7 @@ def lines(report: LoggedReport, names: Names = no_names) -> Iterator[str]:
     yield f"=={report.pid}==ERROR: bufpool: {what(report)}"
     by = f" by system call {clean(report.in_syscall)}" if report.in_syscall else ""
     yield f"{clean(report.access).upper()}{by} at address {report.address:#x}, pc {report.pc:#x}"
-    thread = f"thread {report.thread_id} {quoted(report.thread_name)} of process {report.pid}"
+    thread = f"thread {report.thread_id} {quoted(report.thread_name)} of {_process(report)}"
     yield f"  {thread}, {iso(report.time)}, {_signal(report.signal)}"
     yield from _stack(report.native_stack, names, exact=True)
     yield (
@@ -80,6 +80,12 @@ def lines(report: LoggedReport, names: Names = no_names) -> Iterator[str]:
         yield "  Python, innermost last:"
         yield from (f"    {clean(frame)}" for frame in report.python_stack)
     yield f"=={report.pid}==END of bufpool report {report.sequence}"
+
+
+def _process(who: LoggedReport | LoggedEvent) -> str:
+    """A process has the name of its first thread, whose id is its own."""
+    name = f" {quoted(who.process_name)}" if who.process_name and who.thread_id != who.pid else ""
+    return f"process {who.pid}{name}"
 
 
 def _signal(number: int) -> str:
@@ -115,7 +121,7 @@ def _event(report: LoggedReport, event: LoggedEvent | None, names: Names) -> Ite
         return
     who = f"thread {event.thread_id} {quoted(event.thread_name)}" if event.thread_id else "a thread not known any more"
     if event.pid not in (0, report.pid):
-        who += f" of process {event.pid}"
+        who += f" of {_process(event)}"
     seconds = (report.time - event.time).total_seconds()
     ago = f"{abs(seconds):.3f} s {'before' if seconds >= 0 else 'after'}"
     verb = _VERBS.get(event.event, clean(event.event))

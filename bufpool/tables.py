@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAGIC = 0x6C6F6F7066756201
-VERSION = 1
+VERSION = 2
 # struct bp_constants; "checksum" is that of all before it.
 CONSTANTS = np.dtype(
     [
@@ -47,6 +47,7 @@ CONSTANTS = np.dtype(
         ("pid", "i4"),
         ("name", "S64"),
         ("memory", "S64"),
+        ("provenance", "u8", (2,)),
         ("checksum", "u8"),
     ]
 )

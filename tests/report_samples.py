@@ -16,6 +16,7 @@ def event(kind: str = "free", **changes: Any) -> dict[str, Any]:
         "thread_id": 77,
         "thread_name": "cleaner",
         "pid": 40,
+        "process_name": "engined",
         "native_stack": ["/usr/lib/libengine.so+0x88", "/usr/bin/engined+0x14"],
         "caller": [],
     }
@@ -32,6 +33,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "pid": 40,
         "thread_id": 41,
         "thread_name": "worker",
+        "process_name": "engined",
         "access": "write",
         "state": "freed",
         "address": hex(BASE + page * 4096 + 100),

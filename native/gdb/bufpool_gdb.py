@@ -85,10 +85,11 @@ def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:
 
 def event_lines(event: Event) -> Iterator[str]:
     """As the fault reports have it."""
-    thread, pid, name = event.thread
-    by = f'thread {thread} "{name}" of process {pid}' if thread else "a thread that is not known any more"
+    thread, pid, name, process = event.thread
+    of = f' "{process}"' if process and pid != thread else ""
+    by = f'thread {thread} "{name}" of process {pid}{of}' if thread else "a thread that is not known any more"
     yield f"{event.verb} by {by}, {moment(event.time_ns)} (event {event.sequence})"
-    yield from (line[2:] for line in stack_lines(event.stack, len(event.stack) // 8))
+    yield from (line[2:] for line in stack_lines(event.stack, len(event.stack) // 8, event.places, pid))
     if event.caller:
         yield "  on behalf of, innermost last:"
         yield from (f"    {line}" for line in event.caller.splitlines())
@@ -166,12 +167,17 @@ def moment(time_ns: int) -> str:
     return f"{when:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
-def stack_lines(raw: bytes, depth: int) -> Iterator[str]:
-    """A stack, innermost first, with what gdb knows of each address."""
+def stack_lines(raw: bytes, depth: int, places: tuple[str | None, ...] = (), pid: int = 0) -> Iterator[str]:
+    """A stack, innermost first, with what gdb knows of each address; places: of those that are of another process."""
     addresses = [address for (address,) in struct.iter_unpack("=Q", raw)][:depth]
     modules = modules_of()
     for i, address in enumerate(addresses):
-        yield f"    #{i} {address:#x} {place_of(address, i > 0, modules)}".rstrip()
+        place = places[i] if i < len(places) else None
+        if place is None:
+            place = place_of(address, i > 0, modules)
+        else:
+            place = f"({place}) in process {pid}" if place else f"in process {pid}"
+        yield f"    #{i} {address:#x} {place}".rstrip()
 
 
 def place_of(address: int, returns: bool, modules: list[Mapping]) -> str:

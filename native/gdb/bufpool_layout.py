@@ -14,8 +14,8 @@ from typing import NamedTuple
 import gdb
 
 MAGIC = b"bufpool layout\0\0"
-VERSION = 2
-HEAD = struct.Struct("=16sII16sQqQQ")  # struct bp_postmortem up to its fields
+VERSION = 3
+HEAD = struct.Struct("=16sII16sQq")  # struct bp_postmortem up to its fields
 FIELD = struct.Struct("=24sII")
 FIELDS_MOST = 1024
 POOLS_MOST = 65536
@@ -82,7 +82,7 @@ class Library:
     def __init__(self, address: int, module: str) -> None:
         self.address = address
         head = HEAD.unpack(read(address, HEAD.size, "bufpool's layout"))
-        _, version, size, library, self.first_pool, self.epoch_ns, self.threads, self.depot = head
+        _, version, size, library, self.first_pool, self.epoch_ns = head
         self.title = f"bufpool {text_of(library)} in {module}"
         if version != VERSION:
             raise TroubleError(
@@ -104,29 +104,6 @@ class Library:
     def constant(self, name: str) -> int:
         """The value that the library gave a name."""
         return self.place(name)[0]
-
-    def thread(self, number: int, tick: int) -> tuple[int, int, str]:
-        """Whose number in the records it was at a tick: thread, process, name; zeros if that is not known any more."""
-        table = int.from_bytes(read(self.threads, 8, "the place of the table of threads"), "little")
-        entry = Struct(self, "thread", table + number * self.constant("thread.bytes"))
-        serial = entry.number("serial") if number and table else 0
-        if serial == 0 or serial % 2 or (serial != 2 and tick <= entry.number("since")):
-            return 0, 0, ""
-        return entry.number("id"), entry.number("pid"), entry.text("name")
-
-    def kept(self, number: int) -> tuple[bytes, str]:
-        """A stack of the depot, and the text that names its caller."""
-        offset, size = self.place("depot.arena")
-        depot = int.from_bytes(read(self.depot, 8, "the place of the stacks"), "little")
-        head = self.constant("kept.bytes")
-        if number == 0 or depot == 0 or number * 8 + head > size:
-            return b"", ""
-        entry = Struct(self, "kept", depot + offset + number * 8)
-        frames, length = min(entry.number("frames"), STACK_MOST), min(entry.number("length"), TEXT_MOST)
-        text = self.kept(entry.number("caller"))[1] if frames else ""
-        if frames:
-            return read(entry.at + head, frames * 8, "a kept stack"), text
-        return b"", text_of(read(entry.at + head, length, "a kept text")) if length else ""
 
     def word(self, group: str, value: int) -> str:
         """The name of a constant: word("state", 2) is "freed"."""
@@ -270,11 +247,50 @@ class Pool(Struct):
         ids = read(stacks + page * kept, kept, f"the stacks of page {page}") if stacks else bytes(kept)
         given = self._event(record, ids, 0, ("allocated", "populated"))
         taken = self._event(record, ids, 1, ("freed", "evicted"))
-        closing = self._event(self.raw("closing"), self.raw("closing_stacks"), 1, ("closed", "closed"))
+        shared = Struct(library, "closing", self.number("provenance_counts"))
+        closing = self._event(self.raw("closing"), self.raw("closing_stacks"), 1, ("closed", "closed")) or self._event(
+            shared.raw("record"), shared.raw("stacks"), 1, ("closed", "closed")
+        )
         last = [event.sequence if event else 0 for event in (taken, given)]
         if closing and not is_later(*last):
             taken = closing
         return [event for event in (taken, given) if event]
+
+    def thread(self, number: int, tick: int) -> tuple[int, int, str, str]:
+        """Whose number in the records it was at a tick: thread, process, their names; zeros if not known any more.
+
+        The table is the process's own, or that of all processes that have the pool.
+        """
+        table, library = self.number("threads"), self.library
+        offset, _ = library.place("threads.entries")
+        entry = Struct(library, "thread", table + offset + number * library.constant("thread.bytes"))
+        serial = entry.number("serial") if number and table else 0
+        since_ever = serial == library.constant("thread.first")
+        if (
+            serial == 0
+            or serial & library.constant("thread.writer")
+            or (not since_ever and tick <= entry.number("since"))
+            or entry.number("id") == 0
+        ):
+            return 0, 0, "", ""
+        return entry.number("id"), entry.number("pid"), entry.text("name"), entry.text("process_name")
+
+    def kept(self, number: int) -> tuple[bytes, str]:
+        """A stack of the depot, and the text that names its caller."""
+        library = self.library
+        offset, size = library.place("depot.arena")
+        depot, head = self.number("depot"), library.constant("kept.bytes")
+        if number == 0 or depot == 0 or number * 8 + head > size:
+            return b"", ""
+        entry = Struct(library, "kept", depot + offset + number * 8)
+        room = size - number * 8 - head
+        frames = min(entry.number("frames"), STACK_MOST, room // 8)
+        length = min(entry.number("length"), TEXT_MOST, room)
+        caller = entry.number("caller") if frames else 0
+        text = self.kept(caller)[1] if caller < number else ""  # a text is kept before what refers to it
+        if frames:
+            return read(entry.at + head, frames * 8, "a kept stack"), text
+        return b"", text_of(read(entry.at + head, length, "a kept text")) if length else ""
 
     def _event(self, record: bytes, ids: bytes, which: int, verbs: tuple[str, str]) -> Event | None:
         """An event of a record, as native/src/provenance.h says."""
@@ -287,15 +303,32 @@ class Pool(Struct):
             return None
         opened = self.number("opened")
         tick = opened + ((when >> 24) - opened) % (1 << 40)
-        frames, caller = library.kept(stack)
+        thread = self.thread((when >> 8) & 0xFFFF, tick)
+        frames, caller = self.kept(stack)
+        places: tuple[str | None, ...] = ()
+        if self.number("shared"):
+            frames, places = self.foreign(frames)
+            if thread[1] == self.number("process"):
+                places = ()
         return Event(
             verbs[sequence & 1],
             (when & 0xFF) << 31 | sequence >> 1,
             (tick << library.constant("tick.bits")) + library.epoch_ns,
-            library.thread((when >> 8) & 0xFFFF, tick),
+            thread,
             frames,
             caller,
+            places,
         )
+
+    def foreign(self, kept: bytes) -> tuple[bytes, tuple[str, ...]]:
+        """A stack of a depot that is shared, and of each frame its module and offset, or "": native/src/places.h."""
+        half = len(kept) // 16 * 8
+        bits = self.library.constant("place.bits")
+        found = []
+        for (place,) in struct.iter_unpack("=Q", kept[half : 2 * half]):
+            _, space, path = self.kept(place >> bits)[1].partition(" ")
+            found.append(f"{path}+{place & ((1 << bits) - 1):#x}" if space else "")
+        return kept[:half], tuple(found)
 
     def faults(self) -> list[Fault]:
         """The faults that it remembers, oldest first; without those that were being written."""
@@ -335,9 +368,15 @@ class Fault(Struct):
                     origin.word("event"),
                     origin.number("sequence"),
                     origin.number("time_ns"),
-                    (origin.number("thread_id"), origin.number("pid"), origin.text("thread_name")),
+                    (
+                        origin.number("thread_id"),
+                        origin.number("pid"),
+                        origin.text("thread_name"),
+                        origin.text("process_name"),
+                    ),
                     origin.raw("stack")[: origin.number("stack_depth") * 8],
                     text_of(origin.raw("caller")),
+                    tuple("" if origin.number("foreign") >> i & 1 else None for i in range(STACK_MOST)),
                 )
 
 
@@ -347,9 +386,10 @@ class Event(NamedTuple):
     verb: str
     sequence: int
     time_ns: int
-    thread: tuple[int, int, str]  # id, process, name; id 0: not known any more
+    thread: tuple[int, int, str, str]  # id, process, their names; id 0: not known any more
     stack: bytes
     caller: str
+    places: tuple[str | None, ...] = ()  # of frames of another process: module and offset, or "" if not known
 
 
 def is_later(first: int, second: int) -> bool:

@@ -240,6 +240,9 @@ typedef struct bufpool_origin {
     char thread_name[16];
     uint64_t stack[BUFPOOL_ORIGIN_DEPTH];
     char caller[512];
+    char process_name[16];
+    uint32_t foreign;
+    uint32_t unused;
 } bufpool_origin;
 
 #define BUFPOOL_NO_PAGE 0xffffffffffffffff
@@ -273,6 +276,7 @@ typedef struct bufpool_fault {
     bufpool_origin freed;
     char fork_note[256];
     char in_syscall[32];
+    char process_name[16];
 } bufpool_fault;
 
 size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);

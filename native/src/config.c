@@ -164,6 +164,8 @@ static int check(const bufpool_config *given, const struct bp_guest *guest, stru
         known.memory = guest->constants.memory;
         known.name = guest->constants.name;
         known.numa = NULL;
+        known.provenance = bp_provenance_name((enum bp_provenance_mode)guest->constants.provenance.mode);
+        known.provenance_depth = guest->constants.provenance.depth;
         known.flags = (known.flags & ~OF_THE_POOL) | guest->constants.flags;
     }
     *config = (struct bp_config){.guest = guest,

@@ -9,25 +9,26 @@
 
 #define PROBES 64
 #define UNITS (BP_DEPOT_BYTES / 8)
+#define HEAD (sizeof(struct bp_depot_entry) / 8)
 
-_Atomic(struct bp_depot *) bp_depot;
+static _Atomic(struct bp_depot *) own;
 
-int bp_depot_prepare(void)
+int bp_depot_prepare(struct bp_depot **depot)
 {
-    if (atomic_load(&bp_depot) != NULL) {
-        return 0;
+    struct bp_depot *known = atomic_load(&own);
+    if (known == NULL) {
+        void *place;
+        int code = bp_lazy_map(sizeof *known, &place);
+        if (code < 0) {
+            return code;
+        }
+        if (atomic_compare_exchange_strong(&own, &known, place)) {
+            known = place;
+        } else {
+            bp_kernel_munmap(place, sizeof *known); /* another thread was first */
+        }
     }
-    void *place;
-    int code = bp_lazy_map(sizeof(struct bp_depot), &place);
-    if (code < 0) {
-        return code;
-    }
-    struct bp_depot *made = place;
-    struct bp_depot *none = NULL;
-    atomic_store(&made->used, 1);
-    if (!atomic_compare_exchange_strong(&bp_depot, &none, made)) {
-        bp_kernel_munmap(place, sizeof *made); /* another thread was first */
-    }
+    *depot = known;
     return 0;
 }
 
@@ -43,74 +44,104 @@ static uint32_t hash_of(const struct bp_depot_entry *head, const void *data, siz
     return (uint32_t)(hash >> 32) ^ (uint32_t)hash;
 }
 
-static bool equal(const struct bp_depot_entry *entry, const struct bp_depot_entry *head, const void *data, size_t size)
+/* Copies the head of what is kept under an id, and says how many units of data may follow it; false: it is no id. */
+static bool read_head(const struct bp_depot *depot, uint32_t id, struct bp_depot_entry *head, uint64_t *room)
 {
-    return memcmp(entry, head, sizeof *head) == 0 && memcmp(entry->data, data, size) == 0;
+    if (depot == NULL || id == 0 || id > UNITS - HEAD) {
+        return false;
+    }
+    memcpy(head, &depot->arena[id], sizeof *head);
+    atomic_signal_fence(memory_order_seq_cst); /* what is checked is the copy */
+    *room = UNITS - HEAD - id;
+    return true;
 }
 
-/* Units from the arena; 0: it is full. */
-static uint32_t take(struct bp_depot *in, uint64_t units)
+static bool is_kept(const struct bp_depot *depot, uint32_t id, const struct bp_depot_entry *head, const void *data,
+                    size_t size)
 {
-    uint64_t at = atomic_load(&in->used);
-    while (at + units <= UNITS) {
-        if (atomic_compare_exchange_weak(&in->used, &at, at + units)) {
-            return (uint32_t)at;
+    struct bp_depot_entry found;
+    uint64_t room;
+    return read_head(depot, id, &found, &room) && size <= room * 8 && memcmp(&found, head, sizeof found) == 0 &&
+           memcmp(&depot->arena[id + HEAD], data, size) == 0;
+}
+
+/* Units from the arena; 0: it is full. Unit 0 is never given out. */
+static uint32_t take(struct bp_depot *depot, uint64_t units)
+{
+    uint64_t used = atomic_load(&depot->used);
+    while (used < UNITS - units) {
+        if (atomic_compare_exchange_weak(&depot->used, &used, used + units)) {
+            return (uint32_t)used + 1;
         }
     }
     return 0;
 }
 
-static uint32_t keep(struct bp_depot_entry *head, const void *data, size_t size)
+static uint32_t keep(struct bp_depot *depot, struct bp_depot_entry *head, const void *data, size_t size)
 {
-    struct bp_depot *in = atomic_load(&bp_depot);
-    if (in == NULL) {
-        return 0;
-    }
     head->hash = hash_of(head, data, size);
-    uint64_t units = (sizeof *head + size + 7) / 8;
+    uint64_t units = HEAD + (size + 7) / 8;
     uint32_t mine = 0;
     for (uint32_t probe = 0; probe < PROBES; probe++) {
-        _Atomic uint32_t *slot = &in->slots[(head->hash + probe) % BP_DEPOT_SLOTS];
+        _Atomic uint32_t *slot = &depot->slots[(head->hash + probe) % BP_DEPOT_SLOTS];
         uint32_t id = atomic_load_explicit(slot, memory_order_acquire);
         if (id == 0) {
             if (mine == 0) {
-                mine = take(in, units);
+                mine = take(depot, units);
                 if (mine == 0) {
                     return 0;
                 }
-                struct bp_depot_entry *entry = (struct bp_depot_entry *)&in->arena[mine];
-                memcpy(entry, head, sizeof *head);
-                memcpy(entry->data, data, size);
+                memcpy(&depot->arena[mine], head, sizeof *head);
+                memcpy(&depot->arena[mine + HEAD], data, size);
             }
             if (atomic_compare_exchange_strong(slot, &id, mine)) {
                 return mine;
             }
         }
         /* Another thread's by now, perhaps of the same: then ours stays unused. */
-        if (equal((const struct bp_depot_entry *)&in->arena[id], head, data, size)) {
+        if (is_kept(depot, id, head, data, size)) {
             return id;
         }
     }
     return 0;
 }
 
-uint32_t bp_depot_stack(const uint64_t *frames, uint32_t count, uint32_t caller)
+uint32_t bp_depot_stack(struct bp_depot *depot, const uint64_t *frames, uint32_t count, uint32_t caller)
 {
     struct bp_depot_entry head = {.caller = caller, .frames = count};
-    return keep(&head, frames, count * sizeof *frames);
+    return keep(depot, &head, frames, count * sizeof *frames);
 }
 
-uint32_t bp_depot_text(const char *text, size_t length)
+uint32_t bp_depot_text(struct bp_depot *depot, const char *text, size_t length)
 {
     struct bp_depot_entry head = {.length = (uint32_t)length};
-    return keep(&head, text, length);
+    return keep(depot, &head, text, length);
 }
 
-const struct bp_depot_entry *bp_depot_find(uint32_t id)
+uint32_t bp_depot_read_stack(struct bp_depot *depot, uint32_t id, uint64_t *frames, uint32_t size, uint32_t *caller)
 {
-    struct bp_depot *in = atomic_load(&bp_depot);
-    if (in == NULL || id == 0 || id >= atomic_load(&in->used)) {
-        return NULL;
+    struct bp_depot_entry head;
+    uint64_t room;
+    *caller = 0;
+    if (!read_head(depot, id, &head, &room) || head.length != 0) {
+        return 0;
     }
-    return (const struct bp_depot_entry *)&in->arena[id];
+    uint64_t count = head.frames < size ? head.frames : size;
+    count = count < room ? count : room;
+    memcpy(frames, &depot->arena[id + HEAD], count * sizeof *frames);
+    *caller = head.caller;
+    return (uint32_t)count;
+}
+
+size_t bp_depot_read_text(struct bp_depot *depot, uint32_t id, char *text, size_t size)
+{
+    struct bp_depot_entry head;
+    uint64_t room;
+    if (!read_head(depot, id, &head, &room) || head.frames != 0 || head.length == 0 || head.length > size ||
+        head.length > room * 8) {
+        return 0;
+    }
+    memcpy(text, &depot->arena[id + HEAD], head.length);
+    text[head.length - 1] = 0; /* as it was kept, unless a peer has written there */
+    return strlen(text);
 }

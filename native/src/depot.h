@@ -1,8 +1,10 @@
 /*
  * depot.h: stacks and texts that are kept once each, by a number of 32 bits.
  *
- * One depot per process, of fixed size; only what is used takes memory, and nothing is ever given back. Lock-free. When
- * it is full the answer is 0, "none", and who asked goes on without.
+ * One depot per process, and one per pool whose tables are shared, of fixed size; only what is used takes memory, and
+ * nothing is ever given back. Lock-free: what is kept is written, then published, so that a killed process leaves nothing
+ * but some bytes that are nobody's. When it is full the answer is 0, "none", and who asked goes on without. A peer may
+ * have written anything to a shared one: no value in it leads out of it, and what is read is copied before it is checked.
  *
  * The layout is read from outside, too (a core dump): an id counts 8 bytes from the arena's start; what is there never
  * changes again.
@@ -27,22 +29,24 @@ struct bp_depot_entry {
 };
 
 struct bp_depot {
-    _Atomic uint64_t used; /* units of 8 bytes; unit 0 is never given out */
+    _Atomic uint64_t used; /* units of 8 bytes, but for unit 0, which is never given out */
     uint64_t unused[7];
     _Atomic uint32_t slots[BP_DEPOT_SLOTS]; /* ids, by hash */
     uint64_t arena[BP_DEPOT_BYTES / 8];
 };
 
-extern _Atomic(struct bp_depot *) bp_depot; /* NULL until it is made */
+/* The process's own depot, made once. Errors: -ENOMEM. */
+int bp_depot_prepare(struct bp_depot **depot);
 
-/* Makes the depot, once. Errors: -ENOMEM. */
-int bp_depot_prepare(void);
+/* The id of a stack, or of a text; 0: the depot is full. */
+uint32_t bp_depot_stack(struct bp_depot *depot, const uint64_t *frames, uint32_t count, uint32_t caller);
+uint32_t bp_depot_text(struct bp_depot *depot, const char *text, size_t length);
 
-/* The id of a stack, or of a text; 0: the depot is full, or not made. */
-uint32_t bp_depot_stack(const uint64_t *frames, uint32_t count, uint32_t caller);
-uint32_t bp_depot_text(const char *text, size_t length);
+/* Copies a stack, of at most size frames: returns how many; *caller receives its caller's text or 0. 0 for what is no
+ * stack. Async-signal-safe. */
+uint32_t bp_depot_read_stack(struct bp_depot *depot, uint32_t id, uint64_t *frames, uint32_t size, uint32_t *caller);
 
-/* NULL for 0 and for what is no id. Async-signal-safe. */
-const struct bp_depot_entry *bp_depot_find(uint32_t id);
+/* Copies a text, at most size bytes, terminated: returns its length. 0 for what is no text. Async-signal-safe. */
+size_t bp_depot_read_text(struct bp_depot *depot, uint32_t id, char *text, size_t size);
 
 #endif

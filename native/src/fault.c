@@ -256,7 +256,7 @@ static bool handle(int signo, siginfo_t *info, void *context, int before)
         bp_pool_leave(event.pool);
         return false;
     }
-    event.known = atomic_load(&event.pool->provenance.sequence);
+    event.known = bp_provenance_now(&event.pool->provenance);
     if (bp_event_is_call(&event) && bp_pool_has_frames(event.pool)) {
         bp_unpoison(event.pool, &event.order);
         if (bp_thread.fills > 0) { /* a call of the library's own, which says itself that the data is not readable */

@@ -30,15 +30,24 @@ static void take_stack(struct bp_frames *frames, int which, const uint64_t *stac
     frames->starts[which + 1] = frames->count;
 }
 
+/* What is an address of another process is looked up as one of nothing. */
+static void take_origin(struct bp_frames *frames, int which, const bufpool_origin *origin)
+{
+    take_stack(frames, which, origin->stack, origin->stack_depth, BUFPOOL_ORIGIN_DEPTH);
+    for (uint32_t i = frames->starts[which]; i < frames->starts[which + 1]; i++) {
+        if (origin->foreign >> (i - frames->starts[which]) & 1) {
+            frames->addresses[i] = 0;
+        }
+    }
+}
+
 /* Of all the report's stacks with one look at the modules. */
 static void find_frames(const bufpool_fault *fault, struct bp_frames *frames)
 {
-    const bufpool_origin *allocated = &fault->allocated;
-    const bufpool_origin *freed = &fault->freed;
     frames->count = 0;
     take_stack(frames, STRAYED, fault->stack, fault->stack_depth, BUFPOOL_STACK_DEPTH);
-    take_stack(frames, ALLOCATED, allocated->stack, allocated->stack_depth, BUFPOOL_ORIGIN_DEPTH);
-    take_stack(frames, FREED, freed->stack, freed->stack_depth, BUFPOOL_ORIGIN_DEPTH);
+    take_origin(frames, ALLOCATED, &fault->allocated);
+    take_origin(frames, FREED, &fault->freed);
     bp_modules_find(frames->addresses, frames->count, frames->modules, frames->names, sizeof frames->names,
                     &frames->room);
 }
@@ -83,16 +92,32 @@ static void put_headline(struct bp_text *text, const bufpool_fault *fault)
     bp_text_put(text, "\n");
 }
 
+/* A space and the name, if there is one; escaped: a terminal must not be steered by a name. */
+static void put_name(struct bp_text *text, const char *name)
+{
+    size_t length = strnlen(name, 16);
+    if (length > 0) {
+        bp_text_put(text, " ");
+        bp_text_json_bytes(text, name, length);
+    }
+}
+
+/* A process has the name of its first thread, whose id is its own. */
+static void put_process(struct bp_text *text, int32_t pid, const char *name, int32_t thread)
+{
+    bp_text_put(text, " of process ");
+    bp_text_decimal(text, (uint64_t)pid);
+    if (thread != pid) {
+        put_name(text, name);
+    }
+}
+
 static void put_thread(struct bp_text *text, const bufpool_fault *fault)
 {
     bp_text_put(text, "  thread ");
     bp_text_decimal(text, (uint64_t)fault->thread_id);
-    if (fault->thread_name[0] != 0) {
-        bp_text_put(text, " ");
-        bp_text_json(text, fault->thread_name); /* escaped: a terminal must not be steered by a name */
-    }
-    bp_text_put(text, " of process ");
-    bp_text_decimal(text, (uint64_t)fault->pid);
+    put_name(text, fault->thread_name);
+    put_process(text, fault->pid, fault->process_name, fault->thread_id);
     bp_text_put(text, ", ");
     bp_text_time(text, fault->time_ns);
     bp_text_put(text, ", ");
@@ -164,19 +189,43 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
     }
 }
 
+static void put_frame(struct bp_text *text, const struct bp_frames *frames, int which, uint32_t n)
+{
+    uint32_t i = frames->starts[which] + n;
+    bp_text_put(text, "    #");
+    bp_text_decimal(text, n);
+    bp_text_put(text, " ");
+    bp_text_hex(text, frames->addresses[i]);
+    if (frames->modules[i].path != NULL) {
+        bp_text_put(text, " (");
+        put_place(text, frames->addresses[i], &frames->modules[i]);
+        bp_text_put(text, ")");
+    }
+    bp_text_put(text, "\n");
+}
+
 static void put_stack(struct bp_text *text, const struct bp_frames *frames, int which)
 {
-    for (uint32_t i = frames->starts[which]; i < frames->starts[which + 1]; i++) {
-        bp_text_put(text, "    #");
-        bp_text_decimal(text, i - frames->starts[which]);
-        bp_text_put(text, " ");
-        bp_text_hex(text, frames->addresses[i]);
-        if (frames->modules[i].path != NULL) {
-            bp_text_put(text, " (");
-            put_place(text, frames->addresses[i], &frames->modules[i]);
-            bp_text_put(text, ")");
+    for (uint32_t i = 0; i < frames->starts[which + 1] - frames->starts[which]; i++) {
+        put_frame(text, frames, which, i);
+    }
+}
+
+/* The same of an origin's. */
+static void put_history(struct bp_text *text, const bufpool_origin *origin, const struct bp_frames *frames, int which)
+{
+    for (uint32_t i = 0; i < frames->starts[which + 1] - frames->starts[which]; i++) {
+        if (origin->foreign >> i & 1) {
+            bp_text_put(text, "    #");
+            bp_text_decimal(text, i);
+            bp_text_put(text, " ");
+            bp_text_hex(text, origin->stack[i]);
+            bp_text_put(text, " in process ");
+            bp_text_decimal(text, (uint64_t)origin->pid);
+            bp_text_put(text, "\n");
+        } else {
+            put_frame(text, frames, which, i);
         }
-        bp_text_put(text, "\n");
     }
 }
 
@@ -222,15 +271,10 @@ static void put_origin(struct bp_text *text, const bufpool_fault *fault, const b
     } else {
         bp_text_put(text, " by thread ");
         bp_text_decimal(text, (uint64_t)origin->thread_id);
-        size_t length = strnlen(origin->thread_name, sizeof origin->thread_name);
-        bp_text_put(text, length > 0 ? " " : "");
-        if (length > 0) {
-            bp_text_json_bytes(text, origin->thread_name, length);
-        }
+        put_name(text, origin->thread_name);
     }
     if (origin->pid != fault->pid && origin->pid != 0) {
-        bp_text_put(text, " of process ");
-        bp_text_decimal(text, (uint64_t)origin->pid);
+        put_process(text, origin->pid, origin->process_name, origin->thread_id);
     }
     bp_text_put(text, ", ");
     bp_text_time(text, origin->time_ns);
@@ -239,7 +283,7 @@ static void put_origin(struct bp_text *text, const bufpool_fault *fault, const b
     bp_text_put(text, " (event ");
     bp_text_decimal(text, origin->sequence);
     bp_text_put(text, ")\n");
-    put_stack(text, frames, which);
+    put_history(text, origin, frames, which);
     put_caller(text, origin);
 }
 
@@ -350,14 +394,17 @@ static void put_address(struct bp_text *text, const char *key, uint64_t value)
     bp_text_put(text, "\"");
 }
 
-static void put_stack_member(struct bp_text *text, const struct bp_frames *frames, int which)
+/* own: the addresses of frames that are another process's; or NULL. */
+static void put_stack_member(struct bp_text *text, const struct bp_frames *frames, int which, const uint64_t *own)
 {
     put_key(text, "native_stack");
     bp_text_put(text, "[");
     for (uint32_t i = frames->starts[which]; i < frames->starts[which + 1]; i++) {
         char place[320];
         struct bp_text one = {place, sizeof place, 0};
-        put_place(&one, frames->addresses[i], &frames->modules[i]);
+        uint64_t address =
+            frames->addresses[i] != 0 || own == NULL ? frames->addresses[i] : own[i - frames->starts[which]];
+        put_place(&one, address, &frames->modules[i]);
         bp_text_end(&one);
         bp_text_put(text, i > frames->starts[which] ? "," : "");
         bp_text_json(text, place);
@@ -391,7 +438,9 @@ static void put_origin_member(struct bp_text *text, const char *key, const bufpo
     put_key(text, "thread_name");
     bp_text_json_bytes(text, origin->thread_name, strnlen(origin->thread_name, sizeof origin->thread_name));
     put_count(text, "pid", (uint64_t)origin->pid);
-    put_stack_member(text, frames, which);
+    put_key(text, "process_name");
+    bp_text_json_bytes(text, origin->process_name, strnlen(origin->process_name, sizeof origin->process_name));
+    put_stack_member(text, frames, which, origin->stack);
     put_key(text, "caller");
     bp_text_put(text, "[");
     int length;
@@ -412,6 +461,7 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     put_count(&text, "pid", (uint64_t)fault->pid);
     put_count(&text, "thread_id", (uint64_t)fault->thread_id);
     put_member(&text, "thread_name", fault->thread_name);
+    put_member(&text, "process_name", fault->process_name);
     put_member(&text, "access", bufpool_access_name(fault->access));
     put_member(&text, "state", bufpool_state_name(fault->state));
     put_address(&text, "address", fault->address);
@@ -439,7 +489,7 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     put_page(&text, "above", fault->above);
     put_origin_member(&text, "allocated", &fault->allocated, frames, ALLOCATED);
     put_origin_member(&text, "freed", &fault->freed, frames, FREED);
-    put_stack_member(&text, frames, STRAYED);
+    put_stack_member(&text, frames, STRAYED, NULL);
     bp_text_put(&text, "}");
     return bp_text_end(&text);
 }

@@ -172,7 +172,9 @@ static int join(bufpool_pool *pool)
     bp_kernel_close_kept(pages->fd);
     pages->fd = fd;
     atomic_store(&pages->repairing, false);
-    return fd < 0 ? fd : bp_roster_join(pages);
+    int code = fd < 0 ? fd : bp_roster_join(pages);
+    pool->provenance.member = BP_MEMBER_OF(pages->busy);
+    return code;
 }
 
 static int map_shared(bufpool_pool *pool)
@@ -211,6 +213,9 @@ void bp_inherit_refuse(bufpool_pool *pool)
         return; /* no descriptors any more, or another thread of the parent is closing them */
     }
     if (bp_thread.inside > 0) { /* perhaps of this pool: the fork interrupted a call, which goes on here */
+        if (pool->pages.header != NULL) {
+            bp_provenance_part(&pool->provenance, pool->pages.fd, pool->pages.mapped);
+        }
         bp_pages_part(&pool->pages);
     }
     bool lifted = space->fd < 0 && (heritage->step == BP_HERITAGE_ARM || heritage->step == BP_HERITAGE_READY);

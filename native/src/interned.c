@@ -3,6 +3,7 @@
 
 #include "kernel.h"
 #include "lazy.h"
+#include "syscalls.h"
 #include "thread.h"
 
 #include <string.h>
@@ -10,102 +11,152 @@
 #include <unistd.h>
 
 #define PROBES 64 /* entries looked at for an ended thread, each by a system call */
+#define OWN 0     /* the member, in the process's own table */
 
-_Atomic(struct bp_interned *) bp_interned;
-static _Atomic uint32_t used = 1;
-static _Atomic uint32_t cursor;
+static _Atomic(struct bp_threads *) own;
 
-int bp_interned_prepare(void)
+int bp_interned_prepare(struct bp_threads **threads)
 {
-    if (atomic_load(&bp_interned) != NULL) {
-        return 0;
+    struct bp_threads *known = atomic_load(&own);
+    if (known == NULL) {
+        void *place;
+        int code = bp_lazy_map(sizeof *known, &place);
+        if (code < 0) {
+            return code;
+        }
+        if (atomic_compare_exchange_strong(&own, &known, place)) {
+            known = place;
+        } else {
+            bp_kernel_munmap(place, sizeof *known); /* another thread was first */
+        }
     }
-    void *place;
-    int code = bp_lazy_map(BP_INTERNED_THREADS * sizeof(struct bp_interned), &place);
-    struct bp_interned *none = NULL;
-    if (code == 0 && !atomic_compare_exchange_strong(&bp_interned, &none, place)) {
-        bp_kernel_munmap(place, BP_INTERNED_THREADS * sizeof(struct bp_interned)); /* another thread was first */
-    }
-    return code;
+    *threads = known;
+    return 0;
 }
 
-static struct bp_interned *entry_of(uint32_t number)
+/* The entry is the caller's, by its serial. */
+static void write_entry(struct bp_interned *entry, uint32_t member, uint32_t serial, uint64_t now)
 {
-    return &atomic_load_explicit(&bp_interned, memory_order_acquire)[number];
-}
-
-/* The entry is ours: its serial is 0, or odd. */
-static void write_entry(struct bp_interned *entry, uint32_t serial, uint64_t now)
-{
-    uint64_t name[2] = {0, 0};
-    prctl(PR_GET_NAME, name);
+    uint64_t names[4] = {0, 0, 0, 0};
+    int32_t pid = (int32_t)getpid();
+    prctl(PR_GET_NAME, names);
+    bp_thread_name(pid, (char *)(names + 2));
     atomic_store_explicit(&entry->thread, bp_thread_id(), memory_order_release);
-    atomic_store_explicit(&entry->pid, (int32_t)getpid(), memory_order_release);
+    atomic_store_explicit(&entry->pid, pid, memory_order_release);
     atomic_store_explicit(&entry->since, now, memory_order_release);
-    atomic_store_explicit(&entry->name[0], name[0], memory_order_release);
-    atomic_store_explicit(&entry->name[1], name[1], memory_order_release);
+    atomic_store_explicit(&entry->space, member == OWN ? 0 : bp_kernel_pid_space(), memory_order_release);
+    for (int i = 0; i < 2; i++) {
+        atomic_store_explicit(&entry->name[i], names[i], memory_order_release);
+        atomic_store_explicit(&entry->process_name[i], names[i + 2], memory_order_release);
+    }
     atomic_store_explicit(&entry->serial, serial, memory_order_release);
 }
 
-/* A thread of this process that lives; another process's threads are not looked for. */
-static bool is_alive(const struct bp_interned *entry)
+/* May the thread live? Another process's threads are not looked for in the process's own table, where they are a
+ * parent's, and taken for living where their ids mean nothing here. */
+static bool is_alive(const struct bp_interned *entry, uint32_t member)
 {
-    return atomic_load(&entry->pid) == (int32_t)getpid() && bp_kernel_thread_alive(atomic_load(&entry->thread));
+    int32_t pid = atomic_load(&entry->pid);
+    int32_t thread = atomic_load(&entry->thread);
+    if (thread <= 0) {
+        return false;
+    }
+    if (member == OWN) {
+        return pid == (int32_t)getpid() && bp_kernel_thread_alive(thread);
+    }
+    uint64_t space = atomic_load(&entry->space);
+    return space == 0 || space != bp_kernel_pid_space() || bp_kernel_thread_of(pid, thread);
 }
 
-static uint32_t take_over(uint64_t now)
+/* Makes the entry the caller's, over what it was: its next serial, or 0. */
+static uint32_t claim(struct bp_interned *entry, uint32_t serial, uint32_t member)
+{
+    uint32_t writer = member == OWN ? 1 : member & BP_INTERNED_WRITER;
+    uint32_t next = (serial & ~BP_INTERNED_WRITER) + BP_INTERNED_ONE;
+    next = next == 0 ? 2 * BP_INTERNED_ONE : next; /* wrapped: no more its first thread */
+    return atomic_compare_exchange_strong(&entry->serial, &serial, next | writer) ? next : 0;
+}
+
+static uint32_t take_over(struct bp_threads *threads, uint32_t member, uint64_t now)
 {
     for (int i = 0; i < PROBES; i++) {
-        uint32_t number = 1 + atomic_fetch_add(&cursor, 1) % (BP_INTERNED_THREADS - 1);
-        struct bp_interned *entry = entry_of(number);
+        uint32_t number = 1 + atomic_fetch_add(&threads->cursor, 1) % (BP_INTERNED_THREADS - 1);
+        struct bp_interned *entry = &threads->entries[number];
         uint32_t serial = atomic_load(&entry->serial);
-        if (serial % 2 == 0 && !is_alive(entry) &&
-            atomic_compare_exchange_strong(&entry->serial, &serial, serial + 1)) {
-            write_entry(entry, serial + 2, now);
+        uint32_t next;
+        if ((serial & BP_INTERNED_WRITER) == 0 && !is_alive(entry, member) &&
+            (next = claim(entry, serial, member)) != 0) {
+            write_entry(entry, member, next, now);
             return number;
         }
     }
     return 0;
 }
 
-static uint32_t enter(uint64_t now)
+uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t now)
 {
-    uint32_t number = atomic_load(&used);
-    while (number < BP_INTERNED_THREADS) {
-        if (atomic_compare_exchange_weak(&used, &number, number + 1)) {
-            write_entry(entry_of(number), 2, now);
-            return number;
+    uint32_t used = atomic_load(&threads->used);
+    while (used < BP_INTERNED_THREADS - 1) {
+        if (!atomic_compare_exchange_weak(&threads->used, &used, used + 1)) {
+            continue;
         }
+        uint32_t next = claim(&threads->entries[used + 1], 0, member);
+        if (next != 0) {
+            write_entry(&threads->entries[used + 1], member, next, now);
+            return (uint16_t)(used + 1);
+        }
+        used++; /* a peer has ruined the count */
     }
-    return take_over(now);
+    return (uint16_t)take_over(threads, member, now);
 }
 
-uint16_t bp_interned_self(uint64_t now)
+uint16_t bp_interned_self(uint64_t now, uint32_t *serial)
 {
+    struct bp_threads *threads = atomic_load_explicit(&own, memory_order_acquire);
     bp_thread_id(); /* forgets what was a parent's */
     if (bp_thread.interned == 0) {
-        bp_thread.interned = (uint16_t)enter(now);
+        bp_thread.interned = bp_interned_enter(threads, OWN, now);
     }
+    *serial = atomic_load_explicit(&threads->entries[bp_thread.interned].serial, memory_order_relaxed);
     return bp_thread.interned;
 }
 
-bool bp_interned_find(uint16_t number, uint64_t tick, int32_t *thread, int32_t *pid, char *name)
+void bp_interned_release(struct bp_threads *threads, uint32_t member)
 {
-    if (number == 0 || atomic_load(&bp_interned) == NULL) {
+    uint32_t used = atomic_load(&threads->used);
+    for (uint32_t number = 1; number <= used && number < BP_INTERNED_THREADS; number++) {
+        struct bp_interned *entry = &threads->entries[number];
+        uint32_t serial = atomic_load(&entry->serial);
+        if ((serial & BP_INTERNED_WRITER) == member) {
+            atomic_store(&entry->thread, 0);
+            atomic_compare_exchange_strong(&entry->serial, &serial, serial & ~BP_INTERNED_WRITER);
+        }
+    }
+}
+
+bool bp_interned_find(struct bp_threads *threads, uint16_t number, uint64_t tick, struct bp_interned_who *who)
+{
+    if (number == 0 || threads == NULL) {
         return false;
     }
-    struct bp_interned *entry = entry_of(number);
+    struct bp_interned *entry = &threads->entries[number];
     uint32_t serial = atomic_load_explicit(&entry->serial, memory_order_acquire);
-    uint64_t words[2] = {atomic_load_explicit(&entry->name[0], memory_order_acquire),
-                         atomic_load_explicit(&entry->name[1], memory_order_acquire)};
+    uint64_t names[4];
+    for (int i = 0; i < 2; i++) {
+        names[i] = atomic_load_explicit(&entry->name[i], memory_order_acquire);
+        names[i + 2] = atomic_load_explicit(&entry->process_name[i], memory_order_acquire);
+    }
     uint64_t since = atomic_load_explicit(&entry->since, memory_order_acquire);
-    *thread = atomic_load_explicit(&entry->thread, memory_order_acquire);
-    *pid = atomic_load_explicit(&entry->pid, memory_order_acquire);
-    memcpy(name, words, sizeof words);
-    name[sizeof words - 1] = 0;
-    if (serial == 0 || serial % 2 != 0 || atomic_load(&entry->serial) != serial) {
+    who->thread = atomic_load_explicit(&entry->thread, memory_order_acquire);
+    who->pid = atomic_load_explicit(&entry->pid, memory_order_acquire);
+    memcpy(who->name, names, sizeof who->name);
+    memcpy(who->process_name, names + 2, sizeof who->process_name);
+    who->name[sizeof who->name - 1] = 0;
+    who->process_name[sizeof who->process_name - 1] = 0;
+    if (serial == 0 || serial & BP_INTERNED_WRITER || atomic_load(&entry->serial) != serial || who->thread <= 0 ||
+        who->pid <= 0) {
         return false;
     }
     /* In the tick in which the entry changed hands it may have been either's. */
-    return serial == 2 || tick > since;
+    return serial == BP_INTERNED_ONE || tick > since;
 }

@@ -468,6 +468,11 @@ int bp_kernel_thread_alive(int32_t thread)
     return syscall(SYS_tgkill, getpid(), thread, 0) == 0;
 }
 
+int bp_kernel_thread_of(int32_t pid, int32_t thread)
+{
+    return syscall(SYS_tgkill, pid, thread, 0) == 0 || errno != ESRCH;
+}
+
 int64_t bp_kernel_monotonic_ns(void)
 {
     struct timespec now;

@@ -228,6 +228,7 @@ int64_t bp_kernel_thread_cpu_ns(int32_t thread);
 
 int32_t bp_kernel_thread(void);
 int bp_kernel_thread_alive(int32_t thread);
+int bp_kernel_thread_of(int32_t pid, int32_t thread); /* the same of any process, whoever owns it */
 int64_t bp_kernel_monotonic_ns(void);
 int64_t bp_kernel_realtime_ns(void); /* since the epoch */
 void bp_kernel_sleep_ns(int64_t ns);

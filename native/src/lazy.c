@@ -5,10 +5,10 @@
 
 #include <sys/mman.h>
 
-static int map(size_t size, int flags, int fd, void **place)
+static int map(size_t size, int flags, int fd, uint64_t offset, void **place)
 {
     /* Unlocked while inaccessible: under mlockall(MCL_FUTURE) a writable mapping would be filled whole. */
-    int code = bp_kernel_mmap(NULL, size, PROT_NONE, flags | MAP_NORESERVE, fd, place);
+    int code = bp_kernel_mmap_file(NULL, size, PROT_NONE, flags | MAP_NORESERVE, fd, offset, place);
     if (code < 0) {
         return code;
     }
@@ -24,10 +24,10 @@ static int map(size_t size, int flags, int fd, void **place)
 
 int bp_lazy_map(size_t size, void **place)
 {
-    return map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1, place);
+    return map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, place);
 }
 
-int bp_lazy_map_file(int fd, size_t size, void **place)
+int bp_lazy_map_file(int fd, uint64_t offset, size_t size, void **place)
 {
-    return map(size, MAP_SHARED, fd, place);
+    return map(size, MAP_SHARED, fd, offset, place);
 }

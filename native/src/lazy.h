@@ -3,11 +3,12 @@
 #define BP_LAZY_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Maps size bytes of zeros. Errors: -ENOMEM. */
 int bp_lazy_map(size_t size, void **place);
 
-/* The same of a file of so many bytes, which others may map, too. */
-int bp_lazy_map_file(int fd, size_t size, void **place);
+/* The same of a file, from an offset on, which others may map, too. */
+int bp_lazy_map_file(int fd, uint64_t offset, size_t size, void **place);
 
 #endif

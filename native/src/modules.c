@@ -2,12 +2,15 @@
 #include "modules.h"
 
 #include "kernel.h"
+#include "probe.h"
 
 #include <dlfcn.h>
 #include <link.h>
 #include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
+
+#define MODULES_MOST 4096 /* of the loader's list, which may be changing */
 
 struct search {
     const uint64_t *addresses;
@@ -22,7 +25,7 @@ struct search {
     const char *kept; /* the copy of path in names, once somebody needed it */
 };
 
-static uint64_t hexadecimal(const char **at)
+uint64_t bp_module_hexadecimal(const char **at)
 {
     uint64_t value = 0;
     for (;; ++*at) {
@@ -63,9 +66,9 @@ static const char *keep(struct search *search)
 static void take_line(struct search *search, const char *line)
 {
     const char *at = line;
-    uint64_t start = hexadecimal(&at);
+    uint64_t start = bp_module_hexadecimal(&at);
     at += *at == '-';
-    uint64_t end = hexadecimal(&at);
+    uint64_t end = bp_module_hexadecimal(&at);
     at += *at == ' ';
     for (int field = 0; field < 4; field++) {
         skip_field(&at);
@@ -163,7 +166,52 @@ static bool ask_loader(struct search *search, size_t n)
     return search->modules[n].path != NULL;
 }
 
+struct bp_module_range bp_module_range_at(uint64_t address)
+{
+    struct dl_find_object found;
+    if (find_object == NULL || find_object((void *)(uintptr_t)address, &found) != 0) {
+        return (struct bp_module_range){0};
+    }
+    const char *path = found.dlfo_link_map->l_name[0] == 0 ? program : found.dlfo_link_map->l_name;
+    uint64_t start = (uint64_t)(uintptr_t)found.dlfo_map_start;
+    uint64_t size = (uint64_t)(uintptr_t)found.dlfo_map_end - start;
+    return (struct bp_module_range){path, start, path[0] == '/' ? size : 0};
+}
+
+uint64_t bp_module_start(const char *path, uint64_t size)
+{
+    struct dl_find_object found;
+    struct link_map map;
+    if (find_object == NULL || find_object((void *)(uintptr_t)bp_module_start, &found) != 0) {
+        return 0;
+    }
+    const struct link_map *at = found.dlfo_link_map;
+    for (int i = 0; i < MODULES_MOST && bp_probe_copy(&map, at, sizeof map) && map.l_prev != NULL; i++) {
+        at = map.l_prev;
+    }
+    for (int i = 0; i < MODULES_MOST && at != NULL && bp_probe_copy(&map, at, sizeof map); i++, at = map.l_next) {
+        struct bp_module_range module = bp_module_range_at((uint64_t)(uintptr_t)map.l_ld);
+        if (module.size == size && size > 0 && strcmp(module.path, path) == 0) {
+            return module.start;
+        }
+    }
+    return 0;
+}
+
 #else
+
+struct bp_module_range bp_module_range_at(uint64_t address)
+{
+    (void)address;
+    return (struct bp_module_range){0};
+}
+
+uint64_t bp_module_start(const char *path, uint64_t size)
+{
+    (void)path;
+    (void)size;
+    return 0;
+}
 
 void bp_modules_prepare(void)
 {

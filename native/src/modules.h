@@ -26,4 +26,21 @@ void bp_modules_prepare(void);
 void bp_modules_find(const uint64_t *addresses, size_t count, struct bp_module *modules, char *names, size_t size,
                      struct bp_modules_room *room);
 
+/* A module of this process, as its loader has it. size 0: not known. */
+struct bp_module_range {
+    const char *path; /* absolute; valid while the module is loaded */
+    uint64_t start;
+    uint64_t size;
+};
+
+/* The module in which an address lies. Async-signal-safe. */
+struct bp_module_range bp_module_range_at(uint64_t address);
+
+/* Where the module of that path and size begins; 0: it is not loaded, or not known. Async-signal-safe: the loader's list is
+ * read without its lock, carefully. */
+uint64_t bp_module_start(const char *path, uint64_t size);
+
+/* The number in small hexadecimal digits at *at, which is moved behind it. */
+uint64_t bp_module_hexadecimal(const char **at);
+
 #endif

@@ -354,6 +354,7 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
 static int open_pages(bufpool_pool *pool, const struct bp_config *config, struct bp_constants *constants)
 {
     struct bp_pages *pages = &pool->pages;
+    constants->provenance = bp_provenance_terms(config->provenance, config->provenance_depth);
     if (!config->memory->file) {
         return bp_pages_open(pages, config->capacity / config->page_size);
     }
@@ -368,6 +369,16 @@ static int open_pages(bufpool_pool *pool, const struct bp_config *config, struct
             bp_pages_close(pages);
         }
     }
+    return code;
+}
+
+static int open_provenance(bufpool_pool *pool, const struct bp_config *config, const struct bp_constants *own)
+{
+    const struct bp_constants *constants = config->guest != NULL ? &config->guest->constants : own;
+    bool shared = pool->pages.header != NULL;
+    int code = bp_provenance_open(&pool->provenance, &constants->provenance, pool->pages.count,
+                                  shared ? pool->pages.fd : -1, shared ? bp_tables_provenance(constants) : 0);
+    pool->provenance.member = BP_MEMBER_OF(pool->pages.busy);
     return code;
 }
 
@@ -470,7 +481,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
                         config->memory->file ? ", in a memfd, by memfd_create" : "", strerror(-code), hint(code));
         goto no_pages;
     }
-    code = bp_provenance_open(&pool->provenance, config->provenance, config->provenance_depth, pool->pages.count);
+    code = open_provenance(pool, config, &constants);
     if (code < 0) {
         code = bp_error(code, "cannot reserve the provenance of pool \"%s\" (%llu pages): %s", pool->name,
                         (unsigned long long)pool->pages.count, strerror(-code));
@@ -615,7 +626,7 @@ int bufpool_close(bufpool_pool *pool)
         BP_STORED("closed for all");
     }
     if (first) {
-        bp_record_close(&pool->provenance, BP_CALLER());
+        bp_record_close(&pool->provenance, !pool->guest, BP_CALLER());
     }
     bp_pool_leave(pool);
     if (!first) {

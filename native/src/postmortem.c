@@ -2,6 +2,7 @@
 #include "postmortem.h"
 
 #include "diagnose.h"
+#include "places.h"
 #include "thread.h"
 
 #include <sys/mman.h>
@@ -19,8 +20,6 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
         .version = BP_POSTMORTEM_VERSION,
         .size = sizeof(struct bp_postmortem),
         .library = BUFPOOL_VERSION,
-        .threads = &bp_interned,
-        .depot = &bp_depot,
         .fields =
             {
                 POOL("next", next),
@@ -44,8 +43,14 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 POOL("opened", provenance.opened),
                 POOL("records", provenance.records),
                 POOL("stacks", provenance.stacks),
-                POOL("closing", provenance.closed),
-                POOL("closing_stacks", provenance.closed_stacks),
+                POOL("threads", provenance.threads),
+                POOL("depot", provenance.depot),
+                POOL("shared", provenance.numbers),
+                POOL("closing", provenance.closing.record),
+                POOL("closing_stacks", provenance.closing.stacks),
+                POOL("provenance_counts", provenance.counts),
+                FIELD("closing.record", struct bp_provenance_counts, closing.record),
+                FIELD("closing.stacks", struct bp_provenance_counts, closing.stacks),
                 FIELD("trap.name", struct bp_trap, name),
                 FIELD("counts.high_water", struct bp_counts, high_water),
                 FIELD("counts.evicted", struct bp_counts, evicted),
@@ -74,6 +79,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 FAULT(allocated),
                 FAULT(freed),
                 FAULT(in_syscall),
+                FAULT(process_name),
 
                 ORIGIN(sequence),
                 ORIGIN(time_ns),
@@ -84,16 +90,22 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 ORIGIN(thread_name),
                 ORIGIN(stack),
                 ORIGIN(caller),
+                ORIGIN(process_name),
+                ORIGIN(foreign),
                 FIELD("record.when", struct bp_record, when),
                 FIELD("record.sequence", struct bp_record, sequence),
                 CONSTANT("record.bytes", sizeof(struct bp_record)),
                 FIELD("stacks.id", struct bp_record_stacks, id),
                 CONSTANT("stacks.bytes", sizeof(struct bp_record_stacks)),
+                FIELD("threads.entries", struct bp_threads, entries),
                 FIELD("thread.serial", struct bp_interned, serial),
+                CONSTANT("thread.writer", BP_INTERNED_WRITER),
+                CONSTANT("thread.first", BP_INTERNED_ONE),
                 FIELD("thread.id", struct bp_interned, thread),
                 FIELD("thread.pid", struct bp_interned, pid),
                 FIELD("thread.since", struct bp_interned, since),
                 FIELD("thread.name", struct bp_interned, name),
+                FIELD("thread.process_name", struct bp_interned, process_name),
                 CONSTANT("thread.bytes", sizeof(struct bp_interned)),
                 CONSTANT("tick.bits", BP_TICK_BITS),
                 FIELD("depot.arena", struct bp_depot, arena),
@@ -101,6 +113,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 FIELD("kept.frames", struct bp_depot_entry, frames),
                 FIELD("kept.length", struct bp_depot_entry, length),
                 CONSTANT("kept.bytes", sizeof(struct bp_depot_entry)),
+                CONSTANT("place.bits", BP_PLACE_BITS),
 
                 CONSTANT("state.unallocated", BUFPOOL_STATE_UNALLOCATED),
                 CONSTANT("state.allocated", BUFPOOL_STATE_ALLOCATED),
@@ -132,7 +145,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
             },
 };
 
-_Static_assert(offsetof(struct bp_postmortem, fields) == 72, "read from core dumps: the head, then the fields");
+_Static_assert(offsetof(struct bp_postmortem, fields) == 56, "read from core dumps: the head, then the fields");
 _Static_assert(sizeof(struct bp_postmortem_field) == 32, "read from core dumps: an entry of the fields");
 
 void bp_postmortem_note_time(void)

@@ -14,8 +14,8 @@
 #include "pool.h"
 
 #define BP_POSTMORTEM_MAGIC "bufpool layout"
-#define BP_POSTMORTEM_VERSION 2
-#define BP_POSTMORTEM_FIELDS 128
+#define BP_POSTMORTEM_VERSION 3
+#define BP_POSTMORTEM_FIELDS 160
 
 /* "pool.next": bytes from the start of the struct, and bytes. A size of 0: a constant, whose value is in offset. */
 struct bp_postmortem_field {
@@ -31,8 +31,6 @@ struct bp_postmortem {
     char library[16];
     _Atomic(bufpool_pool *) pools; /* all descriptors; see bp_pool_first() */
     _Atomic int64_t epoch_ns;      /* CLOCK_REALTIME minus CLOCK_MONOTONIC, when a pool was opened last */
-    _Atomic(struct bp_interned *) *threads;
-    _Atomic(struct bp_depot *) *depot;
     struct bp_postmortem_field fields[BP_POSTMORTEM_FIELDS]; /* up to the first without a name */
 };
 

@@ -6,11 +6,16 @@
 #include "interned.h"
 #include "kernel.h"
 #include "lazy.h"
+#include "places.h"
 #include "stack.h"
 #include "thread.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#define OS_PAGE 4096
+#define NUMBERS_SIZE (BP_INTERNED_THREADS * sizeof(uint64_t))
 #define TICK_MASK ((UINT64_C(1) << 40) - 1)
 #define LOW_MASK ((UINT64_C(1) << 31) - 1)
 
@@ -33,49 +38,141 @@ static uint64_t tick(void)
     return (uint64_t)bp_kernel_monotonic_ns() >> BP_TICK_BITS;
 }
 
-int bp_provenance_open(struct bp_provenance *provenance, enum bp_provenance_mode mode, uint32_t depth, uint64_t pages)
+struct bp_provenance_terms bp_provenance_terms(enum bp_provenance_mode mode, uint32_t depth)
 {
-    *provenance = (struct bp_provenance){.pages = pages};
-    if (mode == BP_PROVENANCE_OFF) {
+    return (struct bp_provenance_terms){mode, mode == BP_PROVENANCE_STACKS ? depth : 0, tick()};
+}
+
+bool bp_provenance_valid(const struct bp_provenance_terms *terms)
+{
+    return terms->mode <= BP_PROVENANCE_STACKS && terms->depth <= BUFPOOL_ORIGIN_DEPTH &&
+           (terms->depth != 0) == (terms->mode == BP_PROVENANCE_STACKS);
+}
+
+/* ---- Where it is ---- */
+
+static uint64_t whole(uint64_t size)
+{
+    return (size + OS_PAGE - 1) / OS_PAGE * OS_PAGE;
+}
+
+/* Of a mapping: the records, the stacks; and what else there is of shared ones. */
+static uint64_t records_size(uint64_t pages)
+{
+    return whole(pages * sizeof(struct bp_record));
+}
+
+static uint64_t stacks_size(enum bp_provenance_mode mode, uint64_t pages)
+{
+    return mode == BP_PROVENANCE_STACKS ? whole(pages * sizeof(struct bp_record_stacks)) : 0;
+}
+
+static uint64_t depot_size(enum bp_provenance_mode mode)
+{
+    return mode == BP_PROVENANCE_STACKS ? whole(sizeof(struct bp_depot)) : 0;
+}
+
+uint64_t bp_provenance_size(enum bp_provenance_mode mode, uint64_t pages)
+{
+    return mode == BP_PROVENANCE_OFF
+               ? 0
+               : records_size(pages) + stacks_size(mode, pages) + depot_size(mode) + whole(sizeof(struct bp_threads)) +
+                     whole(sizeof(struct bp_provenance_counts));
+}
+
+static int open_own(struct bp_provenance *provenance, enum bp_provenance_mode mode)
+{
+    int code = mode == BP_PROVENANCE_STACKS ? bp_depot_prepare(&provenance->depot) : 0;
+    if (code == 0) {
+        provenance->mapped = records_size(provenance->pages) + stacks_size(mode, provenance->pages);
+        code = bp_lazy_map(provenance->mapped, &provenance->place);
+    }
+    return code;
+}
+
+static int open_shared(struct bp_provenance *provenance, enum bp_provenance_mode mode, int fd, uint64_t offset)
+{
+    void *numbers;
+    int code = bp_lazy_map(NUMBERS_SIZE, &numbers);
+    if (code < 0) {
+        return code;
+    }
+    provenance->mapped = bp_provenance_size(mode, provenance->pages);
+    int own = bp_kernel_reopen(fd); /* a mapping keeps the description, and this one holds locks, see tables.c */
+    code = own < 0 ? own : bp_lazy_map_file(own, offset, provenance->mapped, &provenance->place);
+    if (own >= 0) {
+        bp_kernel_close(own);
+    }
+    if (code < 0) {
+        bp_kernel_munmap(numbers, NUMBERS_SIZE);
+        return code;
+    }
+    /* A dump reads, and so takes memory for, what was never touched; see postmortem.c. */
+    bp_kernel_madvise(provenance->place, provenance->mapped, MADV_DONTDUMP);
+    provenance->numbers = numbers;
+    char *at = (char *)provenance->place + records_size(provenance->pages) + stacks_size(mode, provenance->pages);
+    provenance->depot = depot_size(mode) > 0 ? (struct bp_depot *)at : NULL;
+    provenance->threads = (struct bp_threads *)(at + depot_size(mode));
+    provenance->counts = (struct bp_provenance_counts *)(at + depot_size(mode) + whole(sizeof(struct bp_threads)));
+    return 0;
+}
+
+int bp_provenance_open(struct bp_provenance *provenance, const struct bp_provenance_terms *terms, uint64_t pages,
+                       int fd, uint64_t offset)
+{
+    *provenance = (struct bp_provenance){.pages = pages, .counts = &provenance->own};
+    if (terms->mode == BP_PROVENANCE_OFF) {
         return 0;
     }
-    void *place;
-    int code = bp_interned_prepare();
-    if (code == 0 && mode == BP_PROVENANCE_STACKS) {
-        code = bp_depot_prepare();
-    }
+    int code = bp_interned_prepare(&provenance->threads);
     if (code == 0) {
-        code = bp_lazy_map(pages * sizeof *provenance->records, &place);
+        code = fd < 0 ? open_own(provenance, terms->mode) : open_shared(provenance, terms->mode, fd, offset);
     }
     if (code < 0) {
         return code;
     }
-    provenance->records = place;
-    if (mode == BP_PROVENANCE_STACKS) {
-        code = bp_lazy_map(pages * sizeof *provenance->stacks, &place);
-        if (code < 0) {
-            bp_provenance_close(provenance);
-            return code;
-        }
-        provenance->stacks = place;
+    provenance->records = provenance->place;
+    if (terms->mode == BP_PROVENANCE_STACKS) {
+        provenance->stacks = (struct bp_record_stacks *)((char *)provenance->place + records_size(pages));
     }
-    provenance->depth = depth;
-    provenance->opened = tick();
-    provenance->mode = mode;
+    provenance->depth = terms->depth;
+    provenance->opened = terms->opened;
+    provenance->mode = terms->mode;
     return 0;
 }
 
 void bp_provenance_close(struct bp_provenance *provenance)
 {
-    if (provenance->records != NULL) {
-        bp_kernel_munmap(provenance->records, provenance->pages * sizeof *provenance->records);
+    if (provenance->mode == BP_PROVENANCE_OFF) {
+        return;
     }
-    if (provenance->stacks != NULL) {
-        bp_kernel_munmap(provenance->stacks, provenance->pages * sizeof *provenance->stacks);
-    }
-    provenance->records = NULL;
-    provenance->stacks = NULL;
     provenance->mode = BP_PROVENANCE_OFF;
+    provenance->counts = &provenance->own;
+    bp_kernel_munmap(provenance->place, provenance->mapped);
+    if (provenance->numbers != NULL) {
+        bp_kernel_munmap(provenance->numbers, NUMBERS_SIZE);
+    }
+}
+
+void bp_provenance_part(struct bp_provenance *provenance, int fd, uint64_t offset)
+{
+    void *same;
+    int own = provenance->numbers == NULL ? -1 : bp_kernel_reopen(fd);
+    if (provenance->numbers != NULL &&
+        (own < 0 || bp_kernel_mmap_file(provenance->place, provenance->mapped, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, own, offset, &same) < 0)) {
+        bp_kernel_mprotect(provenance->place, provenance->mapped, PROT_READ);
+    }
+    if (own >= 0) {
+        bp_kernel_close(own);
+    }
+}
+
+void bp_provenance_release(struct bp_provenance *provenance, uint32_t member)
+{
+    if (provenance->numbers != NULL) {
+        bp_interned_release(provenance->threads, member);
+    }
 }
 
 /* ---- Writing ---- */
@@ -86,22 +183,57 @@ struct event {
     uint32_t stack;
 };
 
+/* What bufpool_set_caller() said last, where the stack is kept: BP_DEPOT_LOST if there is no room for it. */
+static uint32_t keep_caller(struct bp_provenance *provenance)
+{
+    uint32_t text = bp_thread.caller;
+    if (text == 0 || text == BP_DEPOT_LOST || provenance->numbers == NULL) {
+        return text;
+    }
+    struct bp_depot *own;
+    char caller[sizeof((bufpool_origin *)NULL)->caller];
+    size_t length = bp_depot_prepare(&own) < 0 ? 0 : bp_depot_read_text(own, text, caller, sizeof caller);
+    text = length == 0 ? 0 : bp_depot_text(provenance->depot, caller, length + 1);
+    return text == 0 ? BP_DEPOT_LOST : text;
+}
+
 static uint32_t capture(struct bp_provenance *provenance, const void *caller, bool *lost)
 {
     uint64_t frames[BUFPOOL_ORIGIN_DEPTH];
     uint32_t count = bp_stack_capture(frames, provenance->depth, (uint64_t)(uintptr_t)caller);
-    uint32_t text = bp_thread.caller == BP_DEPOT_LOST ? 0 : bp_thread.caller;
-    uint32_t id = bp_depot_stack(frames, count, text);
-    *lost = id == 0 || bp_thread.caller == BP_DEPOT_LOST;
+    uint32_t text = keep_caller(provenance);
+    uint32_t (*keep)(struct bp_depot *, const uint64_t *, uint32_t, uint32_t) =
+        provenance->numbers == NULL ? bp_depot_stack : bp_places_keep;
+    uint32_t id = keep(provenance->depot, frames, count, text == BP_DEPOT_LOST ? 0 : text);
+    *lost = id == 0 || text == BP_DEPOT_LOST;
     return id;
+}
+
+/* The running thread's number, where the pool's records have it. */
+static uint16_t thread_number(struct bp_provenance *provenance, uint64_t now)
+{
+    uint32_t serial;
+    uint16_t own = bp_interned_self(now, &serial);
+    if (own == 0 || provenance->numbers == NULL) {
+        return own;
+    }
+    _Atomic uint64_t *noted = &provenance->numbers[own];
+    uint64_t number = atomic_load_explicit(noted, memory_order_relaxed);
+    if (number >> 32 != serial) {
+        number = (uint64_t)serial << 32 | bp_interned_enter(provenance->threads, provenance->member, now);
+        if ((uint16_t)number != 0) {
+            atomic_store_explicit(noted, number, memory_order_relaxed);
+        }
+    }
+    return (uint16_t)number;
 }
 
 /* One call: one reading of the clock, one thread, one stack. */
 static struct event describe(struct bp_provenance *provenance, bool other, const void *caller)
 {
     uint64_t now = tick();
-    uint16_t thread = bp_interned_self(now);
-    uint64_t number = atomic_fetch_add_explicit(&provenance->sequence, 1, memory_order_relaxed) + 1;
+    uint16_t thread = thread_number(provenance, now);
+    uint64_t number = atomic_fetch_add_explicit(&provenance->counts->sequence, 1, memory_order_relaxed) + 1;
     bool lost = false;
     struct event event = {now << 24 | (uint64_t)thread << 8 | ((number >> 31) & 0xFF),
                           (uint32_t)(number & LOW_MASK) << 1 | other, 0};
@@ -109,7 +241,7 @@ static struct event describe(struct bp_provenance *provenance, bool other, const
         event.stack = capture(provenance, caller, &lost);
     }
     if (lost || thread == 0) {
-        atomic_fetch_add_explicit(&provenance->lost, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&provenance->counts->lost, 1, memory_order_relaxed);
     }
     return event;
 }
@@ -143,27 +275,33 @@ void bp_provenance_erase(struct bp_provenance *provenance, const uint64_t *pages
     }
 }
 
-void bp_record_close(struct bp_provenance *provenance, const void *caller)
+void bp_record_close(struct bp_provenance *provenance, bool for_all, const void *caller)
 {
-    if (provenance->mode != BP_PROVENANCE_OFF) {
-        struct event event = describe(provenance, false, caller);
-        write_event(&provenance->closed, &provenance->closed_stacks, BP_TAKEN, &event);
+    if (provenance->mode == BP_PROVENANCE_OFF) {
+        return;
+    }
+    struct event event = describe(provenance, false, caller);
+    write_event(&provenance->closing.record, &provenance->closing.stacks, BP_TAKEN, &event);
+    if (for_all) {
+        struct bp_closing *closing = &provenance->counts->closing;
+        write_event(&closing->record, &closing->stacks, BP_TAKEN, &event);
     }
 }
 
 /* ---- Reading ---- */
 
-static void read_stack(uint32_t id, bufpool_origin *origin)
+static void read_stack(const struct bp_provenance *provenance, uint32_t id, bufpool_origin *origin)
 {
-    const struct bp_depot_entry *stack = bp_depot_find(id);
-    if (stack == NULL) {
-        return;
+    uint32_t caller;
+    struct bp_depot *depot = provenance->depot;
+    if (provenance->numbers == NULL) { /* also a parent's are where they were */
+        origin->stack_depth = bp_depot_read_stack(depot, id, origin->stack, BUFPOOL_ORIGIN_DEPTH, &caller);
+    } else {
+        bool own = origin->pid == (int32_t)getpid();
+        origin->stack_depth = bp_places_read(depot, id, own, origin->stack, &caller, &origin->foreign);
     }
-    origin->stack_depth = stack->frames < BUFPOOL_ORIGIN_DEPTH ? stack->frames : BUFPOOL_ORIGIN_DEPTH;
-    memcpy(origin->stack, stack->data, origin->stack_depth * sizeof *origin->stack);
-    const struct bp_depot_entry *text = bp_depot_find(stack->caller);
-    if (text != NULL) {
-        memcpy(origin->caller, text->data, text->length <= sizeof origin->caller ? text->length : 0);
+    if (bp_depot_read_text(depot, caller, origin->caller, sizeof origin->caller) == 0) {
+        memset(origin->caller, 0, sizeof origin->caller);
     }
 }
 
@@ -173,11 +311,10 @@ static int64_t realtime_of(uint64_t at)
     return bp_kernel_realtime_ns() - ago;
 }
 
+/* events: what it is, by the lowest bit of the record's sequence. */
 static void read_event(const struct bp_provenance *provenance, const struct bp_record *record,
-                       const struct bp_record_stacks *stacks, int which, bufpool_origin *origin)
+                       const struct bp_record_stacks *stacks, int which, const uint32_t *events, bufpool_origin *origin)
 {
-    static const uint32_t events[2][2] = {{BUFPOOL_EVENT_ALLOCATE, BUFPOOL_EVENT_POPULATE},
-                                          {BUFPOOL_EVENT_FREE, BUFPOOL_EVENT_EVICT}};
     memset(origin, 0, sizeof *origin);
     uint32_t sequence = atomic_load_explicit(&record->sequence[which], memory_order_acquire);
     uint64_t when = atomic_load_explicit(&record->when[which], memory_order_acquire);
@@ -186,14 +323,17 @@ static void read_event(const struct bp_provenance *provenance, const struct bp_r
         return;
     }
     origin->sequence = (when & 0xFF) << 31 | sequence >> 1;
-    origin->event = record == &provenance->closed ? BUFPOOL_EVENT_CLOSE : events[which][sequence & 1];
+    origin->event = events[sequence & 1];
     uint64_t at = provenance->opened + (((when >> 24) - provenance->opened) & TICK_MASK);
     origin->time_ns = realtime_of(at);
-    if (!bp_interned_find((uint16_t)(when >> 8), at, &origin->thread_id, &origin->pid, origin->thread_name)) {
-        origin->thread_id = origin->pid = 0;
-        memset(origin->thread_name, 0, sizeof origin->thread_name);
+    struct bp_interned_who who;
+    if (bp_interned_find(provenance->threads, (uint16_t)(when >> 8), at, &who)) {
+        origin->thread_id = who.thread;
+        origin->pid = who.pid;
+        memcpy(origin->thread_name, who.name, sizeof origin->thread_name);
+        memcpy(origin->process_name, who.process_name, sizeof origin->process_name);
     }
-    read_stack(stack, origin);
+    read_stack(provenance, stack, origin);
 }
 
 int bufpool_set_caller(const char *text)
@@ -210,12 +350,13 @@ int bufpool_set_caller(const char *text)
         text = line != NULL && line[1] != 0 ? line + 1 : text;
         length = strlen(text);
     }
-    int code = bp_depot_prepare();
+    struct bp_depot *depot;
+    int code = bp_depot_prepare(&depot);
     if (code < 0) {
         return bp_error(code, "cannot map %llu bytes for stacks: %s", (unsigned long long)BP_DEPOT_BYTES,
                         strerror(-code));
     }
-    uint32_t id = bp_depot_text(text, length + 1);
+    uint32_t id = bp_depot_text(depot, text, length + 1);
     bp_thread.caller = id == 0 ? BP_DEPOT_LOST : id;
     return id != 0
                ? 0
@@ -231,12 +372,21 @@ void bp_provenance_read(const struct bp_provenance *provenance, uint64_t page, b
     if (provenance->mode == BP_PROVENANCE_OFF) {
         return;
     }
+    static const uint32_t given[] = {BUFPOOL_EVENT_ALLOCATE, BUFPOOL_EVENT_POPULATE};
+    static const uint32_t taken[] = {BUFPOOL_EVENT_FREE, BUFPOOL_EVENT_EVICT};
+    static const uint32_t closed[] = {BUFPOOL_EVENT_CLOSE, BUFPOOL_EVENT_CLOSE};
     const struct bp_record *record = &provenance->records[page];
     const struct bp_record_stacks *stacks = provenance->stacks == NULL ? NULL : &provenance->stacks[page];
-    read_event(provenance, record, stacks, BP_GIVEN, allocated);
-    read_event(provenance, record, stacks, BP_TAKEN, freed);
-    if (!bp_provenance_is_later(freed->sequence, allocated->sequence) &&
-        atomic_load(&provenance->closed.when[BP_TAKEN]) != 0) {
-        read_event(provenance, &provenance->closed, &provenance->closed_stacks, BP_TAKEN, freed);
+    read_event(provenance, record, stacks, BP_GIVEN, given, allocated);
+    read_event(provenance, record, stacks, BP_TAKEN, taken, freed);
+    if (bp_provenance_is_later(freed->sequence, allocated->sequence)) {
+        return;
+    }
+    const struct bp_closing *closing = &provenance->closing;
+    if (atomic_load(&closing->record.when[BP_TAKEN]) == 0) {
+        closing = &provenance->counts->closing;
+    }
+    if (atomic_load(&closing->record.when[BP_TAKEN]) != 0) {
+        read_event(provenance, &closing->record, &closing->stacks, BP_TAKEN, closed, freed);
     }
 }

@@ -6,6 +6,10 @@
  * that an access that strays meanwhile finds it. A reader (the handler) needs no lock: the sequence number of an event
  * is written while `when` is 0, and nobody else's event has it.
  *
+ * The records of a pool whose tables are shared (tables.h) are shared, with the threads and stacks that they name: they
+ * lie in the same file, behind the rest, and any process reads who did it. A process that is killed amid a record leaves
+ * `when` 0. Whatever a peer has written there, no value in it leads out of them.
+ *
  * The layout is read from outside, too (a core dump):
  *   when      bits 24-63: the tick (see interned.h), modulo 2^40; bits 8-23: the thread's number; bits 0-7: the sequence
  *             number's bits 31-38. 0: nothing, or being written
@@ -33,17 +37,43 @@ struct bp_record_stacks {
     _Atomic uint32_t id[2]; /* in the depot, or 0 */
 };
 
-struct bp_provenance {
-    uint32_t mode; /* enum bp_provenance_mode */
-    uint32_t depth;
-    uint64_t pages;
-    uint64_t opened; /* tick: events' ticks count from here on, so that 40 bits are enough for two years */
-    struct bp_record *records;
-    struct bp_record_stacks *stacks; /* NULL unless mode is STACKS */
-    struct bp_record closed;         /* who closed the pool: BP_TAKEN */
-    struct bp_record_stacks closed_stacks;
+/* Who closed the pool: BP_TAKEN. */
+struct bp_closing {
+    struct bp_record record;
+    struct bp_record_stacks stacks;
+};
+
+/* What of it changes with every call, and the head of what is shared. */
+struct bp_provenance_counts {
     _Atomic uint64_t sequence;
     _Atomic uint64_t lost;
+    struct bp_closing closing; /* for all processes */
+};
+
+/* What is fixed when the pool is opened: of shared records in the tables' header. */
+struct bp_provenance_terms {
+    uint32_t mode; /* enum bp_provenance_mode */
+    uint32_t depth;
+    uint64_t opened; /* tick: events' ticks count from here on, so that 40 bits are enough for two years */
+};
+
+struct bp_provenance {
+    uint32_t mode;
+    uint32_t depth;
+    uint64_t pages;
+    uint64_t opened;
+    uint32_t member; /* this process's number among those who share the records, see roster.h */
+    void *place;     /* the one mapping that holds the records, and all that is shared with them */
+    size_t mapped;
+    struct bp_record *records;
+    struct bp_record_stacks *stacks; /* NULL unless mode is STACKS */
+    struct bp_threads *threads;
+    struct bp_depot *depot; /* NULL unless mode is STACKS */
+    _Atomic uint64_t
+        *numbers; /* of shared threads: what this process's own numbers stand for there, each with its serial */
+    struct bp_provenance_counts *counts; /* shared, or: */
+    struct bp_provenance_counts own;
+    struct bp_closing closing; /* by this process */
 };
 
 /* Who called the library: to be taken in a public function. */
@@ -51,9 +81,32 @@ struct bp_provenance {
 
 const char *bp_provenance_name(enum bp_provenance_mode mode);
 
-/* Errors: -ENOMEM. */
-int bp_provenance_open(struct bp_provenance *provenance, enum bp_provenance_mode mode, uint32_t depth, uint64_t pages);
+/* Fixes the terms of a new pool. */
+struct bp_provenance_terms bp_provenance_terms(enum bp_provenance_mode mode, uint32_t depth);
+
+/* Could these be terms? A peer may have written them. */
+bool bp_provenance_valid(const struct bp_provenance_terms *terms);
+
+/* How many bytes shared records take of a file; 0: mode is OFF. */
+uint64_t bp_provenance_size(enum bp_provenance_mode mode, uint64_t pages);
+
+/* Records of this process's own, or (fd >= 0) shared ones, at an offset of a file; zeros are empty ones. Errors: -ENOMEM,
+ * -errno. */
+int bp_provenance_open(struct bp_provenance *provenance, const struct bp_provenance_terms *terms, uint64_t pages,
+                       int fd, uint64_t offset);
 void bp_provenance_close(struct bp_provenance *provenance);
+
+/* In a forked child that has not got the pool: see bp_pages_part(). */
+void bp_provenance_part(struct bp_provenance *provenance, int fd, uint64_t offset);
+
+/* Clears what a member has left that was killed. */
+void bp_provenance_release(struct bp_provenance *provenance, uint32_t member);
+
+/* The latest sequence number. Async-signal-safe. */
+static inline uint64_t bp_provenance_now(const struct bp_provenance *provenance)
+{
+    return atomic_load(&provenance->counts->sequence);
+}
 
 void bp_provenance_write(struct bp_provenance *provenance, const uint64_t *pages, size_t count, bufpool_event event,
                          const void *caller);
@@ -76,8 +129,8 @@ static inline void bp_record_failed(struct bp_provenance *provenance, const uint
     }
 }
 
-/* Records who closes the pool. */
-void bp_record_close(struct bp_provenance *provenance, const void *caller);
+/* Records who closes the pool: for all processes, or for this one. */
+void bp_record_close(struct bp_provenance *provenance, bool for_all, const void *caller);
 
 /* Sequence numbers in records are modulo 2^39. Is the first later than the second? */
 static inline bool bp_provenance_is_later(uint64_t first, uint64_t second)

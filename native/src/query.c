@@ -131,7 +131,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .huge_fills = atomic_load(&pool->space.huge_fills),
         .small_fills = atomic_load(&pool->space.small_fills),
         .reserve_lost = atomic_load(&pool->space.reserve_lost),
-        .provenance_lost = atomic_load(&pool->provenance.lost),
+        .provenance_lost = atomic_load(&pool->provenance.counts->lost),
         .restarts = atomic_load(&pool->restarts),
         .reports_limited = atomic_load(&pool->reports_limited),
         .members = closed ? 0 : bp_roster_count(&pool->pages),

@@ -63,6 +63,7 @@ void bp_event_fill(struct bp_event *event, const struct bp_finding *finding)
     } else {
         bp_thread_name(fault->thread_id, fault->thread_name);
     }
+    bp_thread_name(fault->pid, fault->process_name);
     memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
     memcpy(fault->memory, pool->memory, sizeof fault->memory);
     strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);
@@ -149,7 +150,7 @@ static void prepare(struct bp_event *event, siginfo_t *info, uint64_t address, b
     event->signo = SIGBUS;
     event->info = info;
     event->fault = fault;
-    event->known = atomic_load(&event->pool->provenance.sequence);
+    event->known = bp_provenance_now(&event->pool->provenance);
     struct bp_finding finding;
     bp_diagnose(event->pool, (uintptr_t)address, event->machine.access, SIGBUS, BUS_ADRERR, &finding);
     bp_event_fill(event, &finding);

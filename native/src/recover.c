@@ -116,6 +116,7 @@ static enum found recover(bufpool_pool *pool, uint32_t member, int *patience)
     struct legacy legacy = {member, true};
     for_each_page(pool, repair_if_of, &legacy);
     bool all = hide(pool, member, patience) && legacy.all;
+    bp_provenance_release(&pool->provenance, member);
     if (all) {
         bp_roster_bury(&pool->pages, member);
     } else {

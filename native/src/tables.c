@@ -25,10 +25,16 @@ static size_t members_size(void)
     return (size + OS_PAGE - 1) / OS_PAGE * OS_PAGE;
 }
 
-static uint64_t file_size(uint64_t pages)
+uint64_t bp_tables_provenance(const struct bp_constants *constants)
 {
-    uint64_t size = OS_PAGE + members_size() + bp_pages_size(pages);
+    uint64_t size = OS_PAGE + members_size() + bp_pages_size(constants->capacity / constants->page_size);
     return (size + OS_PAGE - 1) / OS_PAGE * OS_PAGE;
+}
+
+static uint64_t file_size(const struct bp_constants *constants)
+{
+    return bp_tables_provenance(constants) +
+           bp_provenance_size(constants->provenance.mode, constants->capacity / constants->page_size);
 }
 
 static uint64_t checksum(const struct bp_constants *constants)
@@ -55,11 +61,11 @@ static void lay(struct bp_pages *pages, const struct bp_constants *constants, bo
 static int open_file(struct bp_pages *pages, int fd, const struct bp_constants *constants)
 {
     int mapped = bp_kernel_reopen(fd);
-    int code = mapped < 0 ? mapped : bp_lazy_map_file(mapped, constants->file_size, &pages->place);
+    int code = mapped < 0 ? mapped : bp_lazy_map_file(mapped, 0, bp_tables_provenance(constants), &pages->place);
     if (mapped >= 0) {
         bp_kernel_close(mapped);
     }
-    pages->mapped = code < 0 ? 0 : constants->file_size;
+    pages->mapped = code < 0 ? 0 : bp_tables_provenance(constants);
     pages->fd = code < 0 ? code : bp_kernel_reopen(fd);
     code = pages->fd < 0 ? pages->fd : 0;
     if (code < 0) {
@@ -76,7 +82,7 @@ int bp_tables_create(struct bp_pages *pages, struct bp_constants *constants)
     constants->size = sizeof(struct bp_header);
     constants->members = BP_MAX_MEMBERS;
     constants->member_size = sizeof(struct bp_member);
-    constants->file_size = file_size(constants->capacity / constants->page_size);
+    constants->file_size = file_size(constants);
     int made = bp_kernel_memfd(BP_TABLES_NAME, constants->file_size, 0);
     if (made < 0) {
         return made;
@@ -164,7 +170,11 @@ int bp_tables_read(int fd, struct bp_constants *constants)
     if (code < 0) {
         return code;
     }
-    uint64_t wanted = file_size(constants->capacity / constants->page_size);
+    if (!bp_provenance_valid(&constants->provenance)) {
+        return bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: provenance of mode %u and depth %u",
+                        constants->provenance.mode, constants->provenance.depth);
+    }
+    uint64_t wanted = file_size(constants);
     if (constants->file_size != wanted || length != wanted) {
         return strange("their length", length, wanted);
     }

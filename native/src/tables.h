@@ -1,7 +1,8 @@
 /*
  * tables.h: page states and index of memory that several processes have: a file (a sealed memfd) that all of them map.
  *
- * The file is a header, one entry for each process that has the pool (roster.h), then what pages.h describes. What the
+ * The file is a header, one entry for each process that has the pool (roster.h), what pages.h describes, then what
+ * provenance.h does, which is mapped by itself and stays when the pool is closed. What the
  * header says of the pool never changes, has a checksum, and is copied, then checked, then used: a peer may write to the
  * file at any time. What does change is read so that no value in it can lead out of the tables or into an endless loop.
  */
@@ -9,9 +10,10 @@
 #define BP_TABLES_H
 
 #include "pages.h"
+#include "provenance.h"
 
 #define BP_TABLES_MAGIC UINT64_C(0x6c6f6f7066756201) /* "\1bufpool" */
-#define BP_TABLES_VERSION 1
+#define BP_TABLES_VERSION 2
 #define BP_TABLES_NAME "bufpool-tables" /* of the memfd: who looks for it sees "/memfd:bufpool-tables" */
 #define BP_TABLES_ALONE 0x80000000u     /* of the flags: the trap works in the process that opened the pool only */
 #define BP_MEMBER_SCRATCH 64            /* pages that a process may show the scratch pattern on; BP_SCRATCH_SLOTS */
@@ -33,7 +35,8 @@ struct bp_constants {
     uint32_t flags;     /* BUFPOOL_LAZY_ZERO, BUFPOOL_RESERVE, BP_TABLES_ALONE */
     int32_t pid;        /* that opened it */
     char name[64];
-    char memory[64];   /* as in reports: "shared", "hugetlb", or the path, cut */
+    char memory[64]; /* as in reports: "shared", "hugetlb", or the path, cut */
+    struct bp_provenance_terms provenance;
     uint64_t checksum; /* FNV-1a of all before it */
 };
 
@@ -52,8 +55,11 @@ struct bp_member {
     _Atomic uint64_t scratch[BP_MEMBER_SCRATCH]; /* page + 1 where it shows the scratch pattern, or 0 */
 };
 
-/* Makes the file and maps it, for constants of which capacity, page_size and granule are set. Errors: -errno. */
+/* Makes the file and maps it, for constants of which capacity, page_size, granule and provenance are set. Errors: -errno. */
 int bp_tables_create(struct bp_pages *pages, struct bp_constants *constants);
+
+/* Where in the file provenance is. */
+uint64_t bp_tables_provenance(const struct bp_constants *constants);
 
 /* Writes the header, when all of the constants are known; from then on others can use the file. */
 void bp_tables_publish(struct bp_pages *pages, struct bp_constants *constants);

@@ -33,6 +33,7 @@ static void text(void)
 {
     bufpool_fault fault = example();
     char buffer[8192];
+    char line[128];
     size_t length = bufpool_format_text(&fault, buffer, sizeof buffer);
     CHECK_IS(length, ==, strlen(buffer));
     CHECK_HAS(buffer, "==1234==ERROR: bufpool: stray write of an evicted page\n");
@@ -94,6 +95,21 @@ static void text(void)
                       "      a.py:1 in f\n"
                       "      b.py:2 in g\n"
                       "  populated by thread 98 of process 99, 2000-02-29T00:00:00.128456Z, 0.005 s after (event 3)\n");
+    fault.allocated.stack_depth = 2;
+    fault.allocated.stack[0] = fault.allocated.stack[1] = (uint64_t)(uintptr_t)text; /* a place in this program */
+    fault.allocated.foreign = 2;                                                     /* the second of the other */
+    strcpy(fault.allocated.process_name, "eng\x1bine");
+    strcpy(fault.process_name, "checker");
+    bufpool_format_text(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "  thread 1235 \"worker\" of process 1234 \"checker\", 2");
+    CHECK_HAS(buffer, "  populated by thread 98 of process 99 \"eng\\u001bine\", 2");
+    CHECK_IS(count_in(buffer, "test_format+0x"), ==, 1);
+    snprintf(line, sizeof line, "    #1 0x%llx in process 99\n", (unsigned long long)fault.allocated.stack[1]);
+    CHECK_HAS(buffer, line);
+    bufpool_format_json(&fault, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "\"pid\":99,\"process_name\":\"eng\\u001bine\",\"native_stack\":[\"");
+    snprintf(line, sizeof line, ",\"0x%llx\"],\"caller\":[]}", (unsigned long long)fault.allocated.stack[1]);
+    CHECK_HAS(buffer, line);
     fault.freed.event = 17;
     fault.allocated.thread_id = 0;
     bufpool_format_text(&fault, buffer, sizeof buffer);
@@ -120,7 +136,8 @@ static void json(void)
     CHECK_IS(length, ==, strlen(buffer));
     CHECK_STRING(buffer,
                  "{\"sequence\":7,\"time\":\"2000-02-29T00:00:00.123456Z\",\"pid\":1234,\"thread_id\":1235,"
-                 "\"thread_name\":\"worker\",\"access\":\"write\",\"state\":\"evicted\",\"address\":\"0x7f0000003010\","
+                 "\"thread_name\":\"worker\",\"process_name\":\"\",\"access\":\"write\",\"state\":\"evicted\","
+                 "\"address\":\"0x7f0000003010\","
                  "\"pc\":\"0x10\",\"pool\":\"main\",\"pool_address\":\"0x7f0000000000\",\"pool_capacity\":65536,"
                  "\"page\":3,\"offset\":16,\"page_size\":4096,\"memory\":\"anon\",\"trap\":\"uffd\",\"signal\":7,"
                  "\"raced\":false,\"forked\":false,\"lost\":false,\"inherited\":false,\"fork_note\":null,"

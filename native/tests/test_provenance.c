@@ -127,8 +127,8 @@ static void reports(bufpool_pool *pool)
     CHECK_HAS(text, line);
     CHECK_HAS(text, "\"below\":100,\"above\":104,\"allocated\":{\"event\":\"allocate\",");
     snprintf(line, sizeof line,
-             "\"thread_id\":%d,\"thread_name\":\"test_provenance\",\"pid\":%d,\"native_stack\":[],"
-             "\"caller\":[]}",
+             "\"thread_id\":%d,\"thread_name\":\"test_provenance\",\"pid\":%d,"
+             "\"process_name\":\"test_provenance\",\"native_stack\":[],\"caller\":[]}",
              self(), (int)getpid());
     CHECK_HAS(text, line);
 

@@ -102,7 +102,8 @@ typedef struct bufpool_config {
      * "0,2-3"; NULL: as the thread's own policy says. */
     const char *numa;
     /* What is kept of each page's last allocate (or populate) and last free (or evict), for reports: "off" (NULL);
-     * "last": when and by which thread, 24 bytes a page that was ever touched; "stacks": the stack of the call too. */
+     * "last": when and by which thread of which process, 24 bytes a page that was ever touched; "stacks": the stack of the
+     * call too. */
     const char *provenance;
     uint32_t provenance_depth; /* with "stacks": native frames kept of each call, 1 to 16; 0: 8 */
     const char *fork;          /* "inherit" (NULL) or "exclude": see below */
@@ -198,8 +199,8 @@ BUFPOOL_API int bufpool_handle_close(bufpool_handle *handle);
  * a file on hugetlbfs: then the tables are looked for in the processes that have a pool open on it (/proc/locks,
  * /proc/PID/fd; those of the same user, or of any with CAP_SYS_PTRACE). Armed before the pool is returned, at an address of its own unless
  * FIXED_ADDRESS is set. Page numbers agree; states, free numbers and counts are one: what one process allocates is
- * readable in all, what one frees traps in all at once. Sizes, name, numa, LAZY_ZERO and RESERVE are the pool's, and what
- * config says of them is not looked at; trap, on_fault, log, fork, the other flags and limits are each process's own.
+ * readable in all, what one frees traps in all at once. Sizes, name, numa, provenance, LAZY_ZERO and RESERVE are the
+ * pool's, and what config says of them is not looked at; trap, on_fault, log, fork, the other flags and limits are each process's own.
  * The handle stays the caller's. At most 1023 processes have a pool at a time.
  *
  * When the process that opened the pool closes it, it is closed for all. A process that is killed, at whatever
@@ -457,7 +458,7 @@ BUFPOOL_API const char *bufpool_event_name(bufpool_event event); /* "allocate", 
 
 #define BUFPOOL_ORIGIN_DEPTH 16
 
-/* Who did something to a page, as far as the pool's provenance keeps it. A sequence of 0: not recorded, and nothing else
+/* Who did something to a page, in whichever process, as far as the pool's provenance keeps it. A sequence of 0: not recorded, and nothing else
  * is filled in. A thread_id of 0: by a thread that is not known any more. */
 typedef struct bufpool_origin {
     uint64_t sequence; /* counts the calls that changed this pool's pages, from 1; a batch is one call. Modulo 2^39 */
@@ -469,6 +470,9 @@ typedef struct bufpool_origin {
     char thread_name[16];                 /* as it was at the thread's first call that was recorded */
     uint64_t stack[BUFPOOL_ORIGIN_DEPTH]; /* return addresses, innermost first, beginning with the library's caller */
     char caller[512];                     /* what bufpool_set_caller() said; unless provenance is "stacks": empty */
+    char process_name[16];                /* of pid, as it was then; "": not known */
+    uint32_t foreign; /* bit n is set: stack[n] is an address of process pid, and means nothing in this one */
+    uint32_t unused;
 } bufpool_origin;
 
 #define BUFPOOL_NO_PAGE UINT64_MAX
@@ -503,7 +507,8 @@ typedef struct bufpool_fault {
     /* In a forked child: of which process, and why the pool was not inherited; or that the program has closed the pool's
      * descriptors; else empty. */
     char fork_note[256];
-    char in_syscall[32]; /* the system call that made the access, "write" or "syscall 999"; "": the program itself */
+    char in_syscall[32];   /* the system call that made the access, "write" or "syscall 999"; "": the program itself */
+    char process_name[16]; /* of pid */
 } bufpool_fault;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -641,8 +646,9 @@ BUFPOOL_API int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bu
 
 /* Names the code on whose behalf this thread's next calls are made, as an interpreter's stack, one line a frame, the
  * innermost last; NULL: none. Kept with what pools of provenance "stacks" record; of more than 511 bytes the last lines.
- * Equal texts are kept once. Errors: -ENOMEM, EEXHAUSTED (32 MiB of stacks and texts are kept in a process): this text is
- * not kept, and calls that would refer to it are counted (provenance_lost). */
+ * Equal texts are kept once. Errors: -ENOMEM, EEXHAUSTED (32 MiB of stacks and texts are kept in a process, and as much
+ * for each pool that several have): this text is not kept, and calls that would refer to it are counted
+ * (provenance_lost). */
 BUFPOOL_API int bufpool_set_caller(const char *text);
 
 /* This thread's last fault that a library call ended with (ESTRAY). Errors: EARGUMENT when there was none. */
