@@ -140,6 +140,7 @@ __attribute__((noreturn)) static void work(uint32_t number, uint64_t seed)
     worker.serial = seed << 32;
     config.on_fault = "resume";
     config.report_limit = 1;
+    config.provenance = "stacks";
     CHECK_OK(bufpool_attach(&config, &handle, &pool));
     for (;;) {
         while (atomic_load(&shared->pause)) {
@@ -272,7 +273,14 @@ static int run(void)
     alarm(rounds > 0 ? (unsigned)rounds + HARNESS_LIMIT : HARNESS_LIMIT);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED);
-    pool = open_pool_fork(MEMORY, "uffd", "resume", PAGES * (uint64_t)PAGE_SIZE, PAGE_SIZE, "exclude");
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.capacity = PAGES * (uint64_t)PAGE_SIZE;
+    config.page_size = PAGE_SIZE;
+    config.memory = MEMORY;
+    config.trap = "uffd";
+    config.fork = "exclude";
+    config.provenance = "stacks";
+    CHECK_OK(bufpool_open(&config, &pool));
     CHECK_OK(bufpool_share(pool, &handle));
     uint64_t random = 1;
     for (uint32_t number = 0; number < WORKERS; number++) {

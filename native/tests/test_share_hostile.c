@@ -168,6 +168,8 @@ static void do_something(bufpool_pool *pool, uint64_t *random)
     uint64_t page = next_random(random) % (PAGES + 1);
     bufpool_findings findings = BUFPOOL_FINDINGS_INIT;
     bufpool_statistics statistics = BUFPOOL_STATISTICS_INIT;
+    bufpool_origin allocated;
+    bufpool_origin freed;
     struct timespec before;
     struct timespec after;
     int code = 0;
@@ -214,6 +216,11 @@ static void do_something(bufpool_pool *pool, uint64_t *random)
                    ? bufpool_inspect(pool, next_random(random) % 2 ? BUFPOOL_REPAIR : 0, &findings)
                    : 0;
         break;
+    case 13:
+        if (page < PAGES) {
+            code = bufpool_page_history(pool, page, &allocated, &freed);
+        }
+        break;
     default:
         shared->strays += touch(pool, page);
     }
@@ -230,6 +237,7 @@ static bool attach(const bufpool_handle *given, uint64_t *random, int calls)
     bufpool_pool *pool = NULL;
     config.on_fault = "resume";
     config.report_limit = 1;
+    config.provenance = next_random(random) % 4 == 0 ? "stacks" : NULL;
 #if !defined(__SANITIZE_THREAD__) /* which makes 0 of addresses that it does not like */
     config.flags = next_random(random) % 8 == 0 ? BUFPOOL_FIXED_ADDRESS : 0;
 #endif
@@ -266,9 +274,16 @@ static void try_headers(void *argument)
     CHECK_IS(count_fds(), <=, fds + 1); /* what shows the pattern on huge pages is opened once */
 }
 
-static bufpool_pool *open_shared(void)
+static bufpool_pool *open_shared(const char *provenance)
 {
-    bufpool_pool *pool = open_pool_fork("shared", "uffd", "resume", PAGES * (uint64_t)GRANULE, GRANULE, "exclude");
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_pool *pool = NULL;
+    config.capacity = PAGES * (uint64_t)GRANULE;
+    config.memory = "shared";
+    config.trap = "uffd";
+    config.fork = "exclude";
+    config.provenance = provenance;
+    CHECK_OK(bufpool_open(&config, &pool));
     CHECK_OK(bufpool_share(pool, &handle));
     return pool;
 }
@@ -276,7 +291,7 @@ static bufpool_pool *open_shared(void)
 static void headers(void)
 {
     uint64_t goal = wanted("BUFPOOL_TEST_HEADERS", SANITIZED ? 2 * CHUNK : 4 * CHUNK);
-    bufpool_pool *pool = open_shared();
+    bufpool_pool *pool = open_shared("off");
     while (shared->headers < goal) {
         shared->seed++;
         struct child child = run_child(try_headers, NULL);
@@ -324,6 +339,7 @@ static _Atomic uint64_t *pick(char *tables, const struct bp_constants *constants
     case 5:
     case 6:
         from = index;
+        to = states + bp_pages_size(constants->capacity / constants->page_size);
         break;
     default:
         from = 4096;
@@ -422,7 +438,7 @@ static void mad_peer(void)
 {
     time_t end = time(NULL) + (time_t)wanted("BUFPOOL_TEST_SECONDS", 4);
     memset(shared, 0, sizeof *shared);
-    bufpool_pool *pool = open_shared();
+    bufpool_pool *pool = open_shared("stacks");
     pid_t mad = start(go_mad);
     int lived = 0;
     while (time(NULL) < end) {
