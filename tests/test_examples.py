@@ -20,6 +20,7 @@ import bufpool
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "native"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").iterdir() if path.is_file())
+FOLDERS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").iterdir() if path.is_dir())
 
 _MARKED = re.compile(r"^<!-- (output of )?(examples/\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^(.*)\n```(c|cpp|python|pycon)\n", re.MULTILINE)
@@ -55,6 +56,13 @@ def normal(text: str) -> str:
 @pytest.mark.parametrize("name", FILES)
 def test_readme_shows_the_example_as_it_is(name: str) -> None:
     assert SHOWN[name] == (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_readme_links_the_larger_example(folder: str) -> None:
+    """It is built and run by ctest."""
+    assert f"]({folder})" in README
+    assert [path.name for path in (ROOT / folder).iterdir() if path.suffix not in (".c", ".h")] == []
 
 
 def test_readme_shows_no_program_that_is_not_an_example() -> None:
