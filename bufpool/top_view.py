@@ -18,7 +18,7 @@ from bufpool.top import Frame, PoolSample, Process
 STRIP_ROWS = 3  # of an occupancy strip, where there is room
 _NARROW = 64  # columns; below, what stands side by side stands one below the other
 _STYLES = {"allocated": "green", "evicted": "yellow", "freed": "blue", "unallocated": "dim"}
-_SHADES = "\u2591\u2592\u2593\u2588"  # how much of a cell is in one state, in quarters
+_SHADES = "\u2591\u2592\u2593\u2588"  # how much of a cell is taken, in quarters
 _NOWHERE = "\u00b7"
 _CALLS = (
     ("allocations", "allocations"),
@@ -207,15 +207,19 @@ def _merged(cells: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
 
 
 def _cell(cell: list[int], shades: bool) -> tuple[str, str]:
-    """The colour by the state that most of the cell is in, the character by how much of it that is."""
+    """The colour by the state that most of what is taken in it has, the character by how much that is."""
     *states, busy = cell
     total = sum(states)
     if total == 0:
         return " ", ""  # not looked at
     if total == states[0]:
         return (_NOWHERE if shades else "."), "dim"
-    name = max(STATES[1:], key=lambda state: states[STATES.index(state)])
-    count, style = states[STATES.index(name)], _STYLES[name]
+    by_name = dict(zip(STATES, states, strict=True))
+    name = "allocated" if by_name["allocated"] >= by_name["evicted"] else "evicted"
+    count = by_name["allocated"] + by_name["evicted"]
+    if count == 0:
+        name, count = "freed", by_name["freed"]
+    style = _STYLES[name]
     if busy > count // 2:
         name, count, style = "busy", busy, "red"
     if shades:

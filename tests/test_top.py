@@ -268,6 +268,24 @@ def test_what_has_no_room_is_said() -> None:
     assert text.count("stray accesses") == 1
 
 
+@pytest.mark.parametrize(
+    ("cell", "drawn_as"),
+    [
+        ([0, 0, 0, 0, 0], (" ", "", " ")),
+        ([8, 0, 0, 0, 0], ("\u00b7", "dim", ".")),
+        ([0, 8, 0, 0, 0], ("\u2588", "green", "A")),
+        ([6, 1, 1, 0, 0], ("\u2591", "green", "a")),
+        ([0, 1, 5, 2, 0], ("\u2592", "yellow", "e")),
+        ([3, 0, 5, 0, 0], ("\u2593", "blue", "F")),
+        ([0, 4, 4, 0, 6], ("\u2588", "red", "B")),
+    ],
+)
+def test_a_cell_of_the_strip(cell: list[int], drawn_as: tuple[str, str, str]) -> None:
+    character, style, letter = drawn_as
+    assert top_view._cell(cell, shades=True) == (character, style)
+    assert top_view._cell(cell, shades=False) == (letter, style)
+
+
 def test_a_frame_in_words(make_pool: PoolMaker) -> None:
     pool = make_pool(256 * PAGE, memory="shared", name="\x1b[2Jname")
     numbers = pool.allocate_many(30)
