@@ -81,17 +81,24 @@ def check(target: str, *, repair: bool) -> Result:
 
 def _check(found: OutsidePool, repair: bool) -> Checked | None:
     """None: it was closed just now."""
-    facts = found.facts
-    of = {"name": facts.name, "pid": found.pid, "memory": facts.memory, "page_size": facts.page_size}
+    processes = findings = trouble = None
     try:
         with _handle(found) as handle, Pool.attach(handle, on_fault="resume", fork="exclude") as pool:
             processes = pool.stats().members - 1
-            return Checked(**of, processes=processes, findings=pool.inspect(repair=repair), trouble=None)
+            findings = pool.inspect(repair=repair)
     except (PoolClosedError, FileNotFoundError):
         return None
     except (BufpoolError, OSError) as error:
-        sentence = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return Checked(**of, processes=None, findings=None, trouble=sentence)
+        trouble = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return Checked(
+        name=found.facts.name,
+        pid=found.pid,
+        memory=found.facts.memory,
+        page_size=found.facts.page_size,
+        processes=processes,
+        findings=findings,
+        trouble=trouble,
+    )
 
 
 def _handle(found: OutsidePool) -> PoolHandle:

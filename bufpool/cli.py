@@ -243,9 +243,8 @@ def check_command(target: str, repair: bool, as_json: bool) -> None:
     try:
         result = check_command.check(target, repair=repair)
     except BufpoolError as error:
-        failed = click.ClickException(_sentence(error))
-        failed.exit_code = check_command.CANNOT_LOOK
-        raise failed from None
+        click.echo(f"Error: {_sentence(error)}", err=True)
+        raise SystemExit(check_command.CANNOT_LOOK) from None
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     else:

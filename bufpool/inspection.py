@@ -84,5 +84,5 @@ def inspect(pool: CData, repair: bool) -> Findings:
         )
         for page in found.wrong[0 : found.wrong_count]
     )
-    counts = {field.name: getattr(found, field.name) for field in attrs.fields(Findings) if field.type == "int"}
-    return Findings(exact=bool(found.exact), wrong=wrong, **counts)
+    names = {field.name for field in attrs.fields(Findings)} - {"exact", "wrong"}
+    return Findings(exact=bool(found.exact), wrong=wrong, **{name: getattr(found, name) for name in names})
