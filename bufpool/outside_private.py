@@ -18,9 +18,9 @@ from bufpool import sizes
 from bufpool.report_text import clean
 
 MAGIC = b"bufpool layout\0\0"
-VERSION = 2
+VERSION = 3
 _HEAD = struct.Struct("=16sII16sQ")  # struct bp_postmortem up to the pools
-_FIELDS_AT = 72
+_FIELDS_AT = 56
 _FIELD = struct.Struct("=24sII")
 _FIELDS_MOST = 1024
 _POOLS_MOST = 1024

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from conftest import PAGE, PoolMaker
+from conftest import NATIVE, PAGE, PoolMaker
 
 from bufpool import outside_private as private
 
@@ -33,9 +33,9 @@ def test_a_process_without_the_library_or_none() -> None:
     assert private.pools_of(other.pid) == ()
 
 
-def layout(version: int = 2, size: int = 1 << 31, first: int = 8, **places: tuple[int, int]) -> bytes:
+def layout(version: int = private.VERSION, size: int = 1 << 31, first: int = 8, **places: tuple[int, int]) -> bytes:
     good = {name: (n * 8, 8) for n, name in enumerate(("next", "first", "capacity", "name", "memory", "closed"))}
-    head = struct.pack("=16sII16sQqQQ", private.MAGIC, version, size, b"0", first, 0, 0, 0)
+    head = struct.pack("=16sII16sQq", private.MAGIC, version, size, b"0", first, 0)
     return head + b"".join(
         struct.pack("=24sII", f"pool.{name}".encode(), *place) for name, place in (good | places).items()
     )
@@ -72,7 +72,7 @@ def test_hostile_memory(read_layout: Callable[[bytes, bytes], tuple[private.AnyP
     (pool,) = read_layout(layout(), POOL)
     assert (pool.name, pool.capacity) == (r"\x1b[2J", 8192)
     for content in (
-        layout(version=3),
+        layout(version=99),
         layout(size=80),
         layout(next=(2**32 - 1, 2**32 - 1)),
         layout(name=(0, 0)),
@@ -91,3 +91,9 @@ def test_a_list_that_never_ends(read_layout: Callable[[bytes, bytes], tuple[priv
     pool.raw = struct.pack("Q", ctypes.addressof(pool)) + POOL[8:]
     content = loop.replace(struct.pack("Q", 8), struct.pack("Q", ctypes.addressof(pool)), 1)
     assert len(read_layout(content, POOL)) == 1
+
+
+def test_the_layout_is_that_of_the_library() -> None:
+    source = "".join((NATIVE / "src" / f"postmortem.{kind}").read_text(encoding="utf-8") for kind in "hc")
+    assert f"#define BP_POSTMORTEM_VERSION {private.VERSION}\n" in source
+    assert f"offsetof(struct bp_postmortem, fields) == {private._FIELDS_AT}," in source
