@@ -188,7 +188,7 @@ static void set_up(void)
     if (code == BUFPOOL_EUNSUPPORTED) {
         char sentence[400];
         bufpool_last_error(sentence, sizeof sentence);
-        printf("no pool can be shared here: %s\n", sentence);
+        printf("shared/uffd cannot be had here: %s\n", sentence);
         exit(77);
     }
     if (code < 0 || bufpool_share(run.store.pool, &run.handle) < 0) {
