@@ -209,8 +209,6 @@ class Pool:
         host_handler: bool = False,
         lock: bool = False,
         dump: bool = False,
-        provenance: str = "off",
-        provenance_depth: int | None = None,
         fork: str = "inherit",
         monitor: bool = False,
         fixed_address: bool = False,
@@ -221,8 +219,8 @@ class Pool:
                        while a process of this user has a pool open on it
         fixed_address  at the address that the pool has in the process that opened it, or SystemCallError (EEXIST)
 
-        The other options are those of Pool, and this process's own; sizes, name, memory, numa, lazy_zero and reserve
-        are the pool's. close() ends the use here; when the opener closes the pool it is closed for all.
+        The other options are those of Pool, and this process's own; sizes, name, memory, numa, provenance, lazy_zero
+        and reserve are the pool's. close() ends the use here; when the opener closes the pool it is closed for all.
 
         Raises ArgumentError, UnsupportedError (also for a trap of one process only), PoolClosedError,
         PoolExhaustedError (no addresses), SystemCallError (ESRCH: nobody has a pool open on the path; EACCES: another
@@ -233,8 +231,8 @@ class Pool:
             on_fault=on_fault,
             log=log,
             report_limit=report_limit,
-            provenance=provenance,
-            provenance_depth=provenance_depth,
+            provenance="off",  # that is the pool's
+            provenance_depth=None,
             fork=fork,
         )
         flags = _flags(

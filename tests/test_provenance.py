@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -245,3 +246,29 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("mode", ["last", "stacks"])
+def test_a_forked_child_is_named(make_pool: Any, mode: str) -> None:
+    entry = bufpool.capabilities().of("shared", "uffd")
+    if not entry.available:
+        pytest.skip(f"shared-uffd: {entry.reason}")
+    pool = make_pool(memory="shared", trap="uffd", provenance=mode)
+    page = pool.allocate(b"a row")
+    page.free()
+    pool.allocate_at(page.number)
+    child = os.fork()
+    if child == 0:
+        pool.page(page.number).free()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with pytest.raises(bufpool.StrayAccessError) as caught:
+        page[0]
+    freed = caught.value.report.freed
+    assert freed is not None
+    assert (freed.pid, freed.thread_id, freed.sequence) == (child, child, 4)
+    assert freed.process_name == freed.thread_name == caught.value.report.process_name != ""
+    assert f" of process {child}" in str(freed)
+    assert f"of process {child}" in str(caught.value.report)
+    named = [frame for frame in freed.python_stack if frame.endswith("in test_a_forked_child_is_named")]
+    assert len(named) == (mode == "stacks")

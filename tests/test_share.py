@@ -469,7 +469,6 @@ def test_a_file_elsewhere_is_no_pool(tmp_path: Path) -> None:
         ({"trap": "noautofill"}, bufpool.UnsupportedError, "noautofill"),
         ({"on_fault": "ignore"}, bufpool.ArgumentError, 'unknown on_fault "ignore"'),
         ({"log": "/proc/nowhere/log"}, bufpool.SystemCallError, "/proc/nowhere/log"),
-        ({"provenance_depth": 3}, bufpool.ArgumentError, "provenance_depth is 3"),
         ({"report_limit": 0}, bufpool.ArgumentError, "report_limit 0"),
     ],
 )
