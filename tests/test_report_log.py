@@ -41,8 +41,8 @@ def test_what_a_pool_writes_is_read(make_pool: Any, tmp_path: Path) -> None:
     assert isinstance(first, LoggedReport)
     assert isinstance(second, LoggedReport)
     fault = caught.reports[0]
-    names = "sequence address access pool pool_address page offset state pc pid time thread_id thread_name process_name native_stack"
-    for name in f"{names} below above lost page_size in_syscall".split():
+    names = "sequence address access pool pool_address page offset state pc pid time thread_id thread_name native_stack"
+    for name in f"{names} process_name below above lost page_size in_syscall".split():
         assert getattr(first, name) == getattr(fault, name), name
     assert first.freed is not None
     assert fault.freed is not None
