@@ -511,6 +511,7 @@ class Pool:
 
     def _close(self) -> list[FaultReport]:
         if self.closed:
+            lib.bufpool_close(self.native)  # where its opener has closed it for all, what is left of it here
             return owed()
         reports = owed() + owed_to_ended(self.native, {report.thread_id for report in self.faults})
         close = recorded(lib.bufpool_close) if self.provenance == "stacks" else lib.bufpool_close
@@ -533,10 +534,9 @@ class Pool:
     def __del__(self) -> None:
         if not hasattr(self, "native"):
             return
-        if self._unclosed():
-            if os.getpid() == self._pid:  # a forked child did not open it
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            lib.bufpool_close(self.native)
+        if self._unclosed() and os.getpid() == self._pid:  # a forked child did not open it
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        lib.bufpool_close(self.native)
         lib.bufpool_release(self.native)
 
     def _unclosed(self) -> bool:

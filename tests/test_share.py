@@ -255,8 +255,15 @@ def test_what_a_mapping_does_that_never_attached(small_pool: bufpool.Pool) -> No
 # ---- Who ends what ---------------------------------------------------------------------------------------------------
 
 
+def tables_open() -> int:
+    """How many descriptors of tables this process has."""
+    links = Path("/proc/self/fd")
+    return sum("bufpool-tables" in str(link.readlink()) for link in links.iterdir() if link.is_symlink())
+
+
 def test_the_opener_closes_it_for_all(small_pool: bufpool.Pool) -> None:
     page = small_pool.allocate(b"a row")
+    before = tables_open()
     with small_pool.handle() as handle:
         with bufpool.Pool.attach(handle) as attached:
             same = attached.page(page.number)
@@ -271,6 +278,7 @@ def test_the_opener_closes_it_for_all(small_pool: bufpool.Pool) -> None:
         with pytest.raises(bufpool.PoolClosedError, match="by the process that opened it"):
             bufpool.Pool.attach(handle)
     assert small_pool.stats().members == 0
+    assert tables_open() == before - 1
 
 
 # Opens a pool, allocates two pages, sends the handle over the socket, reads what the other side has written, and waits.
