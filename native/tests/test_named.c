@@ -2,6 +2,7 @@
 #include "paths.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 
 static char path[400];
 static int fds; /* that were open before a call */
@@ -92,6 +93,7 @@ static void killed_opener(void)
     int done[2];
     CHECK_OK(pipe2(ready, O_CLOEXEC));
     CHECK_OK(pipe2(done, O_CLOEXEC));
+    CHECK_OK(prctl(PR_SET_CHILD_SUBREAPER, 1)); /* to wait for the opener's child */
     pid_t opener = fork();
     CHECK(opener >= 0);
     if (opener == 0) {
@@ -125,6 +127,7 @@ static void killed_opener(void)
     CHECK_IS(stats_of(pool).members, ==, 2);
     CHECK_IS(write(done[1], bytes, 1), ==, 1);
     CHECK_OK(bufpool_close(pool));
+    CHECK_IS(waitpid(-1, NULL, 0), >, 0); /* until it has ended it has the pool */
     for (int i = 0; i < 2; i++) {
         close(ready[i]);
         close(done[i]);
