@@ -511,7 +511,7 @@ class Pool:
 
     def _close(self) -> list[FaultReport]:
         if self.closed:
-            lib.bufpool_close(self.native)  # where its opener has closed it for all, what is left of it here
+            self._end()  # where its opener has closed it for all, what is left of it here
             return owed()
         reports = owed() + owed_to_ended(self.native, {report.thread_id for report in self.faults})
         close = recorded(lib.bufpool_close) if self.provenance == "stacks" else lib.bufpool_close
@@ -536,11 +536,14 @@ class Pool:
             return
         if self._unclosed() and os.getpid() == self._pid:  # a forked child did not open it
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        lib.bufpool_close(self.native)
+        self._end()
         lib.bufpool_release(self.native)
 
     def _unclosed(self) -> bool:
         return not self.closed
+
+    def _end(self) -> None:
+        lib.bufpool_close(self.native)
 
 
 class BorrowedPool(Pool):
@@ -564,6 +567,9 @@ class BorrowedPool(Pool):
 
     def _unclosed(self) -> bool:
         return False
+
+    def _end(self) -> None:
+        """Whoever has opened it closes it."""
 
 
 _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()

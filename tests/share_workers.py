@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import bufpool
 
 
 def fds() -> dict[int, str]:
-    """This process's descriptors, and what they lead to."""
+    """This process's descriptors, and what they lead to; but for those of pools that nobody has any more."""
+    gc.collect()
     found = {}
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the descriptor of the directory itself

@@ -107,15 +107,34 @@ static unsigned examine(struct bp_look *look, uint64_t page, uint16_t word, bool
     return wrong | (taken == bp_state_is_free(word) ? BIT(BUFPOOL_WRONG_INDEX) : 0);
 }
 
+/* A free page is taken for the look, so that nobody fills and empties it meanwhile. false: it is another state by now, or
+ * its frames cannot be looked at. */
+static bool examine_free(struct bp_look *look, uint64_t page, uint16_t word, unsigned *wrong)
+{
+    if (!bp_pages_claim(&look->pool->pages, page, word, 0)) {
+        return false;
+    }
+    int64_t covered = frames_of(look, page);
+    if (covered >= 0) {
+        *wrong = examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size);
+    }
+    bp_pages_settle(&look->pool->pages, page, word);
+    return covered >= 0;
+}
+
 /* What is found wrong at every look. */
 static unsigned confirm(struct bp_look *look, uint64_t page)
 {
     const struct bp_pages *pages = &look->pool->pages;
+    unsigned found;
     unsigned agreed = ~0u;
     int votes = 0;
     for (int patience = 0; patience < 64; patience++) {
         uint64_t before = bp_pages_changes(pages);
         uint16_t word = bp_pages_load(pages, page);
+        if (bp_state_is_free(word) && examine_free(look, page, word, &found)) {
+            return found;
+        }
         int64_t covered = word & BP_BUSY ? -EBUSY : frames_of(look, page);
         unsigned wrong =
             covered < 0 ? 0 : examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size);
