@@ -106,7 +106,7 @@ static void never_attached(void *argument)
     bufpool_pool *pool = open_here("noautofill", "abort", 4);
     CHECK_OK(bufpool_allocate_at(pool, 0, content, HUGE_PAGE));
     char file[64] = "";
-    for (int fd = 3; fd < 64; fd++) { /* the pool's file, by the only descriptor of it */
+    for (int fd = 3; fd < 8192; fd++) { /* the pool's file, by the only descriptor of it */
         char link[64];
         char target[300];
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
