@@ -13,7 +13,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,9 @@ class Loops:
             timeout=300,
         )
         self.ffi: Any = cffi.FFI()
-        declarations = [(BENCH / name).read_text() for name in ("loops.h", "memories.h", "sections.h", "strays.h")]
+        declarations = [
+            (BENCH / name).read_text() for name in ("loops.h", "memories.h", "processes.h", "sections.h", "strays.h")
+        ]
         self.ffi.cdef("typedef struct bufpool_pool bufpool_pool;" + "".join(declarations))
         self.c: Any = self.ffi.dlopen(str(library))
 
@@ -216,6 +218,29 @@ class Row:
             cell=None,
         )
 
+    def gains(self, sides: Mapping[str, tuple[Callable[[int], float], float | None]], *, rounds: int) -> None:
+        """How many times the work of one process two do in the same time, in a row for each side. sides: by name, a
+        function of the number of processes that returns the ns a page takes all of them, and the goal."""
+        found: list[dict[str, tuple[float, float]]] = []
+
+        def measure() -> None:
+            found.append({name: (together(2), together(1)) for name, (together, _) in sides.items()})
+
+        self.benchmark.pedantic(measure, rounds=rounds, iterations=1)
+        for name, (_, goal) in sides.items():
+            twos, ones = zip(*(each[name] for each in found), strict=True)
+            self._keep(
+                title=f"{self.title}; {name}",
+                pool_ns=statistics.median(twos),
+                plain_ns=statistics.median(ones),
+                gain=statistics.median(ones) / statistics.median(twos),
+                rounds=rounds,
+                spread=statistics.quantiles([one / two for two, one in zip(twos, ones, strict=True)], n=4),
+                goal=goal,
+                against="one process",
+                cell=None,
+            )
+
     def _keep(self, **row: Any) -> None:
         row = {"title": self.title, **row}
         self.rows.append(row)
@@ -237,17 +262,26 @@ def _huge_pages() -> str:
     return text[text.index("[") + 1 : text.index("]")]
 
 
+# What a row is about: how its figure is written, and how its goal is; a gain's is a least, the others' are a most.
+_KINDS = {
+    "ratio": ("{:.3f}", "<= {:.2f}"),
+    "difference": ("{:+.0f} ns", "<= {:+.0f} ns"),
+    "gain": ("{:.3f}", ">= {:.2f}"),
+}
+
+
 def _line(row: dict[str, Any]) -> str:
-    difference = "difference" in row
-    figure, pattern = (row["difference"], "{:+.0f} ns") if difference else (row["ratio"], "{:.3f}")
+    kind = next(kind for kind in _KINDS if kind in row)
+    pattern, least_or_most = _KINDS[kind]
     low, _, high = (pattern.format(value) for value in row["spread"])
     goal = verdict = ""
     if row["goal"] is not None:
-        goal = f"<= {row['goal']:+.0f} ns" if difference else f"<= {row['goal']:.2f}"
-        verdict = "met" if figure <= row["goal"] else "**missed**"
+        goal = least_or_most.format(row["goal"])
+        reached = row[kind] >= row["goal"] if kind == "gain" else row[kind] <= row["goal"]
+        verdict = "met" if reached else "**missed**"
     return (
         f"| {row['title']} | {row['pool_ns']:.1f} | {row['plain_ns']:.1f} | {row['against']} "
-        f"| {pattern.format(figure)} | {low} to {high} | {row['rounds']} | {goal} | {verdict} |"
+        f"| {pattern.format(row[kind])} | {low} to {high} | {row['rounds']} | {goal} | {verdict} |"
     )
 
 

@@ -6,6 +6,7 @@ so both sides are mapped and filled anew for each round, their frames drawn in t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -39,12 +40,16 @@ class Sides:
             self.loops.c.plain_close(self.plain, PAGES)
         self.pool = None
 
-    def refill(self, pool_first: bool) -> None:
-        self.close()
+    def open(self) -> None:
         c = self.loops.c
         self.pool = c.pool_open(PAGES, b"auto", self.flags)
         self.plain = c.plain_open(PAGES, 1)
         self.base = c.pool_base(self.pool)
+
+    def refill(self, pool_first: bool) -> None:
+        self.close()
+        self.open()
+        c = self.loops.c
         for at in range(0, PAGES, BATCH):
             fills: list[Callable[[], object]] = [
                 partial(c.pool_fill_batch, self.pool, BATCH, self.data, BATCH, self.numbers + at),
@@ -52,6 +57,38 @@ class Sides:
             ]
             for fill in fills if pool_first else reversed(fills):
                 fill()
+
+
+class Attached(Sides):
+    """A pool that was attached to, its pages filled by way of the pool that was opened; and a file that is mapped."""
+
+    def __init__(self, loops: Any, plain_on: Any) -> None:
+        super().__init__(loops)
+        self.plain_on = plain_on
+        self.fds = loops.ffi.new("int[2]")
+
+    def open(self) -> None:
+        self.pool = self.loops.c.pool_shared(PAGES, self.fds)
+        self.attached = self.loops.c.pool_attach(self.fds)
+        self.base = self.loops.c.pool_base(self.attached)
+        self.file = self.plain_on(self.loops, "shared", PAGES, 4096)
+        self.plain = self.file.base
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.loops.c.pool_close(self.attached)
+            self.loops.c.pool_close(self.pool)
+            for fd in self.fds:
+                os.close(fd)
+            self.file.close()
+        self.pool = None
+
+
+@pytest.fixture
+def attached(loops: Any, plain_on: Any) -> Iterator[Sides]:
+    both = Attached(loops, plain_on)
+    yield both
+    both.close()
 
 
 @pytest.fixture
@@ -118,3 +155,13 @@ def test_read_random_monitored(row: Any, loops: Any, monitored: Sides) -> None:
 def test_write_random_monitored(row: Any, loops: Any, monitored: Sides) -> None:
     """Write a word, random, pool with monitor=True."""
     _measure(row, monitored, lambda base: loops.c.write_random(base, PAGES, RANDOM, 1), RANDOM)
+
+
+def test_read_random_attached(row: Any, loops: Any, attached: Sides) -> None:
+    """Read a word, random, pool attached to : plain shared mmap."""
+    _measure(row, attached, lambda base: loops.c.read_random(base, PAGES, RANDOM, 1), RANDOM)
+
+
+def test_write_random_attached(row: Any, loops: Any, attached: Sides) -> None:
+    """Write a word, random, pool attached to : plain shared mmap."""
+    _measure(row, attached, lambda base: loops.c.write_random(base, PAGES, RANDOM, 1), RANDOM)
