@@ -3,6 +3,7 @@
 
 #include "kernel.h"
 #include "lazy.h"
+#include "point.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -71,6 +72,7 @@ static uint32_t take(struct bp_depot *depot, uint64_t units)
     uint64_t used = atomic_load(&depot->used);
     while (used < UNITS - units) {
         if (atomic_compare_exchange_weak(&depot->used, &used, used + units)) {
+            BP_STORED("depot: used");
             return (uint32_t)used + 1;
         }
     }
@@ -92,9 +94,12 @@ static uint32_t keep(struct bp_depot *depot, struct bp_depot_entry *head, const 
                     return 0;
                 }
                 memcpy(&depot->arena[mine], head, sizeof *head);
+                BP_STORED("depot: head");
                 memcpy(&depot->arena[mine + HEAD], data, size);
+                BP_STORED("depot: data");
             }
             if (atomic_compare_exchange_strong(slot, &id, mine)) {
+                BP_STORED("depot: published");
                 return mine;
             }
         }

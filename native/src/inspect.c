@@ -156,6 +156,7 @@ static uint64_t compare_counts(const struct bp_look *look)
     if (look->set) {
         if (wrong > 0) {
             atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
+            BP_STORED("inspection: counts are stale");
         }
         atomic_fetch_add(&counts->frees, frees);
         BP_STORED("inspection: frees");
@@ -165,6 +166,7 @@ static uint64_t compare_counts(const struct bp_look *look)
         BP_STORED("inspection: taken");
         if (high_wrong) {
             atomic_compare_exchange_strong(&counts->high_water, &high, look->high);
+            BP_STORED("inspection: high water");
         }
     }
     return wrong;

@@ -100,6 +100,7 @@ static void check_tail(struct bp_look *look, int level, uint64_t word)
         bp_look_note(look, pages->count - 1, BUFPOOL_WRONG_INDEX);
         if (look->mend) {
             atomic_fetch_or(&pages->levels[level][word], tail);
+            BP_STORED("inspection: ends of the index");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 #include "kernel.h"
 #include "lazy.h"
+#include "point.h"
 #include "syscalls.h"
 #include "thread.h"
 
@@ -42,14 +43,21 @@ static void write_entry(struct bp_interned *entry, uint32_t member, uint32_t ser
     prctl(PR_GET_NAME, names);
     bp_thread_name(pid, (char *)(names + 2));
     atomic_store_explicit(&entry->thread, bp_thread_id(), memory_order_release);
+    BP_STORED("thread: id");
     atomic_store_explicit(&entry->pid, pid, memory_order_release);
+    BP_STORED("thread: pid");
     atomic_store_explicit(&entry->since, now, memory_order_release);
+    BP_STORED("thread: since");
     atomic_store_explicit(&entry->space, member == OWN ? 0 : bp_kernel_pid_space(), memory_order_release);
+    BP_STORED("thread: space");
     for (int i = 0; i < 2; i++) {
         atomic_store_explicit(&entry->name[i], names[i], memory_order_release);
+        BP_STORED("thread: name");
         atomic_store_explicit(&entry->process_name[i], names[i + 2], memory_order_release);
+        BP_STORED("thread: process name");
     }
     atomic_store_explicit(&entry->serial, serial, memory_order_release);
+    BP_STORED("thread: written");
 }
 
 /* May the thread live? Another process's threads are not looked for in the process's own table, where they are a
@@ -74,13 +82,16 @@ static uint32_t claim(struct bp_interned *entry, uint32_t serial, uint32_t membe
     uint32_t writer = member == OWN ? 1 : member & BP_INTERNED_WRITER;
     uint32_t next = (serial & ~BP_INTERNED_WRITER) + BP_INTERNED_ONE;
     next = next == 0 ? 2 * BP_INTERNED_ONE : next; /* wrapped: no more its first thread */
-    return atomic_compare_exchange_strong(&entry->serial, &serial, next | writer) ? next : 0;
+    bool done = atomic_compare_exchange_strong(&entry->serial, &serial, next | writer);
+    BP_STORED("thread: claimed");
+    return done ? next : 0;
 }
 
 static uint32_t take_over(struct bp_threads *threads, uint32_t member, uint64_t now)
 {
     for (int i = 0; i < PROBES; i++) {
         uint32_t number = 1 + atomic_fetch_add(&threads->cursor, 1) % (BP_INTERNED_THREADS - 1);
+        BP_STORED("threads: cursor");
         struct bp_interned *entry = &threads->entries[number];
         uint32_t serial = atomic_load(&entry->serial);
         uint32_t next;
@@ -100,6 +111,7 @@ uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t
         if (!atomic_compare_exchange_weak(&threads->used, &used, used + 1)) {
             continue;
         }
+        BP_STORED("threads: used");
         uint32_t next = claim(&threads->entries[used + 1], 0, member);
         if (next != 0) {
             write_entry(&threads->entries[used + 1], member, next, now);
@@ -129,7 +141,9 @@ void bp_interned_release(struct bp_threads *threads, uint32_t member)
         uint32_t serial = atomic_load(&entry->serial);
         if ((serial & BP_INTERNED_WRITER) == member) {
             atomic_store(&entry->thread, 0);
+            BP_STORED("thread: cleared");
             atomic_compare_exchange_strong(&entry->serial, &serial, serial & ~BP_INTERNED_WRITER);
+            BP_STORED("thread: released");
         }
     }
 }

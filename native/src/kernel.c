@@ -273,6 +273,7 @@ int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done)
     struct uffdio_zeropage zero = {.range = {to, length}, .mode = BP_DONTWAKE};
     int code = result(ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
     *done = zero.zeropage > 0 ? (size_t)zero.zeropage : 0;
+    BP_STORED("frame of zeros");
     return code;
 }
 

@@ -1,6 +1,8 @@
 /* kernel_huge.c: the system calls of kernel.h about huge pages, files on hugetlbfs, locking and NUMA. */
 #include "kernel.h"
 
+#include "point.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -53,6 +55,7 @@ int bp_kernel_fallocate(int fd, uint64_t offset, uint64_t length)
     do {
         code = result(syscall(SYS_fallocate, fd, FALLOC_FL_KEEP_SIZE, offset, length));
     } while (code == -EINTR);
+    BP_STORED("frame allocated");
     return code;
 }
 

@@ -7,6 +7,7 @@
 #include "kernel.h"
 #include "lazy.h"
 #include "places.h"
+#include "point.h"
 #include "stack.h"
 #include "thread.h"
 
@@ -234,6 +235,7 @@ static struct event describe(struct bp_provenance *provenance, bool other, const
     uint64_t now = tick();
     uint16_t thread = thread_number(provenance, now);
     uint64_t number = atomic_fetch_add_explicit(&provenance->counts->sequence, 1, memory_order_relaxed) + 1;
+    BP_STORED("event numbered");
     bool lost = false;
     struct event event = {now << 24 | (uint64_t)thread << 8 | ((number >> 31) & 0xFF),
                           (uint32_t)(number & LOW_MASK) << 1 | other, 0};
@@ -242,6 +244,7 @@ static struct event describe(struct bp_provenance *provenance, bool other, const
     }
     if (lost || thread == 0) {
         atomic_fetch_add_explicit(&provenance->counts->lost, 1, memory_order_relaxed);
+        BP_STORED("event lost");
     }
     return event;
 }
@@ -249,11 +252,15 @@ static struct event describe(struct bp_provenance *provenance, bool other, const
 static void write_event(struct bp_record *record, struct bp_record_stacks *stacks, int which, const struct event *event)
 {
     atomic_store_explicit(&record->when[which], 0, memory_order_relaxed);
+    BP_STORED("record: emptied");
     atomic_store_explicit(&record->sequence[which], event->sequence, memory_order_release);
+    BP_STORED("record: number");
     if (stacks != NULL) {
         atomic_store_explicit(&stacks->id[which], event->stack, memory_order_release);
+        BP_STORED("record: stack");
     }
     atomic_store_explicit(&record->when[which], event->when, memory_order_release);
+    BP_STORED("record: written");
 }
 
 void bp_provenance_write(struct bp_provenance *provenance, const uint64_t *pages, size_t count, bufpool_event event,
@@ -272,6 +279,7 @@ void bp_provenance_erase(struct bp_provenance *provenance, const uint64_t *pages
 {
     for (size_t i = 0; i < count; i++) {
         atomic_store_explicit(&provenance->records[pages[i]].when[BP_TAKEN], 0, memory_order_release);
+        BP_STORED("record: erased");
     }
 }
 

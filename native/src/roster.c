@@ -24,15 +24,16 @@ static void enter(struct bp_pages *pages, uint32_t member)
     BP_STORED("entry: pid");
     atomic_store(&entry->started, started);
     BP_STORED("entry: started");
-    atomic_store(&entry->name[0], name[0]);
-    atomic_store(&entry->name[1], name[1]);
-    BP_STORED("entry: name");
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&entry->name[i], name[i]);
+        BP_STORED("entry: name");
+    }
     atomic_store(&entry->faults, 0);
     BP_STORED("entry: faults");
     for (int i = 0; i < BP_MEMBER_SCRATCH; i++) {
         atomic_store(&entry->scratch[i], 0);
+        BP_STORED("entry: scratch");
     }
-    BP_STORED("entry: scratch");
     atomic_store(&entry->present, 1);
     BP_STORED("entry: present");
     pages->busy = BP_BUSY_OF(member);

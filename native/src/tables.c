@@ -93,6 +93,7 @@ int bp_tables_create(struct bp_pages *pages, struct bp_constants *constants)
         return code;
     }
     lay(pages, constants, true);
+    BP_STORED("tables laid");
     return 0;
 }
 
@@ -100,6 +101,7 @@ void bp_tables_publish(struct bp_pages *pages, struct bp_constants *constants)
 {
     constants->checksum = checksum(constants);
     memcpy(&pages->header->constants, constants, sizeof *constants);
+    BP_STORED("tables published");
 }
 
 static int strange(const char *what, unsigned long long found, unsigned long long wanted)

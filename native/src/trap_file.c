@@ -2,6 +2,7 @@
 #include "trap_file.h"
 
 #include "fillers.h"
+#include "point.h"
 #include "probe.h"
 
 #include <bufpool/bufpool.h>
@@ -19,6 +20,7 @@ static int copy_through_alias(struct bp_space *space, uint64_t offset, size_t le
     }
     bp_kernel_madvise(alias, length, MADV_DONTFORK);
     bool whole = bp_probe_copy(alias, data, length);
+    BP_STORED("frame written");
     bp_kernel_munmap(alias, length);
     return whole ? 0 : -EFAULT;
 }
