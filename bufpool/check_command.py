@@ -17,6 +17,7 @@ from bufpool.errors import BufpoolError, PoolClosedError
 from bufpool.inspection import Findings
 from bufpool.outside import OutsidePool
 from bufpool.pool import Pool
+from bufpool.report_text import quoted
 from bufpool.sharing import PoolHandle
 
 CLEAN, WRONG, CANNOT_LOOK = 0, 1, 2  # exit codes
@@ -76,6 +77,8 @@ def check(target: str, *, repair: bool) -> Result:
     if not sight.pools and not troubles:
         raise BufpoolError(outside.nothing(target))
     pools = tuple(checked for pool in sight.pools if (checked := _check(pool, repair)) is not None)
+    if not pools and not troubles:
+        raise BufpoolError(f"{', '.join(quoted(pool.facts.name) for pool in sight.pools)} was closed just now")
     return Result(pools=pools, troubles=troubles)
 
 

@@ -67,8 +67,10 @@ class catch_faults:  # noqa: N801 (used as a function is)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self not in _thread.catchers:
             raise BufpoolError("this catch_faults() block was entered in another thread: it has to end there, too")
-        self._reports += owed()
-        _thread.catchers.remove(self)
+        try:
+            self._reports += owed()
+        finally:
+            _thread.catchers.remove(self)
 
     def add(self, *reports: FaultReport) -> None:
         """Collects reports; the library's own use."""
@@ -100,20 +102,38 @@ def owed_to_ended(pool: CData, thread_ids: set[int]) -> list[FaultReport]:
 
 def _taken_over(function: Callable[..., int], *arguments: object) -> list[FaultReport]:
     """Takes over what there is; those that were answered in place are logged, the others returned too."""
-    every, reports, fault = [], [], _thread.fault
-    while function(fault, *arguments):
-        every.append(from_native(fault[0]))
-        if not fault.flags & lib.BUFPOOL_FAULT_TOLD:
-            reports.append(every[-1])
-    tell(every)
+    every: list[FaultReport] = []
+    reports: list[FaultReport] = []
+    fault = _thread.fault
+    with kept(reports):
+        while function(fault, *arguments):
+            every.append(from_native(fault[0]))
+            if not fault.flags & lib.BUFPOOL_FAULT_TOLD:
+                reports.append(every[-1])
+        tell(every)
     return reports
 
 
 def _taken(fault: CData, stack: tuple[str, ...] = ()) -> FaultReport:
     """The same for the one that a call has ended with."""
     report = from_native(fault[0], stack)
-    tell([report])
+    with kept([] if fault.flags & lib.BUFPOOL_FAULT_TOLD else [report]):
+        tell([report])
     return report
+
+
+@contextlib.contextmanager
+def kept(reports: list[FaultReport]) -> Iterator[None]:
+    """What has been taken over is not lost when on_report, or Ctrl-C, ends the program before it is raised."""
+    try:
+        yield
+    except BaseException as error:
+        catching = catcher()
+        if catching is not None:
+            catching.add(*reports)
+        elif reports:
+            attach(error, reports)
+        raise
 
 
 def _await_end_of_joined(thread_ids: set[int]) -> None:

@@ -36,6 +36,7 @@ from bufpool.faults import (
     call_with_data_recorded,
     check,
     deliver,
+    kept,
     owed,
     owed_to_ended,
     recorded,
@@ -313,6 +314,8 @@ class Pool:
         )
 
     def __repr__(self) -> str:
+        if "provenance" not in self.__dict__:  # the last of what is set when a pool has been opened
+            return f"<{type(self).__name__}, not opened>"
         size, page_size = sizes.text(self.capacity), sizes.text(self.page_size)
         closed = ", closed" if self.closed else ""
         return f"<Pool {self.name!r}, {size} of {page_size} pages, {self.memory}, {self.trap}{closed}>"
@@ -513,12 +516,17 @@ class Pool:
         if self.closed:
             self._end()  # where its opener has closed it for all, what is left of it here
             return owed()
-        reports = owed() + owed_to_ended(self.native, {report.thread_id for report in self.faults})
-        close = recorded(lib.bufpool_close) if self.provenance == "stacks" else lib.bufpool_close
-        code = close(self.native)
-        # Closed by another thread meanwhile; or a forked child has not got the pool.
-        if code and code not in (lib.BUFPOOL_ECLOSED, lib.BUFPOOL_EUNSUPPORTED):
-            raise failure(code)
+        reports: list[FaultReport] = []
+        with kept(reports):
+            try:
+                reports += owed()
+                reports += owed_to_ended(self.native, {report.thread_id for report in self.faults})
+            finally:
+                close = recorded(lib.bufpool_close) if self.provenance == "stacks" else lib.bufpool_close
+                code = close(self.native)
+            # Closed by another thread meanwhile; or a forked child has not got the pool.
+            if code and code not in (lib.BUFPOOL_ECLOSED, lib.BUFPOOL_EUNSUPPORTED):
+                raise failure(code)
         return reports
 
     def __enter__(self) -> Pool:

@@ -2,7 +2,7 @@
 
 Both at a defined point in the thread that strayed (or, once it has ended, in the one that closes the pool), never in
 the signal handler. An Exception in either is printed to stderr and loses no report; what ends programs, such as
-KeyboardInterrupt, goes on its way.
+KeyboardInterrupt, goes on its way when all have been told.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from bufpool.report import FaultReport
@@ -44,18 +44,32 @@ def tell(reports: Sequence[FaultReport]) -> None:
     """Logs each report at ERROR (but for those over the pool's report_limit), then calls on_report."""
     if not reports:
         return
-    # A handler of the logger, or an on_report, may stray itself: that is logged, but on_report is not called again; and
-    # what strays while that is logged is not logged again.
     depth, _depth.value = _depth.value, _depth.value + 1
+    ending: BaseException | None = None
     try:
-        for report in reports:
-            listener = listeners.get(report.pool_address)
-            if depth < 2 and not report.limited:
-                _shielded(_log, report)
-            if depth < 1 and listener is not None and listener.on_report is not None:
-                _shielded(listener.on_report, report)
+        for function, report in _calls(reports, depth):
+            try:
+                _shielded(function, report)
+            except BaseException as error:
+                ending = ending or error
     finally:
         _depth.value = depth
+    if ending is not None:
+        raise ending
+
+
+def _calls(reports: Sequence[FaultReport], depth: int) -> Iterator[tuple[OnReport, FaultReport]]:
+    """What is called.
+
+    A handler of the logger, or an on_report, may stray itself: that is logged, but on_report is not called again; and
+    what strays while that is logged is not logged again.
+    """
+    for report in reports:
+        if depth < 2 and not report.limited:
+            yield _log, report
+        listener = listeners.get(report.pool_address)
+        if depth < 1 and listener is not None and listener.on_report is not None:
+            yield listener.on_report, report
 
 
 def _log(report: FaultReport) -> None:

@@ -114,13 +114,13 @@ class _Watched:
             facts=facts,
             counts=counts,
             census=census,
-            processes=tuple(self._process(member, since) for member in members),
+            processes=tuple(self._process(member, since) for member in _by_process(members)),
             per_second=rates,
             foreign=facts.pid_space != pid_space(),
             left=sum(count for number, count in census.busy.items() if number in dead),
         )
         self.when, self.counts = now, counts
-        self.members = {_key(member): member.faults for member in members}
+        self.members = {_key(member): member.faults for member in _by_process(members)}
         return sample
 
     def _process(self, member: Member, since: float | None) -> Process:
@@ -133,6 +133,18 @@ class _Watched:
             alive=member.alive,
             opener=member.pid == self.tables.facts.pid,
         )
+
+
+def _by_process(members: list[Member]) -> list[Member]:
+    """One that has the pool twice, inherited and attached, is one process."""
+    found: dict[tuple[int, int, int], Member] = {}
+    for member in members:
+        key = (member.pid, member.started, 0 if member.started else member.number)
+        first = found.setdefault(key, member)
+        if first is not member:
+            alive, faults = first.alive or member.alive, first.faults + member.faults
+            found[key] = attrs.evolve(first, alive=alive, faults=faults)
+    return list(found.values())
 
 
 def _key(member: Member) -> tuple[int, int, int]:

@@ -234,7 +234,7 @@ def _legend(room: Room) -> list[Text]:
             text.append("\u2588 ", _STYLES[name]).append(f"{name}  ")
         text.append("\u2588 ", "red").append("busy  ").append(f"{_NOWHERE} unallocated", "dim")
         return [text]
-    return [Text("A allocated, E evicted, F freed, B busy (small: less than half of the cell), . unallocated")]
+    return [Text("A allocated, E evicted, F freed, B busy (small: less than half), . unallocated")]
 
 
 # ---- Processes -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,10 @@ import bufpool
 
 
 def fds() -> dict[int, str]:
-    """This process's descriptors, and what they lead to; but for those of pools that nobody has any more."""
+    """This process's descriptors, and what they lead to; but for those of pools that nobody has any more.
+
+    A closed pool's log goes when its addresses do, whenever that is: so there may be fewer later.
+    """
     gc.collect()
     found = {}
     for link in Path("/proc/self/fd").iterdir():

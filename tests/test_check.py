@@ -105,6 +105,22 @@ def test_clean(host: Host) -> None:
 
 
 @needs_uffd
+def test_pools_that_are_closed_meanwhile_are_not_clean(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = host("first=shared", "second=shared")
+    look = outside.look
+
+    def look_and_end(target: int | str) -> outside.Sight:
+        sight = look(target)
+        process.kill()
+        process.wait(timeout=20)
+        return sight
+
+    monkeypatch.setattr(outside, "look", look_and_end)
+    done = check(process.pid)
+    assert (done.exit_code, done.output) == (2, 'Error: "first", "second" was closed just now\n')
+
+
+@needs_uffd
 def test_wrong_and_repaired(host: Host) -> None:
     process = host("first=shared")
     memory = memory_of(process.pid, "first")

@@ -194,6 +194,18 @@ def test_name_and_repr(make_pool: PoolMaker) -> None:
     assert "closed" in repr(pool)
 
 
+@pytest.mark.parametrize(
+    "fails",
+    [lambda: bufpool.Pool(7), lambda: bufpool.Pool("1 MiB", trap="no"), lambda: bufpool.Pool.attach("/no/pool")],
+)
+def test_a_pool_that_was_not_opened_can_be_shown(fails: Callable[[], bufpool.Pool]) -> None:
+    """Debuggers and tracebacks show the values of variables."""
+    with pytest.raises(bufpool.BufpoolError) as caught:
+        fails()
+    values = [value for entry in caught.traceback for value in entry.frame.f_locals.values()]
+    assert [repr(value) for value in values if isinstance(value, bufpool.Pool)].count("<Pool, not opened>") >= 1
+
+
 FACTS = ["address", "capacity", "page_size", "page_count", "granule", "memory", "trap", "on_fault", "name", "native"]
 
 

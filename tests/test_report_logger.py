@@ -307,8 +307,56 @@ def test_what_ends_a_program_goes_through_on_report(make_pool: PoolMaker) -> Non
         raise KeyboardInterrupt
 
     pool = make_pool(on_report=interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         pool.page(9)[0]
+    assert pages_before(caught.value) == [9]
+
+
+def pages_before(error: BaseException) -> list[int]:
+    """Of the stray accesses that are shown with an exception."""
+    assert isinstance(error.__context__, bufpool.StrayAccessError)
+    return [report.page for report in error.__context__.reports]
+
+
+def test_what_ends_a_program_loses_no_report(make_pool: PoolMaker, records: list[logging.LogRecord]) -> None:
+    told: list[int] = []
+
+    def interrupted(report: bufpool.FaultReport) -> None:
+        told.append(report.page)
+        if len(told) % 3 == 1:
+            raise KeyboardInterrupt
+
+    pool = make_pool(on_report=interrupted)
+    for page in (1, 2, 3):
+        stray(pool, page)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bufpool.check()
+    assert told == pages_before(caught.value) == [report.page for report in reports(records)] == [1, 2, 3]
+    bufpool.check()
+
+    collected = bufpool.catch_faults()
+
+    def collect() -> None:
+        with collected:
+            for page in (4, 5, 6):
+                stray(pool, page)
+
+    with pytest.raises(KeyboardInterrupt):
+        collect()
+    assert told[3:] == [report.page for report in collected.reports] == [4, 5, 6]
+    stray(pool, 7)  # that block collects no more
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pool.stats()
+    assert (told[6:], pages_before(caught.value)) == ([7], [7])
+
+
+def test_a_pool_is_closed_when_on_report_ends_the_program() -> None:
+    def ended(report: bufpool.FaultReport) -> None:
+        raise SystemExit(report.page)
+
+    with pytest.raises(SystemExit) as caught, bufpool.Pool("64 KiB", on_report=ended) as pool:
+        stray(pool, 3)
+    assert (pool.closed, caught.value.code, pages_before(caught.value)) == (True, 3, [3])
 
 
 @pytest.mark.parametrize("name", ["directory", "link", "missing/log", "fifo"])

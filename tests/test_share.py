@@ -357,12 +357,13 @@ def test_a_handle_holds_two_descriptors_until_it_ends(small_pool: bufpool.Pool) 
         handle.memory = 7  # type: ignore[misc]
     handle.close()
     handle.close()
-    assert (handle.closed, handle.memory, fds()) == (True, -1, before)
+    assert (handle.closed, handle.memory) == (True, -1)
+    assert fds().items() <= before.items()
     with small_pool.handle() as handle:
         assert not handle.closed
     assert handle.closed
     small_pool.handle()  # nobody keeps it
-    assert fds() == before
+    assert fds().items() <= before.items()
 
 
 def test_only_multiprocessing_pickles_a_handle(small_pool: bufpool.Pool) -> None:
@@ -428,7 +429,7 @@ def test_sockets_that_bring_no_handle(small_pool: bufpool.Pool) -> None:
                 assert attached.name == "buffers"
         with pytest.raises(bufpool.ArgumentError, match="the other end has closed it"):
             bufpool.PoolHandle.receive(ours)
-    assert fds() == before
+    assert fds().items() <= before.items()
 
 
 # ---- What is refused -------------------------------------------------------------------------------------------------
@@ -459,7 +460,7 @@ def test_what_is_not_a_pool(pool: Any, error: type[Exception], words: str) -> No
     before = fds()
     with pytest.raises(error, match=words):
         bufpool.Pool.attach(pool)
-    assert fds() == before
+    assert fds().items() <= before.items()
 
 
 def test_a_file_elsewhere_is_no_pool(tmp_path: Path) -> None:
@@ -487,7 +488,7 @@ def test_options_that_do_not_go(
         before = fds()
         with pytest.raises(error, match=words):
             bufpool.Pool.attach(handle, **options)
-        assert fds() == before
+        assert fds().items() <= before.items()
     assert small_pool.stats().members == 1
 
 
@@ -520,6 +521,6 @@ def test_limits_of_descriptors(small_pool: bufpool.Pool) -> None:
                     bufpool.Pool.attach(handle)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert fds() == before
+        assert fds().items() <= before.items()
         with bufpool.Pool.attach(handle) as attached:
             assert attached.stats().members == 2

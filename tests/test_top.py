@@ -61,9 +61,10 @@ FACTS = tables.Facts(
 class Host:
     """A process with a pool."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, file: str = sys.executable) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
+            executable=file,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -91,8 +92,8 @@ class Host:
 def host() -> Iterator[Callable[..., Host]]:
     running: list[Host] = []
 
-    def start(*arguments: str) -> Host:
-        running.append(Host(*arguments))
+    def start(*arguments: str, **options: str) -> Host:
+        running.append(Host(*arguments, **options))
         return running[-1]
 
     yield start
@@ -187,6 +188,34 @@ def test_processes_come_and_go_under_uffd(host: Callable[..., Host]) -> None:
         frame = watch.frame(10)
         assert frame.pools == ()
         assert frame.notes[-1].startswith('no process has pool "watched" any more: the last one has died')
+
+
+def test_names_of_processes(host: Callable[..., Host]) -> None:
+    """That of the first thread; of a program run as /proc/self/exe its file's, as "exe" says nothing."""
+    opener = host(file="/proc/self/exe")
+    assert Path(f"/proc/{opener.pid}/comm").read_text() == "exe\n"
+    opener.do("import ctypes, threading; name = lambda text: ctypes.CDLL(None).prctl(15, text)")
+    opener.do("name(b'exe'); second = lambda: (name(b'second'), bufpool.Pool('1 MiB', memory='shared', name='2'))")
+    opener.do("kept = []; thread = threading.Thread(target=lambda: kept.append(second())); thread.start()")
+    opener.do("thread.join(); name(b'renamed'); third = bufpool.Pool('1 MiB', memory='shared', name='3')")
+    with top.Watch(opener.pid) as watch:
+        names = {pool.facts.name: pool.processes[0].name for pool in watch.frame(1).pools}
+    file = Path(sys.executable).resolve().name[:15]
+    assert names == {"watched": file, "2": file, "3": "renamed"}
+
+
+def test_a_process_that_has_the_pool_twice_is_one(make_pool: PoolMaker) -> None:
+    """As a forked child that attaches to what it has inherited."""
+    guest_or_skip()
+    pool = make_pool(64 * PAGE, memory="shared", on_fault="resume")
+    handle = pool.handle()
+    with handle, bufpool.Pool.attach(handle, on_fault="resume") as attached, top.Watch(os.getpid()) as watch:
+        watch.frame(1)
+        for each in (pool, attached, attached):
+            assert each.page(each.stats().faults + 1).buffer[0] == bufpool.POISON
+        (process,) = watch.frame(1).pools[0].processes
+    assert (process.pid, process.faults, process.alive, process.opener) == (os.getpid(), 3, True, True)
+    assert process.faults_per_second
 
 
 def test_pages_that_the_dead_have_left_busy() -> None:

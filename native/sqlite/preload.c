@@ -37,7 +37,7 @@ static const option table[] = {
      "limit of all page buffers, as 64 MiB (default: half of the memory)"},
     {"memory", OPTION_TEXT, options.memory, sizeof options.memory, "anon (default) or shared"},
     {"trap", OPTION_TEXT, options.trap, sizeof options.trap, "auto (default), uffd, guard, mprotect or none"},
-    {"on_fault", OPTION_TEXT, options.on_fault, sizeof options.on_fault, "abort (default) or resume"},
+    {"on_fault", OPTION_TEXT, options.on_fault, sizeof options.on_fault, "abort (default), resume or freeze"},
     {"name", OPTION_TEXT, options.name, sizeof options.name, "of the pools, shown in reports (default: sqlite)"},
     {"log", OPTION_TEXT, options.log, sizeof options.log, "file that receives each report as a line of JSON"},
     {"report_limit", OPTION_NUMBER, &options.report_limit, 0,
@@ -65,8 +65,9 @@ static bool read_options(void)
         return false;
     }
     /* Not raise: that needs a program which asks for its faults. */
-    if (strcmp(options.on_fault, "abort") != 0 && strcmp(options.on_fault, "resume") != 0) {
-        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: on_fault=%s is unknown here: valid are abort, resume\n",
+    if (strcmp(options.on_fault, "abort") != 0 && strcmp(options.on_fault, "resume") != 0 &&
+        strcmp(options.on_fault, "freeze") != 0) {
+        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: on_fault=%s is unknown here: valid are abort, resume, freeze\n",
                 options.on_fault);
         return false;
     }

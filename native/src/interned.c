@@ -41,7 +41,7 @@ static void write_entry(struct bp_interned *entry, uint32_t member, uint32_t ser
     uint64_t names[4] = {0, 0, 0, 0};
     int32_t pid = (int32_t)getpid();
     prctl(PR_GET_NAME, names);
-    bp_thread_name(pid, (char *)(names + 2));
+    bp_process_name(pid, (char *)(names + 2));
     atomic_store_explicit(&entry->thread, bp_thread_id(), memory_order_release);
     BP_STORED("thread: id");
     atomic_store_explicit(&entry->pid, pid, memory_order_release);

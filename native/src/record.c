@@ -63,7 +63,7 @@ void bp_event_fill(struct bp_event *event, const struct bp_finding *finding)
     } else {
         bp_thread_name(fault->thread_id, fault->thread_name);
     }
-    bp_thread_name(fault->pid, fault->process_name);
+    bp_process_name(fault->pid, fault->process_name);
     memcpy(fault->pool_name, pool->name, sizeof fault->pool_name);
     memcpy(fault->memory, pool->memory, sizeof fault->memory);
     strncpy(fault->trap, pool->space.trap->name, sizeof fault->trap - 1);

@@ -2,10 +2,10 @@
 #include "roster.h"
 
 #include "kernel.h"
+#include "syscalls.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 static void enter(struct bp_pages *pages, uint32_t member)
@@ -15,7 +15,7 @@ static void enter(struct bp_pages *pages, uint32_t member)
     uint64_t name[2] = {0, 0};
     int32_t pid = (int32_t)getpid();
     bp_kernel_started(pid, &started); /* 0 where /proc is hidden: then the lock alone tells */
-    prctl(PR_GET_NAME, name);
+    bp_process_name(pid, (char *)name);
     uint32_t last = atomic_load(&pages->counts->last_member);
     while (member > last && !atomic_compare_exchange_weak(&pages->counts->last_member, &last, member)) {
     }

@@ -183,3 +183,25 @@ void bp_thread_name(int32_t thread, char name[16])
     }
     bp_spare_close(&spare);
 }
+
+void bp_process_name(int32_t pid, char name[16])
+{
+    bp_thread_name(pid, name);
+    if (strcmp(name, "exe") != 0) {
+        return;
+    }
+    char path[40];
+    char file[1024];
+    struct bp_text text = {path, sizeof path, 0};
+    bp_text_put(&text, "/proc/");
+    bp_text_decimal(&text, (uint64_t)pid);
+    bp_text_put(&text, "/exe");
+    bp_text_end(&text);
+    ssize_t length = readlink(path, file, sizeof file - 1);
+    file[length < 0 ? 0 : length] = 0;
+    const char *base = strrchr(file, '/');
+    if (base != NULL && base[1] != 0) {
+        memset(name, 0, 16);
+        memcpy(name, base + 1, strnlen(base + 1, 15));
+    }
+}

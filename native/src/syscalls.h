@@ -46,6 +46,9 @@ bool bp_thread_blocks(int32_t thread, int signo, struct bp_spare *spare);
 /* The thread's name, of whatever process; empty where it cannot be read. */
 void bp_thread_name(int32_t thread, char name[16]);
 
+/* A process's: that of its first thread; where it was run by /proc/self/exe, and so is called "exe", its file's. */
+void bp_process_name(int32_t pid, char name[16]);
+
 /* "write", or "syscall 999". */
 void bp_syscall_name(long number, char *buffer, size_t size);
 

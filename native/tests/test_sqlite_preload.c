@@ -116,12 +116,13 @@ int main(void)
     same_dump("capacity=64 MiB:stats=1");
     same_dump("capacity='1 MiB':stats=yes:name=small:on_fault=abort");
     same_dump("capacity='1 MiB':stats=1:provenance=stacks:provenance_depth=3:report_limit=5:monitor=0");
+    same_dump("capacity='1 MiB':stats=1:on_fault=freeze");
 
     refused("capcity=64 MiB", "unknown key \"capcity\"");
     refused("capacity=lots", "capacity=lots is not a size");
     refused("trap=tripwire", "tripwire");
-    refused("on_fault=raise", "on_fault=raise is unknown here: valid are abort, resume");
-    refused("on_fault=abrt", "on_fault=abrt is unknown here: valid are abort, resume");
+    refused("on_fault=raise", "on_fault=raise is unknown here: valid are abort, resume, freeze");
+    refused("on_fault=abrt", "on_fault=abrt is unknown here: valid are abort, resume, freeze");
     refused("name=", "name is \"\": 1 to 57 bytes are right");
     refused("provenance=sometimes", "sometimes");
     refused("provenance=stacks:provenance_depth=99", "provenance_depth is 99");
