@@ -9,18 +9,18 @@
 #define LOOK_NS 20000000 /* how often a stopped thread looks for a wish, which may come from another process */
 #define THAW_NS 2000000000
 
-static atomic_int unlisted; /* threads that are stopped without a slot */
+atomic_int bp_freeze_unlisted;
 
 /* Stopped all the same; listed when another one goes on. */
 static struct bp_frozen_slot *wait_for_slot(const bufpool_fault *fault, uint64_t sp)
 {
     struct bp_frozen_slot *slot;
-    atomic_fetch_add(&unlisted, 1);
+    atomic_fetch_add(&bp_freeze_unlisted, 1);
     do {
         bp_kernel_sleep_ns(LOOK_NS);
         slot = bp_frozen_add(fault, sp, BP_FROZEN_IN_HANDLER);
     } while (slot == NULL);
-    atomic_fetch_sub(&unlisted, 1);
+    atomic_fetch_sub(&bp_freeze_unlisted, 1);
     return slot;
 }
 
@@ -111,12 +111,18 @@ int bufpool_thaw(bufpool_pool *pool, const char *policy)
         return code;
     }
     int64_t start = bp_kernel_realtime_ns();
-    bool rest = atomic_load(&unlisted) > 0;
+    bool rest = atomic_load(&bp_freeze_unlisted) > 0;
     int count = thaw_listed(pool, wish, INT64_MAX);
-    for (int more = count; more > 0 && rest; count += more) { /* they take the slots of those that have gone on */
-        bp_kernel_sleep_ns(2 * LOOK_NS);
-        rest = atomic_load(&unlisted) > 0;
-        more = thaw_listed(pool, wish, start);
+    int64_t deadline = bp_kernel_monotonic_ns() + THAW_NS;
+    while (count > 0 && rest &&
+           bp_kernel_monotonic_ns() < deadline) { /* they take the slots of those that have gone on */
+        bp_kernel_sleep_ns(LOOK_NS);
+        rest = atomic_load(&bp_freeze_unlisted) > 0;
+        int more = thaw_listed(pool, wish, start);
+        if (more > 0) {
+            count += more;
+            deadline = bp_kernel_monotonic_ns() + THAW_NS;
+        }
     }
     return count;
 }

@@ -15,6 +15,8 @@
  * is going to sleep in the kernel; then BP_WISH_NONE is returned at once. Async-signal-safe. */
 enum bp_frozen_wish bp_freeze(const bufpool_fault *fault, uint64_t sp, bool may_sleep);
 
+extern atomic_int bp_freeze_unlisted; /* threads that are stopped while the record has no slot for them */
+
 /* What a sleeping thread of the pool is to do, if somebody has wished something; false: nothing. From n on; n is moved. */
 bool bp_freeze_wished(const bufpool_pool *pool, int *n, struct bp_frozen_slot **slot);
 

@@ -231,6 +231,7 @@ int bp_kernel_thread_alive(int32_t thread);
 int bp_kernel_thread_of(int32_t pid, int32_t thread); /* the same of any process, whoever owns it */
 int64_t bp_kernel_monotonic_ns(void);
 int64_t bp_kernel_realtime_ns(void); /* since the epoch */
+int64_t bp_kernel_epoch_ns(void);    /* when the monotonic clock was 0, in realtime */
 void bp_kernel_sleep_ns(int64_t ns);
 
 #endif

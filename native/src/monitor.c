@@ -397,7 +397,8 @@ static bool is_over(struct bp_monitor *monitor, const struct answered *call)
         return now - call->since_ns > FOREIGN_NS;
     }
     int64_t used = bp_kernel_thread_cpu_ns(call->order.thread) - call->cpu_ns;
-    if (used < 0 || used > 100000 || now - call->since_ns > 20000000) {
+    int64_t enough_ns = used > 0 ? 20000000 : LATE_NS; /* it may have to wait for the processor */
+    if (used < 0 || used > 100000 || now - call->since_ns > enough_ns) {
         return true;
     }
     bp_activity_read(call->order.thread, &activity, &monitor->spare);

@@ -150,10 +150,7 @@ _Static_assert(sizeof(struct bp_postmortem_field) == 32, "read from core dumps: 
 
 void bp_postmortem_note_time(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int64_t realtime = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    atomic_store(&bp_postmortem.epoch_ns, realtime - bp_kernel_monotonic_ns());
+    atomic_store(&bp_postmortem.epoch_ns, bp_kernel_epoch_ns());
 }
 
 #define AROUND 4

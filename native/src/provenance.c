@@ -315,8 +315,7 @@ static void read_stack(const struct bp_provenance *provenance, uint32_t id, bufp
 
 static int64_t realtime_of(uint64_t at)
 {
-    int64_t ago = bp_kernel_monotonic_ns() - (int64_t)(at << BP_TICK_BITS);
-    return bp_kernel_realtime_ns() - ago;
+    return bp_kernel_epoch_ns() + (int64_t)(at << BP_TICK_BITS);
 }
 
 /* events: what it is, by the lowest bit of the record's sequence. */
