@@ -62,11 +62,12 @@ MAYBE_UNUSED static void find_huge_directory(const char *place, const char *opti
     }
 }
 
-/* Only one test at a time counts the machine's huge pages. Held until this process and its children have ended. */
+/* Only one test at a time counts the machine's huge pages. Held until this process and its children have ended; but one
+ * that hangs somewhere holds up nobody for ever. */
 MAYBE_UNUSED static void queue_for_huge_pages(void)
 {
     int fd = open(NR_HUGEPAGES, O_RDONLY | O_CLOEXEC);
-    for (int patience = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK && patience < 300;
+    for (int patience = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK && patience < 3000;
          patience++) {
         sleep_ms(100);
     }

@@ -119,7 +119,7 @@ static void ask_for_too_much(bufpool_pool *pool)
 #define CHECK_HAD(call) \
     do { \
         int had = call; \
-        for (int patience = 0; had == BUFPOOL_EEXHAUSTED && patience < 1000; patience++) { \
+        for (int patience = 0; had == BUFPOOL_EEXHAUSTED && patience < 10000; patience++) { \
             sleep_ms(5); \
             had = call; \
         } \

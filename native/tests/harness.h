@@ -25,6 +25,7 @@
 #define HARNESS_SKIP 77
 #define HARNESS_LIMIT 500 /* seconds that a program may run: only what hangs meets it, on a busy machine too */
 #define CHILD_LIMIT 200   /* seconds that a child may run */
+#define WAIT_LIMIT 100    /* seconds that one waits for what another thread or process is to do */
 #define MAYBE_UNUSED __attribute__((unused))
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -123,6 +124,19 @@ MAYBE_UNUSED static void sleep_ms(long ms)
     nanosleep(&time, NULL);
 }
 
+/* Waits for the condition, however long a busy machine takes to make it true. */
+#define WAIT_FOR(condition) \
+    do { \
+        time_t harness_late = time(NULL) + WAIT_LIMIT; \
+        while (!(condition)) { \
+            if (time(NULL) > harness_late) { \
+                fprintf(stderr, "%s:%d: waited %d s in vain for %s\n", __FILE__, __LINE__, WAIT_LIMIT, #condition); \
+                harness_fail(); \
+            } \
+            sleep_ms(1); \
+        } \
+    } while (0)
+
 MAYBE_UNUSED static int count_in(const char *text, const char *part)
 {
     int count = 0;
@@ -147,15 +161,32 @@ write_byte(void *address, char value)
     *(volatile char *)address = value;
 }
 
+struct harness_thread {
+    void *(*function)(void *);
+    void *argument;
+    pthread_t thread;
+    pid_t id;
+};
+
+MAYBE_UNUSED static void *harness_run_thread(void *argument)
+{
+    struct harness_thread *self = argument;
+    self->id = gettid();
+    return self->function(self->argument);
+}
+
+/* They have ended when it returns, for the kernel, too: one that is only joined lives there for a moment. */
 MAYBE_UNUSED static int run_threads(int count, void *(*function)(void *), void *arguments, size_t stride)
 {
-    pthread_t threads[128];
+    struct harness_thread threads[128];
     CHECK(count <= 128);
     for (int i = 0; i < count; i++) {
-        CHECK_OK(pthread_create(&threads[i], NULL, function, (char *)arguments + (size_t)i * stride));
+        threads[i] = (struct harness_thread){function, (char *)arguments + (size_t)i * stride, 0, 0};
+        CHECK_OK(pthread_create(&threads[i].thread, NULL, harness_run_thread, &threads[i]));
     }
     for (int i = 0; i < count; i++) {
-        CHECK_OK(pthread_join(threads[i], NULL));
+        CHECK_OK(pthread_join(threads[i].thread, NULL));
+        WAIT_FOR(syscall(SYS_tgkill, getpid(), threads[i].id, 0) != 0);
     }
     return count;
 }

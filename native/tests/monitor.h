@@ -3,6 +3,7 @@
 #define MONITOR_H
 
 #include "harness.h"
+#include "pool.h"
 
 MAYBE_UNUSED static int try_monitored(const char *memory, const char *trap, const char *on_fault, uint64_t capacity,
                                       uint64_t page_size, bufpool_pool **pool)
@@ -46,14 +47,13 @@ MAYBE_UNUSED static size_t new_faults(const bufpool_pool *pool, uint64_t *after,
     for (size_t i = 0; i < room; i++) {
         faults[i].size = sizeof *faults;
     }
-    for (int patience = 0; found == 0 && patience < 2000; patience++) {
-        CHECK_OK(bufpool_faults(pool, *after, room, faults, &found));
-        if (found == 0) {
-            sleep_ms(1);
-        }
-    }
-    *after = found > 0 ? faults[found - 1].sequence : *after;
+    WAIT_FOR((bufpool_faults(pool, *after, room, faults, &found), found > 0));
+    *after = faults[found - 1].sequence;
     return found;
 }
+
+/* Waits until system calls that stray are seen again: where the monitor has answered one itself, it has to find out when
+ * that is over. */
+#define WAIT_WATCHFUL(pool) WAIT_FOR(atomic_load(&(pool)->space.poisoned) == 0)
 
 #endif

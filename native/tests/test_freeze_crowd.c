@@ -1,6 +1,6 @@
 /* on_fault "freeze" with more threads than one expects: all of them are written down, and one bufpool_thaw() lets all of
  * them go on, also those for which a limit on file sizes has left the record no room. */
-#include "harness.h"
+#include "stopped.h"
 
 #include <stdatomic.h>
 #include <sys/resource.h>
@@ -28,9 +28,7 @@ static void crowd(void *argument)
         numbers[i] = i;
         CHECK_OK(pthread_create(&threads[i], NULL, stray, &numbers[i]));
     }
-    for (int patience = 0; stats_of(pool).faults < CROWD && patience < 10000; patience++) {
-        sleep_ms(1);
-    }
+    WAIT_FOR(count_stopped() >= CROWD);
     sleep_ms(100);
     CHECK_IS(atomic_load(&went_on), ==, 0);
     CHECK_IS(bufpool_thaw(pool, NULL), ==, CROWD);

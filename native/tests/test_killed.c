@@ -78,9 +78,8 @@ static void cell(const char *of_memory, const char *by_trap)
     uint64_t seed = 1;
     long most = 0;
     cut = 0;
-    time_t late = time(NULL) + 12;
     int round;
-    for (round = 0; round < ROUNDS && (round < 5 || time(NULL) < late); round++) {
+    for (round = 0; round < ROUNDS || most < 2; round++) {
         CHECK_OK(truncate(path, 0));
         fflush(NULL);
         pid_t pid = fork();

@@ -288,7 +288,7 @@ static int run(void)
     }
     time_t late = time(NULL) + 5;
     int done = 0;
-    while (rounds > 0 ? done < rounds : done < 20 || (done < 100 && time(NULL) < late)) {
+    while (rounds > 0 ? done < rounds : done < 20 || orphans == 0 || (done < 100 && time(NULL) < late)) {
         round_of(&random);
         done++;
     }

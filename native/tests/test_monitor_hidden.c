@@ -1,6 +1,7 @@
 /* A thread that strays where /proc cannot show what it does, for want of descriptors or because the process has become
  * undumpable by changing its user: it is still this process's own, so the policy is applied, and there is one report. */
 #include "monitor.h"
+#include "stopped.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -59,11 +60,10 @@ static void hidden(void *argument)
     CHECK_OK(pipe2(ends, O_CLOEXEC));
     hide(hiding->exhausted);
     CHECK_OK(pthread_create(&thread, NULL, stray, argument));
-    for (int patience = 0; stats_of(pool).faults == 0 && patience < 10000; patience++) {
-        sleep_ms(1);
-    }
+    WAIT_FOR(stats_of(pool).faults > 0);
     bool freezes = strcmp(hiding->on_fault, "freeze") == 0;
     if (freezes) {
+        WAIT_FOR(count_stopped() > 0);
         sleep_ms(100);
         CHECK(!atomic_load(&went_on));
         CHECK_IS(bufpool_thaw(pool, NULL), ==, 1);

@@ -1,6 +1,7 @@
 /* Monitor and freeze on huge granules: the memories thp, hugetlb and path, whose poison and re-arming go other ways. */
 #include "cells.h"
 #include "monitor.h"
+#include "stopped.h"
 
 #include <stdatomic.h>
 
@@ -63,9 +64,7 @@ static void freeze(const char *memory, const char *trap)
     stray_at = (char *)bufpool_address(pool, 1) + MIB;
     atomic_store(&went_on, false);
     CHECK_OK(pthread_create(&thread, NULL, stray, NULL));
-    for (int patience = 0; stats_of(pool).faults == 0 && patience < 5000; patience++) {
-        sleep_ms(1);
-    }
+    WAIT_FOR(count_stopped() > 0);
     sleep_ms(50);
     CHECK(!atomic_load(&went_on));
     CHECK_IS(stats_of(pool).faults, ==, 1);

@@ -43,9 +43,7 @@ static void *stray_blocked(void *argument)
 
 static void wait_over(int count)
 {
-    for (int patience = 0; atomic_load(&over) < count && patience < 10000; patience++) {
-        sleep_ms(1);
-    }
+    WAIT_FOR(atomic_load(&over) >= count);
     CHECK_IS(atomic_load(&over), ==, count);
 }
 
@@ -76,11 +74,8 @@ static void unread(void *argument)
     int status;
     CHECK_IS(waitpid(child, &status, 0), ==, child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    for (int patience = 0; stats_of(pool).reports_lost == 0 && patience < 5000; patience++) {
-        sleep_ms(1);
-    }
+    WAIT_FOR(stats_of(pool).reports_lost > 0);
     CHECK_IS(stats_of(pool).faults, ==, blocked + 1);
-    CHECK_IS(stats_of(pool).reports_lost, >, 0);
     CHECK_OK(pthread_create(&threads[0], NULL, stray_in_call, bufpool_address(pool, 61)));
     CHECK_OK(pthread_join(threads[0], NULL)); /* what it is owed is written at the close */
     CHECK_OK(bufpool_close(pool));

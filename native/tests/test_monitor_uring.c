@@ -87,7 +87,7 @@ static void uring(bufpool_pool *pool, char *hole, uint64_t *after)
         CHECK_IS(faults[0].address, ==, (uintptr_t)hole + 100 + (unsigned)i);
         CHECK_HAS(faults[0].thread_name, "iou-wrk-");
         CHECK(faults[0].in_syscall[0] != 0);
-        sleep_ms(30); /* the worker cannot say when it was over */
+        WAIT_WATCHFUL(pool); /* the worker cannot say when it was over */
     }
     close(ends[0]);
     close(ends[1]);

@@ -195,11 +195,18 @@ static void stray(struct worker *self)
 
 /* ---- Threads ---- */
 
+/* Have the pages come and gone often enough, under those who use them? */
+static bool has_been_hard(void)
+{
+    bufpool_statistics s = stats_of(pool);
+    return s.evictions > 2000 && s.populates > 2000 && (tree.look || s.restarts > 1000);
+}
+
 static void *work(void *argument)
 {
     struct worker *self = argument;
     uint64_t hand = next_random(&self->seed);
-    for (uint64_t i = 0; i < operations; i++) {
+    for (uint64_t i = 0; i < operations || (self->number >= WRITERS && !has_been_hard()); i++) {
         if (self->number < WRITERS) {
             write_some(self);
         } else if (i % 50 == 0) {

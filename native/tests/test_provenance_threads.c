@@ -179,7 +179,7 @@ static void amid_calls(void)
     int recorded = 0;
     const char *address = bufpool_address(pool, 9);
     time_t deadline = time(NULL) + 10;
-    while (recorded < 2000 && time(NULL) < deadline) {
+    while (recorded == 0 || (recorded < 2000 && time(NULL) < deadline)) {
         bufpool_fault fault = BUFPOOL_FAULT_INIT;
         uint64_t before = freed_of(9).sequence;
         if (!traps_at(address, &fault)) {
@@ -199,7 +199,6 @@ static void amid_calls(void)
         CHECK_OK(pthread_join(threads[i], NULL));
     }
     printf("%d faults, %d with both events\n", faults, recorded);
-    CHECK_IS(recorded, >, 0);
     CHECK_OK(bufpool_close(pool));
 }
 

@@ -158,7 +158,7 @@ static void *allocator(void *argument)
     uint64_t seed = *(uint64_t *)argument;
     uint64_t size = stats_of(shared).page_size;
     char *data = malloc(size);
-    for (int i = 0; i < STEPS || (i < 100 * STEPS && stats_of(shared).faults == 0); i++) {
+    for (int i = 0; i < STEPS || stats_of(shared).faults == 0; i++) {
         uint64_t stamp = next_random(&seed) | 1;
         for (uint64_t at = 0; at < size; at += 8) {
             memcpy(data + at, &stamp, 8);
@@ -211,7 +211,6 @@ static void live_pages(const char *memory, const char *trap, uint64_t page_size)
     run_threads(5, either, numbers, sizeof *numbers);
     bufpool_statistics s = stats_of(shared);
     CHECK_IS(s.allocated, ==, 0);
-    CHECK_IS(s.faults, >, 0);
     uint64_t pages[PAGES];
     CHECK_OK(bufpool_allocate_many(shared, PAGES, pages)); /* no number got lost */
     CHECK_OK(bufpool_free_many(shared, PAGES, pages));

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 
 static bufpool_pool *pool, *other;
@@ -193,7 +194,7 @@ static void storm(void *argument)
     set_handler(SIGALRM, tick, variant->alternate ? SA_ONSTACK : 0, NULL); /* no SA_RESTART: EINTR everywhere */
     start_storm(150);
     uint64_t strays = 0;
-    for (int round = 0; round < 2000 && (round < 20 || atomic_load(&calls) < 200); round++) {
+    for (int round = 0; round < 20 || atomic_load(&calls) < 200; round++) {
         uint64_t pages[16];
         CHECK_OK(bufpool_allocate_many(pool, 16, pages));
         CHECK_OK(bufpool_evict_many(pool, 8, pages));
@@ -209,7 +210,6 @@ static void storm(void *argument)
     start_storm(0);
     CHECK_IS(stats_of(pool).faults, ==, strays);
     CHECK_IS(stats_of(pool).reports_lost, ==, 0);
-    CHECK_IS(atomic_load(&calls), >=, 20);
 }
 
 /* The timer's handler strays, too, on pages of its own. */
@@ -225,7 +225,7 @@ static void straying_storm(void *argument)
     atomic_store(&target, hole(other, 9));
     set_handler(SIGALRM, straying_tick, variant->alternate ? SA_ONSTACK : 0, NULL);
     start_storm(2000);
-    for (int round = 0; round < 3000 && (round < 20 || atomic_load(&calls) < 30); round++) {
+    for (int round = 0; round < 20 || atomic_load(&calls) < 30; round++) {
         uint64_t page;
         CHECK_OK(bufpool_allocate(pool, "x", 1, &page));
         CHECK_OK(bufpool_free(pool, page));
@@ -234,7 +234,6 @@ static void straying_storm(void *argument)
         }
     }
     start_storm(0);
-    CHECK_IS(atomic_load(&calls), >=, 5);
     CHECK_IS(stats_of(other).faults, >=, 1);
     CHECK_IS(stats_of(pool).reports_lost + stats_of(other).reports_lost, ==, 0);
 }
@@ -264,13 +263,14 @@ static void left_by_longjmp(void *argument)
     }
     while (bufpool_check(NULL) == BUFPOOL_ESTRAY) {
     }
-    struct timespec from, to;
-    clock_gettime(CLOCK_MONOTONIC, &from);
+    struct rusage from, to;
+    CHECK_OK(getrusage(RUSAGE_THREAD, &from));
     for (uint64_t i = 0; i < 20; i++) {
         read_byte(hole(other, i));
     }
-    clock_gettime(CLOCK_MONOTONIC, &to);
-    CHECK_IS(to.tv_sec - from.tv_sec, <, 15); /* nobody waits for a buffer that was left behind */
+    CHECK_OK(getrusage(RUSAGE_THREAD, &to));
+    CHECK_IS(to.ru_nvcsw - from.ru_nvcsw, <,
+             5000); /* nobody sleeps, by short naps, for a buffer that was left behind */
     CHECK_IS(stats_of(pool).reports_lost + stats_of(other).reports_lost, ==, 0);
     CHECK_OK(bufpool_close(pool));
     CHECK_OK(bufpool_close(other));

@@ -55,7 +55,7 @@ int __wrap_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t le
     *done = 0;
     if (fails(HALF_MOVE)) { /* as where something lies in the middle: the huge page is split */
         int code = -EBUSY;  /* while the kernel itself holds the page, as its own daemons do for a moment */
-        for (int patience = 0; code == -EBUSY && *done == 0 && patience < 1000; patience++) {
+        for (int patience = 0; code == -EBUSY && *done == 0 && patience < 30000; patience++) {
             code = __real_bp_kernel_uffd_move(uffd, to, from, length / 2, done);
             if (code == -EBUSY) {
                 sleep_ms(1);

@@ -41,7 +41,7 @@ static void *writer(void *argument)
 {
     uint64_t seed = *(uint64_t *)argument;
     /* Until the readers have had their share, too. */
-    for (int i = 0; i < CYCLES || (i < 1000 * CYCLES && atomic_load(&seen) + atomic_load(&trapped) < 100); i++) {
+    for (int i = 0; i < CYCLES || atomic_load(&seen) + atomic_load(&trapped) < 100; i++) {
         uint64_t page = next_random(&seed) % PAGES;
         CHECK_OK(bufpool_allocate_at(pool, page, pattern, page_size));
         if (i % 3 == 0) {
@@ -80,7 +80,6 @@ static void cell_of(const char *memory, const char *trap, uint64_t size)
     atomic_store(&trapped, 0);
     uint64_t numbers[READERS + 1] = {0, 1, 2};
     run_threads(READERS + 1, either, numbers, sizeof *numbers);
-    CHECK_IS(atomic_load(&seen) + atomic_load(&trapped), >=, 100);
     CHECK_IS(atomic_load(&trapped), ==, stats_of(pool).faults);
     CHECK_OK(bufpool_close(pool));
     free(pattern);
