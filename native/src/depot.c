@@ -12,25 +12,16 @@
 #define UNITS (BP_DEPOT_BYTES / 8)
 #define HEAD (sizeof(struct bp_depot_entry) / 8)
 
-static _Atomic(struct bp_depot *) own;
+static _Atomic(void *) own;
 
 int bp_depot_prepare(struct bp_depot **depot)
 {
-    struct bp_depot *known = atomic_load(&own);
-    if (known == NULL) {
-        void *place;
-        int code = bp_lazy_map(sizeof *known, &place);
-        if (code < 0) {
-            return code;
-        }
-        if (atomic_compare_exchange_strong(&own, &known, place)) {
-            known = place;
-        } else {
-            bp_kernel_munmap(place, sizeof *known); /* another thread was first */
-        }
+    void *place;
+    int code = bp_lazy_once(&own, sizeof **depot, &place);
+    if (code == 0) {
+        *depot = place;
     }
-    *depot = known;
-    return 0;
+    return code;
 }
 
 static uint32_t hash_of(const struct bp_depot_entry *head, const void *data, size_t size)

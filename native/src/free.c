@@ -47,11 +47,7 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evict)
     for (int patience = 0; patience < 1000; patience++) {
         uint16_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED && !evict) {
-            /* Not ours, or not to be had yet: another process's, and now and then a look whether that lives. */
-            bool mine = !(state & BP_BUSY) && bp_scratch_rearm_page(pool, page);
-            if (!mine && (patience % 100 != 1 || !bp_recover_page(pool, page))) {
-                bp_kernel_sleep_ns(10000);
-            }
+            bp_scratch_await(pool, page, state, patience);
             continue;
         }
         if (state & BP_BUSY && bp_recover_page(pool, page)) {

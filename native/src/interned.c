@@ -14,25 +14,16 @@
 #define PROBES 64 /* entries looked at for an ended thread, each by a system call */
 #define OWN 0     /* the member, in the process's own table */
 
-static _Atomic(struct bp_threads *) own;
+static _Atomic(void *) own;
 
 int bp_interned_prepare(struct bp_threads **threads)
 {
-    struct bp_threads *known = atomic_load(&own);
-    if (known == NULL) {
-        void *place;
-        int code = bp_lazy_map(sizeof *known, &place);
-        if (code < 0) {
-            return code;
-        }
-        if (atomic_compare_exchange_strong(&own, &known, place)) {
-            known = place;
-        } else {
-            bp_kernel_munmap(place, sizeof *known); /* another thread was first */
-        }
+    void *place;
+    int code = bp_lazy_once(&own, sizeof **threads, &place);
+    if (code == 0) {
+        *threads = place;
     }
-    *threads = known;
-    return 0;
+    return code;
 }
 
 /* The entry is the caller's, by its serial. */

@@ -1,6 +1,7 @@
 /* kernel.c: the system calls of kernel.h. */
 #include "kernel.h"
 
+#include "kernel_result.h"
 #include "point.h"
 
 #include <errno.h>
@@ -59,11 +60,6 @@ _Static_assert(sizeof(struct move_request) == 40, "the kernel's struct uffdio_mo
 #define BP_DONTWAKE 1
 
 #define BP_RWF_NOWAIT 8 /* include/uapi/linux/fs.h, Linux 4.14 */
-
-static int result(long value)
-{
-    return value < 0 ? -errno : (int)value;
-}
 
 int bp_kernel_mmap_file(void *hint, size_t length, int protection, int flags, int fd, uint64_t offset, void **address)
 {

@@ -123,12 +123,6 @@ int bp_kernel_readable(const void *address);
 /* The same for writing, at a multiple of four. Whoever sleeps on a futex there may wake up, as always, for nothing. */
 int bp_kernel_writable(void *address);
 
-/* For bp_kernel_is_huge(): a descriptor of /proc/self/pagemap. */
-int bp_kernel_open_pagemap(void);
-
-/* Is the frame at address a huge page (PAGEMAP_SCAN, Linux 6.7)? 1, 0, or -errno. */
-int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length);
-
 /* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600; a FIFO without a reader is -ENXIO, not a wait. A regular file is
  * open for reading, too, if it may be. */
 int bp_kernel_open_log(const char *path);
@@ -193,8 +187,14 @@ int bp_kernel_uffd_register_minor(int uffd, uintptr_t address, size_t length);
  * none comes of it. It is hidden again by bp_kernel_discard(). */
 int bp_kernel_uffd_show(int uffd, uintptr_t address, size_t length);
 
+/* For the next two: a descriptor of /proc/self/pagemap. */
+int bp_kernel_open_pagemap(void);
+
+/* Is the frame at address a huge page (PAGEMAP_SCAN, Linux 6.7)? 1, 0, or -errno. */
+int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length);
+
 /* The next part of [from, end) of this process's addresses that has frames, swapped ones too unless resident is set (a
- * mark that userfaultfd has put there looks like one). pagemap: see bp_kernel_open_pagemap(). -ENXIO: there is none. */
+ * mark that userfaultfd has put there looks like one). -ENXIO: there is none. */
 int bp_kernel_next_frame(int pagemap, uintptr_t from, uintptr_t end, int resident, uintptr_t *start, uintptr_t *stop);
 
 /* ---- kernel_fault.c: threads that sleep on a fault ---- */

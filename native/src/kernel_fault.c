@@ -1,6 +1,8 @@
 /* kernel_fault.c: the system calls of kernel.h about threads that sleep on a fault. */
 #include "kernel.h"
 
+#include "kernel_result.h"
+
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
@@ -22,11 +24,6 @@ struct poison_request {
 _Static_assert(sizeof(struct poison_request) == 32, "the kernel's struct uffdio_poison has 32 bytes");
 #define BP_UFFDIO_POISON _IOWR(0xAA, 0x08, struct poison_request)
 #define BP_POISON_DONTWAKE 1
-
-static int result(long value)
-{
-    return value < 0 ? -errno : (int)value;
-}
 
 int bp_kernel_uffd_read(int uffd, struct bp_sleeper *sleeper)
 {

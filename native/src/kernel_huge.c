@@ -1,6 +1,7 @@
 /* kernel_huge.c: the system calls of kernel.h about huge pages, files on hugetlbfs, locking and NUMA. */
 #include "kernel.h"
 
+#include "kernel_result.h"
 #include "point.h"
 
 #include <errno.h>
@@ -24,30 +25,6 @@
 /* include/uapi/linux/mempolicy.h */
 #define MPOL_F_ADDR 2
 #define MPOL_F_MEMS_ALLOWED 4
-
-/* include/uapi/linux/fs.h, Linux 6.7. */
-struct pagemap_scan {
-    uint64_t size;
-    uint64_t flags;
-    uint64_t start;
-    uint64_t end;
-    uint64_t walk_end;
-    uint64_t vec;
-    uint64_t vec_len;
-    uint64_t max_pages;
-    uint64_t category_inverted;
-    uint64_t category_mask;
-    uint64_t category_anyof_mask;
-    uint64_t return_mask;
-};
-_Static_assert(sizeof(struct pagemap_scan) == 96, "the kernel's struct pm_scan_arg has 96 bytes");
-#define BP_PAGEMAP_SCAN _IOWR('f', 16, struct pagemap_scan)
-#define BP_PAGE_IS_HUGE 64
-
-static int result(long value)
-{
-    return value < 0 ? -errno : (int)value;
-}
 
 int bp_kernel_fallocate(int fd, uint64_t offset, uint64_t length)
 {
@@ -191,23 +168,4 @@ int bp_kernel_writable(void *address)
     return syscall(SYS_futex, &nobody, FUTEX_WAKE_OP_PRIVATE, 0, NULL, address,
                    FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 1)) >= 0 ||
            errno != EFAULT;
-}
-
-int bp_kernel_open_pagemap(void)
-{
-    return bp_kernel_keep_clear(result(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)));
-}
-
-int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length)
-{
-    uint64_t region[3];
-    struct pagemap_scan scan = {.size = sizeof scan,
-                                .start = address,
-                                .end = address + length,
-                                .vec = (uintptr_t)region,
-                                .vec_len = 1,
-                                .category_mask = BP_PAGE_IS_HUGE,
-                                .return_mask = BP_PAGE_IS_HUGE};
-    int found = pagemap < 0 ? -EBADF : result(ioctl(pagemap, BP_PAGEMAP_SCAN, &scan));
-    return found < 0 ? found : found > 0 && region[0] == address && region[1] == address + length;
 }

@@ -1,7 +1,10 @@
 /* kernel_look.c: the system calls of kernel.h about which frames are there. */
 #include "kernel.h"
 
+#include "kernel_result.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -42,15 +45,11 @@ _Static_assert(sizeof(struct pagemap_scan) == 96, "the kernel's struct pm_scan_a
 #define BP_PAGEMAP_SCAN _IOWR('f', 16, struct pagemap_scan)
 #define BP_PAGE_IS_PRESENT 8
 #define BP_PAGE_IS_SWAPPED 16
+#define BP_PAGE_IS_HUGE 64
 
 /* An entry of /proc/PID/pagemap. */
 #define ENTRY_PRESENT (UINT64_C(1) << 63)
 #define ENTRY_SWAPPED (UINT64_C(1) << 62)
-
-static int result(long value)
-{
-    return value < 0 ? -errno : (int)value;
-}
 
 int bp_kernel_uffd_open_minor(int huge)
 {
@@ -122,4 +121,23 @@ int bp_kernel_next_frame(int pagemap, uintptr_t from, uintptr_t end, int residen
     *start = region[0];
     *stop = region[1];
     return 0;
+}
+
+int bp_kernel_open_pagemap(void)
+{
+    return bp_kernel_keep_clear(result(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)));
+}
+
+int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length)
+{
+    uint64_t region[3];
+    struct pagemap_scan scan = {.size = sizeof scan,
+                                .start = address,
+                                .end = address + length,
+                                .vec = (uintptr_t)region,
+                                .vec_len = 1,
+                                .category_mask = BP_PAGE_IS_HUGE,
+                                .return_mask = BP_PAGE_IS_HUGE};
+    int found = pagemap < 0 ? -EBADF : result(ioctl(pagemap, BP_PAGEMAP_SCAN, &scan));
+    return found < 0 ? found : found > 0 && region[0] == address && region[1] == address + length;
 }

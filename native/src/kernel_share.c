@@ -1,6 +1,7 @@
 /* kernel_share.c: requests about files that several processes have, and about those processes, see kernel.h. */
 #include "kernel.h"
 
+#include "kernel_result.h"
 #include "point.h"
 #include "text.h"
 
@@ -10,11 +11,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-static int result(long value)
-{
-    return value < 0 ? -errno : (int)value;
-}
 
 int bp_kernel_reopen(int fd)
 {

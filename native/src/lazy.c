@@ -27,6 +27,20 @@ int bp_lazy_map(size_t size, void **place)
     return map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, place);
 }
 
+int bp_lazy_once(_Atomic(void *) *own, size_t size, void **place)
+{
+    void *known = atomic_load(own);
+    if (known == NULL) {
+        int code = bp_lazy_map(size, place);
+        if (code < 0 || atomic_compare_exchange_strong(own, &known, *place)) {
+            return code;
+        }
+        bp_kernel_munmap(*place, size); /* another thread was first */
+    }
+    *place = known;
+    return 0;
+}
+
 int bp_lazy_map_file(int fd, uint64_t offset, size_t size, void **place)
 {
     return map(size, MAP_SHARED, fd, offset, place);

@@ -1,7 +1,6 @@
 /* modules.c: looking addresses up, in the loader's tables or in /proc/self/maps, see modules.h. */
 #include "modules.h"
 
-#include "kernel.h"
 #include "probe.h"
 
 #include <dlfcn.h>
@@ -95,24 +94,13 @@ static void take_line(struct search *search, const char *line)
 
 static void search_maps(struct search *search, struct bp_modules_room *with)
 {
-    int fd = bp_kernel_open_read("/proc/self/maps");
-    if (fd < 0) {
+    if (bp_lines_open(&with->lines, "/proc/self/maps") < 0) {
         return;
     }
-    size_t length = 0;
-    ssize_t got;
-    while ((got = bp_kernel_read(fd, with->chunk, sizeof with->chunk)) > 0) {
-        for (ssize_t i = 0; i < got; i++) {
-            if (with->chunk[i] == '\n') {
-                with->line[length] = 0;
-                take_line(search, with->line);
-                length = 0;
-            } else if (length < sizeof with->line - 1) {
-                with->line[length++] = with->chunk[i];
-            }
-        }
+    while (bp_lines_next(&with->lines, with->line, sizeof with->line) > 0) {
+        take_line(search, with->line);
     }
-    bp_kernel_close(fd);
+    bp_lines_close(&with->lines);
 }
 
 /* ---- The loader's own answer, where it has one without a lock (glibc 2.35) ---- */

@@ -2,6 +2,8 @@
 #ifndef BP_MODULES_H
 #define BP_MODULES_H
 
+#include "lines.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,7 +14,7 @@ struct bp_module {
 
 /* Room for the search: a handler has it elsewhere than on its stack. */
 struct bp_modules_room {
-    char chunk[512];
+    struct bp_lines lines;
     char line[512];
     char path[256];
 };

@@ -2,6 +2,7 @@
 #include "mounts.h"
 
 #include "kernel.h"
+#include "lines.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -34,30 +35,19 @@ int bp_mount_options(int fd, char *options, size_t size)
     uint64_t id[2];
     char device[32];
     char line[4096]; /* longer ones are cut, and then do not match */
-    size_t used = 0;
+    struct bp_lines lines;
     int code = bp_kernel_identify(fd, id);
-    int file = code < 0 ? code : bp_kernel_open_read("/proc/self/mountinfo");
-    if (file < 0) {
-        return file;
+    code = code < 0 ? code : bp_lines_open(&lines, "/proc/self/mountinfo");
+    if (code < 0) {
+        return code;
     }
     snprintf(device, sizeof device, "%u:%u", major((dev_t)id[0]), minor((dev_t)id[0]));
-    ssize_t got;
-    char byte[512];
-    code = -ENOENT;
-    while (code == -ENOENT && (got = bp_kernel_read(file, byte, sizeof byte)) > 0) {
-        for (ssize_t i = 0; i < got && code == -ENOENT; i++) {
-            if (byte[i] != '\n') {
-                line[used] = byte[i];
-                used += used + 1 < sizeof line;
-                continue;
-            }
-            line[used] = 0;
-            used = 0;
-            code = match(line, device, options, size) ? 0 : -ENOENT;
-        }
+    bool found = false;
+    while (!found && bp_lines_next(&lines, line, sizeof line) > 0) {
+        found = match(line, device, options, size);
     }
-    bp_kernel_close(file);
-    return code;
+    bp_lines_close(&lines);
+    return found ? 0 : -ENOENT;
 }
 
 bool bp_mount_has(const char *options, const char *word)

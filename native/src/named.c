@@ -9,6 +9,7 @@
 #include "named.h"
 
 #include "error.h"
+#include "lines.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -110,29 +111,18 @@ static void note_holder(struct search *search, const char *line)
 
 static int find_holders(struct search *search)
 {
-    char buffer[4096];
+    struct bp_lines lines;
     char line[256]; /* longer ones are cut, and then do not match */
-    size_t used = 0;
-    ssize_t got;
     search->count = 0;
-    int fd = bp_kernel_open_read("/proc/locks");
-    if (fd < 0) {
-        return fd;
+    int code = bp_lines_open(&lines, "/proc/locks");
+    if (code < 0) {
+        return code;
     }
-    while ((got = bp_kernel_read(fd, buffer, sizeof buffer)) > 0) {
-        for (ssize_t i = 0; i < got; i++) {
-            if (buffer[i] != '\n') {
-                line[used] = buffer[i];
-                used += used + 1 < sizeof line;
-                continue;
-            }
-            line[used] = 0;
-            used = 0;
-            note_holder(search, line);
-        }
+    while ((code = bp_lines_next(&lines, line, sizeof line)) > 0) {
+        note_holder(search, line);
     }
-    bp_kernel_close(fd);
-    return (int)got;
+    bp_lines_close(&lines);
+    return code;
 }
 
 /* 1: found; 0: not; -errno of /proc/locks. */

@@ -135,7 +135,7 @@ void bp_scratch_forget(bufpool_pool *pool)
     }
 }
 
-bool bp_scratch_rearm_page(bufpool_pool *pool, uint64_t page)
+static bool rearm_page(bufpool_pool *pool, uint64_t page)
 {
     for (int i = 0; i < BP_SCRATCH_SLOTS; i++) {
         if (atomic_load(&pool->scratch[i].page) == SLOT(page)) {
@@ -143,6 +143,14 @@ bool bp_scratch_rearm_page(bufpool_pool *pool, uint64_t page)
         }
     }
     return false;
+}
+
+void bp_scratch_await(bufpool_pool *pool, uint64_t page, uint16_t state, int turn)
+{
+    bool done = !(state & BP_BUSY) && rearm_page(pool, page);
+    if (!done && (turn % 100 != 1 || !bp_recover_page(pool, page))) {
+        bp_kernel_sleep_ns(10000);
+    }
 }
 
 /* An empty slot, set to CHANGING; if all are in use, the oldest one's page is re-armed. NULL: no luck, and try again.

@@ -36,7 +36,8 @@ void bp_scratch_forget(bufpool_pool *pool);
  * true: run the instruction again; what faults twice is the host's own protection. Async-signal-safe. */
 bool bp_scratch_was_shut(const bufpool_pool *pool, int signo, const siginfo_t *info, uint64_t pc);
 
-/* Re-arms one page that is wanted; false when somebody else is busy with it. */
-bool bp_scratch_rearm_page(bufpool_pool *pool, uint64_t page);
+/* A page is wanted whose state says that it shows the pattern: re-arms it. Where it is not ours, or not to be had yet,
+ * waits a moment, and every hundredth turn looks whether the process lives that shows it. */
+void bp_scratch_await(bufpool_pool *pool, uint64_t page, uint16_t state, int turn);
 
 #endif
