@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from bufpool.descriptors import descriptors
 from bufpool.errors import ArgumentError, BufpoolError
 
 _NAME = "/memfd:bufpool-frozen"
@@ -154,7 +155,9 @@ def _is_dead(pid: int) -> bool:
 @contextlib.contextmanager
 def _record(pid: int) -> Iterator[_Record]:
     """The record of a process, checked."""
-    for path in _candidates(pid):
+    for path, name in descriptors(pid).items():
+        if not name.startswith(_NAME):
+            continue
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -169,23 +172,6 @@ def _record(pid: int) -> Iterator[_Record]:
     raise BufpoolError(
         f'process {pid} has no record of frozen threads: no pool of it was opened with on_fault "freeze"'
     )
-
-
-def _candidates(pid: int) -> list[Path]:
-    try:
-        paths = list(Path(f"/proc/{pid}/fd").iterdir())
-    except FileNotFoundError:
-        raise BufpoolError(f"there is no process {pid}") from None
-    except PermissionError:
-        raise BufpoolError(
-            f"process {pid} may not be looked at: it is another user's, or not dumpable; root can"
-        ) from None
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            if str(path.readlink()).startswith(_NAME):
-                found.append(path)
-    return found
 
 
 def _checked(fd: int, pid: int) -> _Record | None:

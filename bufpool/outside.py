@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from bufpool.descriptors import descriptors
 from bufpool.errors import ArgumentError, BufpoolError
 from bufpool.outside_private import private_of
 from bufpool.tables import Facts, Tables, TablesError
@@ -110,26 +111,6 @@ def _of_process(pid: int) -> Sight:
                     pid=pid, facts=tables.facts, tables=path, memory=memory, identity=tables.identity
                 )
     return Sight(pools=tuple(pools.values()), troubles=tuple(troubles))
-
-
-def descriptors(pid: int) -> dict[str, str]:
-    """The descriptors of a process, /proc/PID/fd/N, and what each is. Raises BufpoolError."""
-    folder = f"/proc/{pid}/fd"
-    try:
-        numbers = sorted(os.listdir(folder), key=int)  # noqa: PTH208
-    except FileNotFoundError:
-        raise BufpoolError(f"there is no process {pid}") from None
-    except PermissionError:
-        raise BufpoolError(
-            f"process {pid} may not be looked at: it is another user's, or not dumpable; root can"
-        ) from None
-    except OSError as error:
-        raise BufpoolError(f"process {pid} cannot be looked at: {error.strerror}") from None
-    found = {}
-    for number in numbers:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            found[f"{folder}/{number}"] = os.readlink(f"{folder}/{number}")  # noqa: PTH115 (need not be a path)
-    return found
 
 
 def _file_of(files: Iterable[str], identity: tuple[int, int]) -> str | None:

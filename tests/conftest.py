@@ -29,10 +29,19 @@ TRAPPING = [entry for entry in CAPABILITIES.entries if entry.memory in ("anon", 
 @pytest.fixture(params=TRAPPING, ids=lambda entry: f"{entry.memory}-{entry.trap}")
 def kind(request: pytest.FixtureRequest) -> bufpool.Capability:
     """Each memory with each trap; a skip says why one does not work here."""
-    entry: bufpool.Capability = request.param
+    return _available(request.param)
+
+
+def _available(entry: bufpool.Capability) -> bufpool.Capability:
     if not entry.available:
         pytest.skip(f"{entry.memory}-{entry.trap}: {entry.reason}")
     return entry
+
+
+@pytest.fixture(params=[entry for entry in TRAPPING if entry.memory == "anon"], ids=lambda entry: str(entry.trap))
+def trap(request: pytest.FixtureRequest) -> str:
+    """Each trap of memory anon, by name."""
+    return _available(request.param).trap
 
 
 PoolMaker = Callable[..., bufpool.Pool]
@@ -171,6 +180,47 @@ def child(tmp_path: Any) -> Child:
         )
 
     return run
+
+
+# Opens pools as NAME=MEMORY, allocates two pages in each, and lives until its stdin ends; in a pool "busy" it
+# allocates and frees meanwhile.
+HOST_PROGRAM = """
+import sys, threading, bufpool
+pools = {}
+for argument in sys.argv[1:]:
+    name, memory = argument.split("=")
+    pools[name] = bufpool.Pool("8 MiB", memory=memory, page_size=None, name=name, on_fault="resume")
+    pools[name].allocate_many(2)
+def work(pool):
+    while True:
+        pages = [pool.allocate(b"a row") for _ in range(100)]
+        pool.evict(pages[0])
+        pool.free_many([page.number for page in pages])
+if "busy" in pools:
+    threading.Thread(target=work, args=(pools["busy"],), daemon=True).start()
+print("open", flush=True)
+sys.stdin.read()
+"""
+Host = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Starts a process with pools of its own, to be looked at from outside: host("NAME=MEMORY", ...)."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*pools: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOST_PROGRAM, *pools]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate(timeout=20)
 
 
 @pytest.fixture

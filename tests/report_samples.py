@@ -73,5 +73,19 @@ def suppressed(**changes: Any) -> dict[str, Any]:
     return {**members, **changes}
 
 
+def evil(text: str) -> bytes:
+    """Lines all of whose texts are the given one."""
+    stack = [text, text + "+0x1"]
+    texts = dict.fromkeys(("pool", "thread_name", "state", "access", "memory", "trap", "in_syscall", "fork_note"), text)
+    members = report(
+        **texts,
+        native_stack=stack,
+        python_stack=[text],
+        allocated=event(text, thread_name=text, native_stack=[text], caller=[]),
+        freed=event(text, thread_name=text, native_stack=[text], caller=[text]),
+    )
+    return line(members) + line(suppressed(pool=text, place=text))
+
+
 def line(members: dict[str, Any]) -> bytes:
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"

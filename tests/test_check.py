@@ -6,15 +6,12 @@ import ctypes
 import json
 import mmap
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PAGE, PoolMaker
+from conftest import PAGE, Host, PoolMaker
 
 import bufpool
 from bufpool import outside
@@ -22,47 +19,6 @@ from bufpool.cli import main
 
 SHARED = bufpool.capabilities().of("shared", "uffd")
 needs_uffd = pytest.mark.skipif(not SHARED.available, reason=f"shared-uffd: {SHARED.reason}")
-
-# Opens pools as NAME=MEMORY, allocates two pages in each, and lives until its stdin ends; in a pool "busy" it
-# allocates and frees meanwhile.
-PROGRAM = """
-import sys, threading, bufpool
-pools = {}
-for argument in sys.argv[1:]:
-    name, memory = argument.split("=")
-    pools[name] = bufpool.Pool("8 MiB", memory=memory, page_size=None, name=name, on_fault="resume")
-    pools[name].allocate_many(2)
-def work(pool):
-    while True:
-        pages = [pool.allocate(b"a row") for _ in range(100)]
-        pool.evict(pages[0])
-        pool.free_many([page.number for page in pages])
-if "busy" in pools:
-    threading.Thread(target=work, args=(pools["busy"],), daemon=True).start()
-print("open", flush=True)
-sys.stdin.read()
-"""
-Host = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    """Starts a process with pools."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*pools: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *pools], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
-        )
-        running.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate(timeout=20)
 
 
 def check(*arguments: object) -> Result:

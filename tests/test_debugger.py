@@ -13,10 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import bufpool
-
 NATIVE = Path(__file__).parent.parent / "native"
-TRAPS = [entry.trap for entry in bufpool.capabilities().entries if entry.memory == "anon" and entry.users]
 REPORT = "bufpool: stray"
 
 PROGRAM = """
@@ -54,14 +51,6 @@ int main(int count, char **arguments)
     return 0;
 }
 """
-
-
-@pytest.fixture(params=TRAPS)
-def trap(request: pytest.FixtureRequest) -> str:
-    entry = bufpool.capabilities().of("anon", request.param)
-    if not entry.available:
-        pytest.skip(f"anon-{entry.trap}: {entry.reason}")
-    return entry.trap
 
 
 @pytest.fixture(scope="module")

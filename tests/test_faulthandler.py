@@ -7,22 +7,11 @@ from typing import Any
 
 import pytest
 
-import bufpool
-
-TRAPS = [entry.trap for entry in bufpool.capabilities().entries if entry.memory == "anon" and entry.users]
 REPORT = "bufpool: stray"
 FATAL = "Fatal Python error"
 SIGNALS = (-signal.SIGBUS, -signal.SIGSEGV)
 STRAY = "pool.page(5).buffer[7] = 1"
 NULL = "ctypes.string_at(1, 1)"
-
-
-@pytest.fixture(params=TRAPS)
-def trap(request: pytest.FixtureRequest) -> str:
-    entry = bufpool.capabilities().of("anon", request.param)
-    if not entry.available:
-        pytest.skip(f"anon-{entry.trap}: {entry.reason}")
-    return entry.trap
 
 
 @pytest.fixture(params=["", "file=open('crash', 'w')"], ids=["stderr", "file"])

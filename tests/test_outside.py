@@ -5,47 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import Host
 
 import bufpool
 from bufpool import cli, outside
-
-# Opens the pools that its arguments name as NAME=MEMORY, and lives until its stdin ends.
-PROGRAM = """
-import sys, bufpool
-pools = []
-for argument in sys.argv[1:]:
-    name, memory = argument.split("=")
-    pools.append(bufpool.Pool("8 MiB", memory=memory, page_size=None, name=name, on_fault="resume"))
-    pools[-1].allocate(b"a row")
-print("open", flush=True)
-sys.stdin.read()
-"""
-Host = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    """Starts a process with pools."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*pools: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *pools], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
-        )
-        running.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate(timeout=20)
 
 
 def test_by_pid(host: Host) -> None:

@@ -7,19 +7,8 @@ from typing import Any
 
 import pytest
 
-import bufpool
-
-TRAPS = [entry.trap for entry in bufpool.capabilities().entries if entry.memory == "anon" and entry.users]
 REPORT = "bufpool: stray"
 SIGNALS = (-signal.SIGBUS, -signal.SIGSEGV)
-
-
-@pytest.fixture(params=TRAPS)
-def trap(request: pytest.FixtureRequest) -> str:
-    entry = bufpool.capabilities().of("anon", request.param)
-    if not entry.available:
-        pytest.skip(f"anon-{entry.trap}: {entry.reason}")
-    return entry.trap
 
 
 @pytest.mark.parametrize("access", ["print(view[7])", "view[7] = 1", "print(ctypes.string_at(page.address + 7, 1))"])

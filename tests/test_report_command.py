@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from report_samples import event, line, report, suppressed
+from report_samples import event, evil, line, report, suppressed
 
 import bufpool
 from bufpool import cli, symbolize
@@ -152,25 +152,7 @@ def test_options_that_make_no_sense(log: Path, options: list[str], sentence: str
 
 
 def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
-    evil = "\x1b[31m\x1b]0;owned\x07\u202e\u2028\x9b1m\ud800"
-    (tmp_path / "log").write_bytes(
-        line(
-            report(
-                pool=evil,
-                thread_name=evil,
-                state=evil,
-                access=evil,
-                memory=evil,
-                trap=evil,
-                in_syscall=evil,
-                fork_note=evil,
-                native_stack=[evil],
-                python_stack=[evil],
-                freed=event(thread_name=evil, native_stack=[evil], caller=[evil], event=evil),
-            )
-        )
-        + line(suppressed(pool=evil, place=evil))
-    )
+    (tmp_path / "log").write_bytes(evil("\x1b[31m\x1b]0;owned\x07\u202e\u2028\x9b1m\ud800"))
     for options in ([], ["--group"], ["--json"]):
         output = invoke(tmp_path / "log", *options).output
         assert output.replace("\n", "").isprintable(), options

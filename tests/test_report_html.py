@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from report_samples import event, line, report, suppressed
+from report_samples import event, evil, line, report, suppressed
 
 from bufpool import cli
 
@@ -67,27 +67,7 @@ EVIL = (
 
 
 def evil_page(tmp_path: Path) -> str:
-    return page(
-        tmp_path,
-        line(
-            report(
-                pool=EVIL,
-                thread_name=EVIL,
-                state=EVIL,
-                access=EVIL,
-                memory=EVIL,
-                trap=EVIL,
-                in_syscall=EVIL,
-                fork_note=EVIL,
-                native_stack=[EVIL, EVIL + "+0x1"],
-                python_stack=[EVIL],
-                allocated=event(EVIL, thread_name=EVIL, native_stack=[EVIL], caller=[]),
-                freed=event(EVIL, thread_name=EVIL, native_stack=[EVIL], caller=[EVIL]),
-            )
-        ),
-        line(suppressed(pool=EVIL, place=EVIL)),
-        EVIL.encode("utf-8", "surrogatepass") + b"\n",
-    )
+    return page(tmp_path, evil(EVIL), EVIL.encode("utf-8", "surrogatepass") + b"\n")
 
 
 def test_nothing_of_the_log_becomes_markup(tmp_path: Path) -> None:
