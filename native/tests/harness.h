@@ -191,10 +191,9 @@ MAYBE_UNUSED static int run_threads(int count, void *(*function)(void *), void *
     return count;
 }
 
-/* The entries of /proc/self/fd: one more than another call of it says is one descriptor more. */
-MAYBE_UNUSED static int count_fds(void)
+MAYBE_UNUSED static int count_entries(const char *path)
 {
-    DIR *directory = opendir("/proc/self/fd");
+    DIR *directory = opendir(path);
     CHECK(directory != NULL);
     int count = 0;
     while (readdir(directory) != NULL) {
@@ -202,6 +201,12 @@ MAYBE_UNUSED static int count_fds(void)
     }
     closedir(directory);
     return count;
+}
+
+/* One more than another call of it says is one descriptor more. */
+MAYBE_UNUSED static int count_fds(void)
+{
+    return count_entries("/proc/self/fd");
 }
 
 /* ---- Pools ---- */
@@ -341,15 +346,15 @@ __attribute__((noreturn)) MAYBE_UNUSED static void child_body(int output, void (
     _exit(0);
 }
 
-/* Runs function in a forked child; every byte of its stderr is kept. A child that does not end in time is killed, and
- * that fails the test. Call with no other thread running. */
-MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argument)
+/* Runs function in a child that make() forks; every byte of its stderr is kept. A child that does not end in time is
+ * killed, and that fails the test. Call with no other thread running. */
+MAYBE_UNUSED static struct child run_child_of(pid_t (*make)(void), void (*function)(void *), void *argument)
 {
     int ends[2];
     CHECK_OK(pipe2(ends, O_CLOEXEC));
     fflush(stdout);
     fflush(stderr);
-    pid_t pid = fork();
+    pid_t pid = make();
     CHECK(pid >= 0);
     if (pid == 0) {
         close(ends[0]);
@@ -386,6 +391,11 @@ MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argum
     return child;
 }
 
+MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argument)
+{
+    return run_child_of(fork, function, argument);
+}
+
 /* What a child wrote belongs to every failure about it. */
 #define CHECK_CHILD(condition, child) \
     do { \
@@ -398,6 +408,12 @@ MAYBE_UNUSED static struct child run_child(void (*function)(void *), void *argum
 
 #define CHECK_PASSED(child) CHECK_CHILD(WIFEXITED((child).status) && WEXITSTATUS((child).status) == 0, child)
 #define CHECK_DIED(child, signo) CHECK_CHILD(WIFSIGNALED((child).status) && WTERMSIG((child).status) == (signo), child)
+
+MAYBE_UNUSED static void passes(void (*function)(void *), void *argument)
+{
+    struct child child = run_child(function, argument);
+    CHECK_PASSED(child);
+}
 
 /* Which signal a hole of this trap raises. */
 MAYBE_UNUSED static int signal_of(const char *trap)

@@ -61,10 +61,4 @@ MAYBE_UNUSED static void *use_alternate_stack(size_t size)
     return stack.ss_sp;
 }
 
-MAYBE_UNUSED static void passes(void (*function)(void *), void *argument)
-{
-    struct child child = run_child(function, argument);
-    CHECK_PASSED(child);
-}
-
 #endif

@@ -180,12 +180,6 @@ static void no_mapping(void *argument)
     CHECK_OK(bufpool_close(pool));
 }
 
-static void passes(void (*function)(void *), void *argument)
-{
-    struct child child = run_child(function, argument);
-    CHECK_PASSED(child);
-}
-
 static int body(void)
 {
     has_huge_pages = read_setting(FREE_HUGEPAGES) >= 6;

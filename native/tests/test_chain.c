@@ -387,12 +387,6 @@ static void host_aborts(void *argument)
     fprintf(stderr, "went through\n");
 }
 
-static void passes(void (*function)(void *), void *argument)
-{
-    struct child child = run_child(function, argument);
-    CHECK_PASSED(child);
-}
-
 static void dies(void (*function)(void *), void *argument, int signo, const char *text)
 {
     struct child child = run_child(function, argument);

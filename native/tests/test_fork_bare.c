@@ -5,42 +5,20 @@
 static const char *memory, *trap;
 static bufpool_pool *pool;
 
-/* Runs function in such a child, as run_child() does. */
-static struct child run_bare(void (*function)(void))
+static struct child run_bare(void (*function)(void *))
 {
-    int ends[2];
-    CHECK_OK(pipe2(ends, O_CLOEXEC));
-    fflush(NULL);
-    pid_t pid = bare_fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        alarm(CHILD_LIMIT);
-        function();
-        _exit(0);
-    }
-    close(ends[1]);
-    static char text[65536];
-    struct child child = {0, text, 0};
-    ssize_t got;
-    while ((got = read(ends[0], text + child.length, sizeof text - 1 - child.length)) > 0) {
-        child.length += (size_t)got;
-    }
-    text[child.length] = 0;
-    close(ends[0]);
-    CHECK_IS(waitpid(pid, &child.status, 0), ==, pid);
-    return child;
+    return run_child_of(bare_fork, function, NULL);
 }
 
-static void touch(void)
+static void touch(void *argument)
 {
+    (void)argument;
     read_byte((char *)bufpool_address(pool, 0) + 17);
 }
 
-static void call(void)
+static void call(void *argument)
 {
+    (void)argument;
     uint64_t page;
     CHECK_IS(bufpool_allocate(pool, NULL, 0, &page), ==, BUFPOOL_EUNSUPPORTED);
     CHECK_HAS(last_error(), "past the fork handlers");
@@ -67,8 +45,9 @@ static void grandchild(void *argument)
 }
 
 /* Once it has been noticed, such a child is a process like any other. */
-static void go_on(void)
+static void go_on(void *argument)
 {
+    (void)argument;
     bufpool_pool *own = open_pool("anon", trap, "resume", 8 * GRANULE, GRANULE);
     uint64_t page;
     CHECK_OK(bufpool_allocate(own, "own", 4, &page));
@@ -86,8 +65,9 @@ static void fork_first(void *unused)
     CHECK_IS(bufpool_allocate(pool, NULL, 0, &page), ==, BUFPOOL_EUNSUPPORTED);
 }
 
-static void fork_at_once(void)
+static void fork_at_once(void *argument)
 {
+    (void)argument;
     struct child child = run_child(fork_first, NULL);
     CHECK_PASSED(child);
 }

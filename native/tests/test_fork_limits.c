@@ -35,34 +35,27 @@ static void look(void *unused)
     }
 }
 
+static int limited; /* the resource */
+static rlim_t least;
+
+static pid_t fork_limited(void)
+{
+    struct rlimit before;
+    CHECK_OK(getrlimit(limited, &before));
+    struct rlimit limit = {least, before.rlim_max};
+    CHECK_OK(setrlimit(limited, &limit));
+    pid_t pid = fork();
+    CHECK_OK(setrlimit(limited, &before));
+    return pid;
+}
+
 /* Forks with the limit set so, and puts it back. */
 static void fork_with(int resource, rlim_t value, const char *why)
 {
-    struct rlimit before;
-    CHECK_OK(getrlimit(resource, &before));
-    struct rlimit limit = {value, before.rlim_max};
-    int ends[2];
-    CHECK_OK(pipe2(ends, O_CLOEXEC));
+    limited = resource;
+    least = value;
     reason = why;
-    fflush(NULL);
-    CHECK_OK(setrlimit(resource, &limit));
-    pid_t pid = fork();
-    CHECK_OK(setrlimit(resource, &before));
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        close(ends[0]);
-        child_body(ends[1], look, NULL);
-    }
-    close(ends[1]);
-    static char text[65536];
-    struct child child = {0, text, 0};
-    ssize_t got;
-    while ((got = read(ends[0], text + child.length, sizeof text - 1 - child.length)) > 0) {
-        child.length += (size_t)got;
-    }
-    text[child.length] = 0;
-    close(ends[0]);
-    CHECK_IS(waitpid(pid, &child.status, 0), ==, pid);
+    struct child child = run_child_of(fork_limited, look, NULL);
     CHECK_PASSED(child);
     CHECK_STRING(bufpool_address(pool, 0), "parent");
     CHECK(traps_at(bufpool_address(pool, 7), NULL));

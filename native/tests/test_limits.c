@@ -173,24 +173,18 @@ static void mappings(void)
     }
 }
 
-static void passes(void (*function)(void *))
-{
-    struct child child = run_child(function, NULL);
-    CHECK_PASSED(child);
-}
-
 static void cell(const char *of_memory, const char *by_trap)
 {
     memory = of_memory;
     trap = by_trap;
     if (!SANITIZED) { /* their shadow does not fit */
-        passes(little_address_space);
+        passes(little_address_space, NULL);
         if (strcmp(trap, "mprotect") == 0 && strcmp(memory, "anon") == 0) {
             mappings();
         }
     }
-    passes(few_descriptors);
-    passes(small_files);
+    passes(few_descriptors, NULL);
+    passes(small_files, NULL);
 }
 
 int main(void)

@@ -56,12 +56,6 @@ static bufpool_pool *attach(void)
     return attached;
 }
 
-static void passes(void (*function)(void *), void *argument)
-{
-    struct child child = run_child(function, argument);
-    CHECK_PASSED(child);
-}
-
 static bufpool_origin freed_of(const bufpool_pool *of, uint64_t page)
 {
     bufpool_origin freed;

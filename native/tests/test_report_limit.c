@@ -220,13 +220,13 @@ static void places(void)
 }
 
 static struct bp_limits shared;
-static atomic_int passes;
+static atomic_int passed;
 
 static void *pass_often(void *argument)
 {
     struct bp_more more;
     for (uint64_t i = 0; i < 20000; i++) {
-        atomic_fetch_add(&passes, pass(&shared, 1 + i % 64, &more));
+        atomic_fetch_add(&passed, pass(&shared, 1 + i % 64, &more));
     }
     return argument;
 }
@@ -277,7 +277,7 @@ int main(void)
     places();
     int none[8] = {0};
     run_threads(8, pass_often, none, sizeof *none);
-    CHECK_IS(atomic_load(&passes), ==, 64 * LIMIT);
+    CHECK_IS(atomic_load(&passed), ==, 64 * LIMIT);
     unlink(path);
     return 0;
 }

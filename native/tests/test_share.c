@@ -25,12 +25,6 @@ static bufpool_pool *attach(void)
     return pool;
 }
 
-static void passes(void (*function)(void *))
-{
-    struct child child = run_child(function, NULL);
-    CHECK_PASSED(child);
-}
-
 static bufpool_pool *open_shared(const char *trap)
 {
     bufpool_config config = attach_config();
@@ -72,7 +66,7 @@ static void one_pool(void)
 {
     bufpool_pool *pool = open_shared("uffd");
     CHECK_OK(bufpool_allocate(pool, "a row", 6, &page));
-    passes(guest);
+    passes(guest, NULL);
     bufpool_fault fault;
     CHECK(traps_at(bufpool_address(pool, page), &fault)); /* freed there */
     CHECK_IS(fault.state, ==, BUFPOOL_STATE_FREED);
@@ -128,13 +122,13 @@ static void ends(void)
 {
     bufpool_pool *pool = open_shared("uffd");
     CHECK_OK(bufpool_allocate(pool, "a row", 6, &page));
-    passes(close_and_leave);
+    passes(close_and_leave, NULL);
     CHECK_STRING((char *)bufpool_address(pool, page), "a row");
     CHECK_OK(pipe2(to_guest, O_CLOEXEC));
     CHECK_OK(pipe2(to_host, O_CLOEXEC));
     pthread_t thread;
     CHECK_OK(pthread_create(&thread, NULL, close_for_all, pool));
-    passes(survive);
+    passes(survive, NULL);
     CHECK_OK(pthread_join(thread, NULL));
     CHECK_OK(bufpool_handle_close(&handle));
 }
@@ -212,8 +206,8 @@ static void fixed_address(void)
 {
     bufpool_pool *pool = open_shared("uffd");
     wanted = bufpool_address(pool, 0);
-    passes(same_place);
-    passes(place_taken);
+    passes(same_place, NULL);
+    passes(place_taken, NULL);
     bufpool_config config = BUFPOOL_CONFIG_INIT;
     bufpool_pool *other = NULL;
     config.capacity = MIB;
