@@ -160,7 +160,7 @@ static int map_copy(bufpool_pool *pool)
     return code == 0 ? for_each_run(pool, open_run) : code;
 }
 
-/* The parent's description holds the parent's lock: the child takes one of its own, and a number. */
+/* Of the parent's description the locks would be one with the parent's: the child takes one of its own, and a number. */
 static int join(bufpool_pool *pool)
 {
     struct bp_pages *pages = &pool->pages;

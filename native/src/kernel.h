@@ -3,9 +3,11 @@
  *
  * Each returns 0 (or a count, or a descriptor) or -errno, retries EINTR, and may be called in a signal handler: none
  * allocates or takes a lock. Those that a handler or a call on a page makes are no cancellation points, unlike the C
- * library's functions: pthread_cancel() would end a thread that holds a page or a report's buffer. They stand in a file of their own so that a test can replace one at link time
- * (-Wl,--wrap=bp_kernel_mmap) and make it fail. What the C library's headers may be too old to know is defined here;
- * whether the kernel knows it is found out by trying, never by version number.
+ * library's functions: pthread_cancel() would end a thread that holds a page or a report's buffer. They stand in a file
+ * of their own so that a test can replace one at link time (-Wl,--wrap=bp_kernel_mmap) and make it fail. What the C
+ * library's headers may be too old to know is defined here; whether the kernel knows it is found out by trying, never by
+ * version number. What /proc says of this process is read by way of /proc/thread-self: /proc/self shows nothing of a
+ * process whose first thread has ended.
  */
 #ifndef BP_KERNEL_H
 #define BP_KERNEL_H
@@ -126,7 +128,7 @@ int bp_kernel_writable(void *address);
 /* Appends to a log: O_NOFOLLOW, O_APPEND, mode 0600; a FIFO without a reader is -ENXIO, not a wait. A regular file is
  * open for reading, too, if it may be. */
 int bp_kernel_open_log(const char *path);
-int bp_kernel_open_read(const char *path);
+int bp_kernel_open_read(const char *path); /* without a wait: -EAGAIN if somebody has a lease on the file */
 
 /* The last byte of an open regular file, a line break if it is empty; -ENODATA of another file, or one that may not be
  * read. */
@@ -152,7 +154,8 @@ int bp_kernel_write_soon(int fd, const void *data, size_t size, int64_t ns);
 
 /* ---- kernel_share.c: files that several processes have ---- */
 
-/* The same file by a description of its own, for reading and writing; -EACCES if it is another user's. */
+/* The same file by a description of its own, for reading and writing; -EACCES if it is another user's, -EAGAIN if somebody
+ * has a lease on it. */
 int bp_kernel_reopen(int fd);
 
 /* Is the file sealed against changes of its size? 1, or 0. */

@@ -125,7 +125,7 @@ int bp_kernel_next_frame(int pagemap, uintptr_t from, uintptr_t end, int residen
 
 int bp_kernel_open_pagemap(void)
 {
-    return bp_kernel_keep_clear(result(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)));
+    return bp_kernel_keep_clear(result(open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC)));
 }
 
 int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length)

@@ -7,19 +7,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Never waits: a peer may have a lease on the file, and would be given time to end it. */
 int bp_kernel_reopen(int fd)
 {
-    char path[40];
+    char path[48];
     struct bp_text text = {path, sizeof path, 0};
-    bp_text_put(&text, "/proc/self/fd/");
+    bp_text_put(&text, "/proc/thread-self/fd/");
     bp_text_decimal(&text, (uint64_t)fd);
     bp_text_end(&text);
-    return bp_kernel_keep_clear(result(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC)));
+    return bp_kernel_keep_clear(result(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_NONBLOCK)));
 }
 
 int bp_kernel_is_sealed(int fd)
@@ -92,10 +94,11 @@ int bp_kernel_started(int32_t pid, uint64_t *ticks)
         return -EIO;
     }
     at += 2;
-    if (*at == 'Z' || *at == 'X') {
-        return -ESRCH;
-    }
-    for (int field = 3; field < 22; field++) { /* proc(5): starttime is the 22nd */
+    bool ended = *at == 'Z' || *at == 'X';     /* the first thread */
+    for (int field = 3; field < 22; field++) { /* proc(5): num_threads is the 20th, starttime the 22nd */
+        if (field == 20 && ended && at[0] <= '1' && at[1] == ' ') {
+            return -ESRCH;
+        }
         at = strchr(at, ' ');
         if (at == NULL) {
             return -EIO;
@@ -112,5 +115,5 @@ int bp_kernel_started(int32_t pid, uint64_t *ticks)
 uint64_t bp_kernel_pid_space(void)
 {
     struct stat file;
-    return stat("/proc/self/ns/pid", &file) == 0 ? file.st_ino : 0;
+    return stat("/proc/thread-self/ns/pid", &file) == 0 ? file.st_ino : 0;
 }

@@ -94,7 +94,7 @@ static void take_line(struct search *search, const char *line)
 
 static void search_maps(struct search *search, struct bp_modules_room *with)
 {
-    if (bp_lines_open(&with->lines, "/proc/self/maps") < 0) {
+    if (bp_lines_open(&with->lines, "/proc/thread-self/maps") < 0) {
         return;
     }
     while (bp_lines_next(&with->lines, with->line, sizeof with->line) > 0) {
@@ -113,7 +113,7 @@ static char program[256]; /* the loader calls the program "" */
 void bp_modules_prepare(void)
 {
     if (find_object == NULL) {
-        ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+        ssize_t length = readlink("/proc/thread-self/exe", program, sizeof program - 1);
         program[length < 0 ? 0 : length] = 0;
         *(void **)&find_object = dlsym(RTLD_DEFAULT, "_dl_find_object");
     }

@@ -37,7 +37,7 @@ int bp_mount_options(int fd, char *options, size_t size)
     char line[4096]; /* longer ones are cut, and then do not match */
     struct bp_lines lines;
     int code = bp_kernel_identify(fd, id);
-    code = code < 0 ? code : bp_lines_open(&lines, "/proc/self/mountinfo");
+    code = code < 0 ? code : bp_lines_open(&lines, "/proc/thread-self/mountinfo");
     if (code < 0) {
         return code;
     }

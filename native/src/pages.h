@@ -55,6 +55,7 @@ struct bp_pages {
     void *place; /* the one mapping that holds it all */
     size_t mapped;
     int fd;                    /* the file of shared tables, a description of this process's own; else -1 */
+    void *held;                /* mapping that holds the lock of this process's number, see roster.h; else NULL */
     struct bp_header *header;  /* of shared tables, see tables.h; else NULL */
     struct bp_member *members; /* BP_MAX_MEMBERS + 1 of them, by number; else NULL */
     atomic_bool repairing;     /* a thread of this process has taken over a number, see roster.h, or counts */

@@ -6,7 +6,10 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+#define OS_PAGE 4096
 
 static void enter(struct bp_pages *pages, uint32_t member)
 {
@@ -14,7 +17,7 @@ static void enter(struct bp_pages *pages, uint32_t member)
     uint64_t started = 0;
     uint64_t name[2] = {0, 0};
     int32_t pid = (int32_t)getpid();
-    bp_kernel_started(pid, &started); /* 0 where /proc is hidden: then the lock alone tells */
+    bp_kernel_started(pid, &started); /* 0 where /proc is hidden */
     bp_process_name(pid, (char *)name);
     uint32_t last = atomic_load(&pages->counts->last_member);
     while (member > last && !atomic_compare_exchange_weak(&pages->counts->last_member, &last, member)) {
@@ -39,24 +42,50 @@ static void enter(struct bp_pages *pages, uint32_t member)
     pages->busy = BP_BUSY_OF(member);
 }
 
-int bp_roster_join(struct bp_pages *pages)
+/* Takes the lock of a free number for a description: the number, or -errno. */
+static int find_number(const struct bp_pages *pages, int own)
 {
-    for (uint32_t member = 1; member <= BP_MAX_MEMBERS; member++) {
-        if (bp_roster_has(pages, member)) {
+    for (int member = 1; member <= BP_MAX_MEMBERS; member++) {
+        if (bp_roster_has(pages, (uint32_t)member)) {
             continue;
         }
-        int code = bp_kernel_lock_byte(pages->fd, member);
-        if (code == 0 && !bp_roster_has(pages, member)) {
-            enter(pages, member);
-            return 0;
+        int code = bp_kernel_lock_byte(own, (uint64_t)member);
+        if (code == 0 && !bp_roster_has(pages, (uint32_t)member)) {
+            return member;
         }
         if (code == 0) {
-            bp_kernel_unlock_byte(pages->fd, member); /* came and was killed meanwhile */
+            bp_kernel_unlock_byte(own, (uint64_t)member); /* came and was killed meanwhile */
         } else if (code != -EAGAIN) {
             return code;
         }
     }
     return -EUSERS;
+}
+
+static void let_go(struct bp_pages *pages)
+{
+    if (pages->held != NULL) {
+        bp_kernel_munmap(pages->held, OS_PAGE);
+        pages->held = NULL;
+    }
+}
+
+int bp_roster_join(struct bp_pages *pages)
+{
+    pages->held = NULL; /* in a forked child it was the parent's, and is not mapped */
+    int own = bp_kernel_reopen(pages->fd);
+    int code = own < 0 ? own : bp_kernel_mmap(NULL, OS_PAGE, PROT_NONE, MAP_SHARED | MAP_NORESERVE, own, &pages->held);
+    code = code < 0 ? code : bp_kernel_madvise(pages->held, OS_PAGE, MADV_DONTFORK);
+    code = code < 0 ? code : find_number(pages, own);
+    if (own >= 0) {
+        bp_kernel_close(own);
+    }
+    if (code < 0) {
+        let_go(pages);
+        return code;
+    }
+    enter(pages, (uint32_t)code);
+    return 0;
 }
 
 void bp_roster_leave(struct bp_pages *pages)
@@ -66,7 +95,7 @@ void bp_roster_leave(struct bp_pages *pages)
     }
     atomic_store(&bp_roster_self(pages)->present, 0);
     BP_STORED("left");
-    bp_kernel_unlock_byte(pages->fd, BP_MEMBER_OF(pages->busy));
+    let_go(pages);
 }
 
 uint32_t bp_roster_count(const struct bp_pages *pages)
@@ -78,25 +107,23 @@ uint32_t bp_roster_count(const struct bp_pages *pages)
     return count;
 }
 
-/* What the entry's pid says. */
-enum life { UNKNOWN, ALIVE, DEAD };
-
-static enum life life_of(const struct bp_pages *pages, uint32_t member)
+/* By the entry's pid. */
+static bool is_gone(const struct bp_pages *pages, uint32_t member)
 {
     const struct bp_member *entry = &pages->members[member];
     uint64_t wanted = atomic_load(&entry->started);
     uint64_t found;
     if (wanted == 0 || bp_kernel_pid_space() != pages->header->constants.pid_space) {
-        return UNKNOWN;
+        return false; /* not known */
     }
     int code = bp_kernel_started(atomic_load(&entry->pid), &found);
-    return code == 0 && found == wanted ? ALIVE : code == 0 || code == -ESRCH ? DEAD : UNKNOWN;
+    return code == -ESRCH || (code == 0 && found != wanted);
 }
 
 bool bp_roster_is_dead(const struct bp_pages *pages, uint32_t member)
 {
     return member > 0 && member <= BP_MAX_MEMBERS && BP_BUSY_OF(member) != pages->busy &&
-           bp_roster_has(pages, member) && life_of(pages, member) == DEAD;
+           bp_roster_has(pages, member) && is_gone(pages, member);
 }
 
 bool bp_roster_take_over(struct bp_pages *pages, uint32_t member)
@@ -109,7 +136,7 @@ bool bp_roster_take_over(struct bp_pages *pages, uint32_t member)
         return false;
     }
     if (bp_kernel_lock_byte(pages->fd, member) == 0) {
-        if (bp_roster_has(pages, member) && life_of(pages, member) != ALIVE) {
+        if (bp_roster_has(pages, member)) {
             return true;
         }
         bp_kernel_unlock_byte(pages->fd, member);

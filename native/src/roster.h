@@ -1,12 +1,12 @@
 /*
  * roster.h: which processes have a pool whose tables are shared (tables.h), each by a number from 1 on.
  *
- * A member holds a lock on the byte of its number in the file of the tables, by a description that no other process has
- * but children made past the fork handlers, and that is not mapped. So the kernel says who is there, whatever ended the others, and whoever has
- * the lock of a number has the right to change its entry: its process, or one that repairs what it has left (recover.h).
- * A lock can be lost in a process that lives: it closed descriptors that are not its own, or became another program. So
- * one is taken for dead only if its pid, too, is that of no process, or of one that was started later. In another pid
- * namespace the lock alone tells.
+ * A member holds a lock on the byte of its number in the file of the tables, by a description to which it has no
+ * descriptor, but a mapping that no forked child gets, also none made past the fork handlers. So the lock is there as long
+ * as the process's memory, whatever descriptors it or its children close or keep, and ends with it: with the process, or
+ * as it becomes another program. The kernel says who is there, and whoever has the lock of a number has the right to
+ * change its entry: its process, or one that repairs what it has left (recover.h), which takes the lock by a descriptor of
+ * its own. The pid in an entry is for people, and to tell a number that is being repaired from one of somebody who lives.
  *
  * All functions make system calls only, and are thread-safe.
  */

@@ -36,7 +36,7 @@ static int share(const bufpool_pool *pool, bufpool_handle *handle)
         return bp_error(BUFPOOL_EUNSUPPORTED, "pool \"%s\" (memory \"%s\", trap %s) cannot be shared: %s", pool->name,
                         pool->memory, pool->space.trap->name, reason);
     }
-    /* Not by the descriptions that hold this process's locks: whoever has those would keep it alive. */
+    /* Not by the descriptions by which this process locks: whoever has those could unlock, and would keep what is locked. */
     int memory = bp_kernel_reopen(pool->space.fd);
     int tables = memory < 0 ? memory : bp_kernel_reopen(pool->pages.fd);
     if (tables < 0) {
