@@ -288,8 +288,8 @@ int bp_kernel_open_log(const char *path)
     struct stat file;
     if (fd >= 0 && fstat(fd, &file) == 0 && S_ISREG(file.st_mode)) {
         /* The very same file again, not what its name may stand for by now. */
-        char self[32];
-        snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+        char self[48];
+        snprintf(self, sizeof self, "/proc/thread-self/fd/%d", fd);
         int readable = bp_kernel_keep_clear(result(open(self, O_RDWR | flags)));
         if (readable >= 0) {
             close(fd);
@@ -331,7 +331,7 @@ int bp_kernel_identify(int fd, uint64_t id[2])
 
 int bp_kernel_open_read(const char *path)
 {
-    return result(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
+    return result(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }
 
 ssize_t bp_kernel_read(int fd, void *buffer, size_t size)

@@ -175,6 +175,7 @@ static int open_guest(struct bp_space *space, const struct bp_wish *wish)
         return bp_error(space->fd, "the memory of pool \"%s\" cannot be opened: %s%s", wish->name, strerror(-space->fd),
                         space->fd == -EACCES ? " (only the user who opened the pool, and root, may attach)" : "");
     }
+    bool sealed = bp_kernel_is_sealed(space->fd); /* first: from then on the length is what it is */
     int code = bp_kernel_identify(space->fd, id);
     code = code < 0 ? code : bp_kernel_file_size(space->fd, &length, &frames);
     if (code < 0) {
@@ -191,7 +192,7 @@ static int open_guest(struct bp_space *space, const struct bp_wish *wish)
                                : code != -EXDEV || space->granule != BP_GRANULE) {
         return unfit(wish, "its pages have another size");
     }
-    if (!space->memory->path && !bp_kernel_is_sealed(space->fd)) {
+    if (!space->memory->path && !sealed) {
         return unfit(wish, "it is not sealed against changes of its size");
     }
     /* Held as long as anybody has the pool: who opens the path anew is refused. */

@@ -56,8 +56,8 @@ static void lay(struct bp_pages *pages, const struct bp_constants *constants, bo
     bp_pages_lay(pages, constants->capacity / constants->page_size, place + OS_PAGE + members_size(), fresh);
 }
 
-/* Maps the file, and opens a description for this process's locks: one that is handed to nobody, nor mapped, since a mapping
- * keeps it in a forked child, and the locks with it. */
+/* Maps the file, and opens a description for what this process locks to repair it: one that is handed to nobody, nor mapped,
+ * since a mapping keeps it in a forked child, and the locks with it. */
 static int open_file(struct bp_pages *pages, int fd, const struct bp_constants *constants)
 {
     int mapped = bp_kernel_reopen(fd);
@@ -144,6 +144,7 @@ int bp_tables_read(int fd, struct bp_constants *constants)
 {
     uint64_t length;
     uint64_t frames;
+    bool sealed = bp_kernel_is_sealed(fd); /* first: from then on the length is what it is */
     int code = bp_kernel_file_size(fd, &length, &frames);
     ssize_t got = code < 0 ? code : bp_kernel_read_again(fd, constants, sizeof *constants);
     if (got < 0) {
@@ -183,10 +184,15 @@ int bp_tables_read(int fd, struct bp_constants *constants)
     if (!is_text(constants->name, sizeof constants->name) || !is_text(constants->memory, sizeof constants->memory)) {
         return bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: the pool's name is no text");
     }
-    return bp_kernel_is_sealed(fd)
-               ? 0
-               : bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: their file is not sealed against "
-                                             "changes of its size, so it is not what bufpool_share() gave");
+    if (!sealed) {
+        return bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: their file is not sealed against "
+                                           "changes of its size, so it is not what bufpool_share() gave");
+    }
+    if (bp_kernel_hugetlbfs(NULL, fd, &length) == 0) { /* a touch would be a bus error where none is free */
+        return bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: their file is one of huge pages, so it "
+                                           "is not what bufpool_share() gave");
+    }
+    return 0;
 }
 
 int bp_tables_map(struct bp_pages *pages, int fd, const struct bp_constants *constants)
