@@ -41,7 +41,7 @@ int bp_config_check_guest(const bufpool_config *given, const struct bp_guest *gu
 
 const char *bp_policy_name(enum bp_policy policy);
 
-/* pool.c: opens what was checked. Errors: as bufpool_open(). */
+/* open.c: opens what was checked. Errors: as bufpool_open(). */
 int bp_pool_open(const struct bp_config *config, bufpool_pool **pool);
 
 #endif

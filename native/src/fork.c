@@ -4,6 +4,7 @@
 #include "inherit.h"
 #include "monitor.h"
 #include "owed.h"
+#include "registry.h"
 #include "report.h"
 #include "scratch.h"
 #include "text.h"

@@ -104,14 +104,8 @@ struct bufpool_pool {
 /* Begins a call on an open pool: 0, or an error with its sentence: EARGUMENT (NULL), ECLOSED, EUNSUPPORTED (forked
  * child). Re-arms what this thread's earlier stray accesses diverted. Every 0 has to be followed by bp_pool_leave(). */
 int bp_pool_enter(bufpool_pool *pool);
+int bp_pool_enter_to_close(bufpool_pool *pool); /* also if the process that opened it has closed it for all */
 void bp_pool_leave(bufpool_pool *pool);
-
-/* The registry of pools: guards the list of descriptors, opening, and what becomes of closed ranges. Signals are blocked
- * while it is held, but for those that a fault raises: a handler that forks does not meet it held by its own thread. A fork
- * handler of the host does: there both do nothing. */
-void bp_registry_lock(void);
-void bp_registry_unlock(void);
-void bp_registry_renew(void); /* in a forked child, whose parent's thread held it: unlocks; the signals stay blocked */
 
 /* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may
  * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */

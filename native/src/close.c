@@ -1,0 +1,71 @@
+/* close.c: closing a pool, and keeping the addresses of a closed one. */
+#include "error.h"
+#include "monitor.h"
+#include "owed.h"
+#include "registry.h"
+#include "roster.h"
+#include "scratch.h"
+
+#include <pthread.h>
+
+int bufpool_close(bufpool_pool *pool)
+{
+    int code = bp_pool_enter_to_close(pool);
+    if (code < 0) {
+        return code;
+    }
+    bool open = false;
+    bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
+    if (first && !pool->guest) {
+        atomic_store(&pool->pages.counts->gone, true);
+        BP_STORED("closed for all");
+    }
+    if (first) {
+        bp_record_close(&pool->provenance, !pool->guest, BP_CALLER());
+    }
+    bp_pool_leave(pool);
+    if (!first) {
+        return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed", pool->name);
+    }
+    int cancelling;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* nobody else would close the rest */
+    /* A call never waits for another one, so this ends. */
+    while (atomic_load(&pool->users) > 0) {
+        bp_kernel_sleep_ns(10000);
+    }
+    bp_monitor_stop(pool);
+    bp_owed_flush_ended(pool);
+    bp_roster_leave(&pool->pages);
+    if (pool->guest && pool->space.memory->path && bp_roster_count(&pool->pages) == 0) {
+        pool->space.ours = true; /* who opened it was killed: the last one leaves no frames */
+    }
+    bp_space_close(&pool->space);
+    bp_scratch_forget(pool);
+    bp_pages_close(&pool->pages);
+    bp_registry_lock();
+    bp_registry_rest(pool);
+    bp_registry_unlock();
+    pthread_setcancelstate(cancelling, NULL);
+    return 0;
+}
+
+int bufpool_keep(bufpool_pool *pool)
+{
+    if (pool == NULL) {
+        return bp_error(BUFPOOL_EARGUMENT, "pool is NULL: pass the pool that bufpool_open() gave");
+    }
+    atomic_fetch_add(&pool->kept, 1);
+    return 0;
+}
+
+int bufpool_release(bufpool_pool *pool)
+{
+    bp_registry_lock();
+    bool kept = pool != NULL && atomic_load(&pool->kept) > 0;
+    if (kept) {
+        atomic_fetch_sub(&pool->kept, 1);
+        bp_registry_limit_closed();
+    }
+    bp_registry_unlock();
+    return kept ? 0 : bp_error(BUFPOOL_EARGUMENT, "nobody keeps this pool: a release has to follow a keep");
+}
