@@ -16,6 +16,7 @@ from bufpool._interpreter import refuse_subinterpreters
 refuse_subinterpreters()
 
 from bufpool._native import ffi, lib  # noqa: E402 (native code must not be loaded before the refusal)
+from bufpool.borrowed import locate  # noqa: E402
 from bufpool.capabilities import Capabilities, Capability, capabilities  # noqa: E402
 from bufpool.errors import (  # noqa: E402
     ArgumentError,
@@ -35,7 +36,7 @@ from bufpool.hugepages import HugepageMount  # noqa: E402
 from bufpool.inspection import Findings, WrongPage  # noqa: E402
 from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
-from bufpool.pool import Pool, locate  # noqa: E402
+from bufpool.pool import Pool  # noqa: E402
 from bufpool.report import FaultReport, PageEvent, PageHistory  # noqa: E402
 from bufpool.sharing import PoolHandle  # noqa: E402
 from bufpool.stats import PoolStats  # noqa: E402

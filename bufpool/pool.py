@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from bufpool import sizes, stats
+from bufpool import options, sizes, stats
 from bufpool._native import ffi, lib
 from bufpool.arguments import (
     NumbersLike,
     PageLike,
-    c_path,
     c_text,
     count_argument,
-    depth_argument,
     integer_argument,
-    limit_argument,
-    nodes_text,
     page_number,
     page_numbers,
 )
@@ -162,7 +158,7 @@ class Pool:
         monitor: bool = False,
     ) -> None:
         self._refuse_second()
-        own = _own_options(
+        own = options.own(
             trap=trap,
             on_fault=on_fault,
             log=log,
@@ -171,12 +167,7 @@ class Pool:
             provenance_depth=provenance_depth,
             fork=fork,
         )
-        texts = {
-            "memory": c_path(memory, "memory") if isinstance(memory, os.PathLike) else c_text(memory, "memory"),
-            "name": ffi.NULL if name is None else c_text(name, "name"),
-            "numa": ffi.NULL if numa is None else c_text(nodes_text(numa), "numa"),
-        }
-        flags = _flags(
+        flags = options.flags(
             {
                 lib.BUFPOOL_LAZY_ZERO: lazy_zero,
                 lib.BUFPOOL_HOST_HANDLER: host_handler,
@@ -187,15 +178,10 @@ class Pool:
                 lib.BUFPOOL_MONITOR: monitor,
             }
         )
-        values = {
-            "capacity": sizes.parse(capacity, "capacity", "from one page to 16 TiB"),
-            "page_size": 0
-            if page_size is None
-            else sizes.parse(page_size, "page_size", "from 4 KiB to 1 GiB, or None for one granule"),
-            "granule": 0 if granule is None else sizes.parse(granule, "granule", "a huge page size of this machine"),
-        }
+        texts = options.texts(memory, name, numa)
+        lengths = options.sizes_of(capacity, page_size, granule)
         self.on_report = on_report
-        self._open(lib.bufpool_open, {"flags": flags, **values, **texts, **own}, os.fspath(memory))
+        self._open(lib.bufpool_open, {"flags": flags, **lengths, **texts, **own}, os.fspath(memory))
 
     @classmethod
     def attach(
@@ -227,7 +213,7 @@ class Pool:
         PoolExhaustedError (no addresses), SystemCallError (ESRCH: nobody has a pool open on the path; EACCES: another
         user's; EUSERS: 1023 processes have it).
         """
-        own = _own_options(
+        own = options.own(
             trap=trap,
             on_fault=on_fault,
             log=log,
@@ -236,7 +222,7 @@ class Pool:
             provenance_depth=None,
             fork=fork,
         )
-        flags = _flags(
+        flags = options.flags(
             {
                 lib.BUFPOOL_HOST_HANDLER: host_handler,
                 lib.BUFPOOL_LOCK: lock,
@@ -250,7 +236,7 @@ class Pool:
         if isinstance(pool, PoolHandle):
             handle, memory = pool.native(), None
         else:
-            handle, memory = ffi.NULL, _path_of_pool(pool)
+            handle, memory = ffi.NULL, options.path_of_pool(pool)
             own["memory"] = c_text(memory, "pool")
 
         def function(config: CData, out: CData) -> int:
@@ -292,7 +278,7 @@ class Pool:
         stacks = facts.provenance == "stacks"
         self._call = call_recorded if stacks else call
         self._call_with_data = call_with_data_recorded if stacks else call_with_data
-        _pools[_key(handle)] = self
+        pools[key_of(handle)] = self
         listeners[self.address] = self
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -554,84 +540,7 @@ class Pool:
         lib.bufpool_close(self.native)
 
 
-class BorrowedPool(Pool):
-    """A pool that native code has opened, such as SQLite's: to be looked at, not to be changed from here."""
-
-    def __init__(self, handle: CData) -> None:
-        self._refuse_second()
-        self._adopt(handle)
-
-    def _refuse(self, *_arguments: object, **_options: object) -> NoReturn:
-        raise BufpoolError(
-            f"{self.name!r} belongs to the native code that opened it, which alone may change or close it"
-        )
-
-    allocate = allocate_at = allocate_many = free = free_many = evict = evict_many = _refuse
-    populate = populate_many = close = _close = __enter__ = _refuse
-
-    def inspect(self, repair: bool = False) -> Findings:
-        """As of any pool; the repair is not to be had."""
-        return self._refuse() if repair else super().inspect()
-
-    def _unclosed(self) -> bool:
-        return False
-
-    def _end(self) -> None:
-        """Whoever has opened it closes it."""
-
-
-_pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
-
-
-def pool_of(handle: CData) -> Pool:
-    """The Pool of a native handle; a BorrowedPool when Python did not open it."""
-    return _pools.get(_key(handle)) or BorrowedPool(handle)
-
-
-def locate(address: int) -> Location | None:
-    """The page, of any pool of this process, in which an address lies, or None. Closed pools count."""
-    address = integer_argument(address, "address")
-    location = ffi.new("bufpool_location *", {"size": ffi.sizeof("bufpool_location")})
-    if not 0 <= address < 2**64 or lib.bufpool_locate(ffi.cast("void *", address), location):
-        return None
-    return Location(Page(pool_of(location.pool), location.page), location.offset)
-
-
-def _own_options(
-    *,
-    trap: str,
-    on_fault: str,
-    log: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None,
-    report_limit: int | None,
-    provenance: str,
-    provenance_depth: int | None,
-    fork: str,
-) -> dict[str, Any]:
-    """The fields of bufpool_config that each process decides for itself."""
-    return {
-        "trap": c_text(trap, "trap"),
-        "on_fault": c_text(on_fault, "on_fault"),
-        "log": ffi.NULL if log is None else c_path(log, "log"),
-        "report_limit": 0 if report_limit is None else limit_argument(report_limit),
-        "provenance": c_text(provenance, "provenance"),
-        "provenance_depth": depth_argument(provenance_depth),
-        "fork": c_text(fork, "fork"),
-    }
-
-
-def _flags(chosen: dict[int, bool]) -> int:
-    return sum((flag for flag, wanted in chosen.items() if wanted), lib.BUFPOOL_TELL)
-
-
-def _path_of_pool(pool: Any) -> str:
-    if not isinstance(pool, (str, os.PathLike)):
-        raise TypeError(f"pool must be a PoolHandle, or a path as text or path-like, not {type(pool).__name__}")
-    path = os.fsdecode(pool)
-    if "/" in path:
-        return path
-    if isinstance(pool, str):
-        raise ArgumentError(f"pool {path!r} is not a path, which has a slash: other pools have no name, but a handle()")
-    return f"./{path}"
+pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()  # those that Python has opened, or knows
 
 
 def _statistics(handle: CData) -> CData:
@@ -642,5 +551,6 @@ def _statistics(handle: CData) -> CData:
     return statistics
 
 
-def _key(handle: CData) -> int:
+def key_of(handle: CData) -> int:
+    """By which pools has the Pool of a native handle."""
     return int(ffi.cast("uintptr_t", handle))

@@ -12,8 +12,9 @@ import attrs
 from bufpool import sizes
 from bufpool._native import ffi, lib
 from bufpool.arguments import c_path, c_text, depth_argument, limit_argument
+from bufpool.borrowed import pool_of
 from bufpool.errors import SQLiteStateError, UnsupportedError, failure
-from bufpool.pool import Pool, pool_of
+from bufpool.pool import Pool
 from bufpool.stats import from_native
 
 

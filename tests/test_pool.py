@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import bufpool
-from bufpool.pool import BorrowedPool
+from bufpool.borrowed import BorrowedPool
 
 PAGE = 4096
 PoolMaker = Callable[..., bufpool.Pool]
