@@ -107,9 +107,10 @@ def _check(found: OutsidePool, repair: bool) -> Checked | None:
 def _handle(found: OutsidePool) -> PoolHandle:
     if found.memory is None:
         raise BufpoolError(f"process {found.pid} has the tables of the pool, and its memory no more")
-    memory = os.open(found.memory, os.O_RDWR | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # the process may have led us anywhere
+    memory = os.open(found.memory, flags)
     try:
-        tables = os.open(found.tables, os.O_RDWR | os.O_CLOEXEC)
+        tables = os.open(found.tables, flags)
     except OSError:
         os.close(memory)
         raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +138,11 @@ def report_command(file: str, **options: Any) -> None:
 
     try:
         request = report_command.request(file, **options)
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a log may hold what the terminal cannot show
-        console = Console(highlight=False, emoji=False)
-        report_command.run(request, console, Console(stderr=True, highlight=False, emoji=False))
-        sys.stdout.flush()
+        with _output():
+            console = Console(highlight=False, emoji=False)
+            report_command.run(request, console, Console(stderr=True, highlight=False, emoji=False))
     except BufpoolError as error:
         raise click.ClickException(_sentence(error)) from None
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # click ends quietly
-            raise
-        raise click.ClickException(f"cannot write the output: {error.strerror}") from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
 
@@ -219,9 +215,8 @@ def top_command(target: str, **options: Any) -> None:
     from bufpool import top_command
 
     try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        top_command.run(target, Console(highlight=False, emoji=False), **options)
+        with _output():
+            top_command.run(target, Console(highlight=False, emoji=False), **options)
     except BufpoolError as error:
         raise click.ClickException(_sentence(error)) from None
     except KeyboardInterrupt:
@@ -242,14 +237,33 @@ def check_command(target: str, repair: bool, as_json: bool) -> None:
 
     try:
         result = check_command.check(target, repair=repair)
+        with _output():
+            if as_json:
+                click.echo(json.dumps(result.as_dict(), indent=2))
+            else:
+                check_command.show(Console(highlight=False, emoji=False, soft_wrap=True), result)
     except BufpoolError as error:
         click.echo(f"Error: {_sentence(error)}", err=True)
         raise SystemExit(check_command.CANNOT_LOOK) from None
-    if as_json:
-        click.echo(json.dumps(result.as_dict(), indent=2))
-    else:
-        check_command.show(Console(highlight=False, emoji=False, soft_wrap=True), result)
+    except KeyboardInterrupt:
+        raise SystemExit(check_command.CANNOT_LOOK) from None
     raise SystemExit(result.exit_code)
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[None]:
+    """Standard output, which takes what it cannot show. Raises BufpoolError when it cannot be written to."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BufpoolError) or error.errno == errno.EPIPE:  # of which click makes a quiet end
+            raise
+        raise BufpoolError(f"cannot write the output: {error.strerror}") from None
 
 
 def _sentence(error: BufpoolError) -> str:

@@ -7,6 +7,8 @@ import os
 
 from bufpool.errors import BufpoolError
 
+WHO_CAN = "root can, with CAP_SYS_PTRACE"
+
 
 def descriptors(pid: int) -> dict[str, str]:
     """The descriptors of a process, /proc/PID/fd/N, and what each is. Raises BufpoolError."""
@@ -17,7 +19,7 @@ def descriptors(pid: int) -> dict[str, str]:
         raise BufpoolError(f"there is no process {pid}") from None
     except PermissionError:
         raise BufpoolError(
-            f"process {pid} may not be looked at: it is another user's, or not dumpable; root can"
+            f"process {pid} may not be looked at: it is another user's, or not dumpable; {WHO_CAN}"
         ) from None
     except OSError as error:
         raise BufpoolError(f"process {pid} cannot be looked at: {error.strerror}") from None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from bufpool.descriptors import descriptors
+from bufpool.descriptors import WHO_CAN, descriptors
 from bufpool.errors import ArgumentError, BufpoolError
 from bufpool.outside_private import private_of
 from bufpool.tables import Facts, Tables, TablesError
@@ -58,7 +59,7 @@ def nothing(target: int | str | os.PathLike[str]) -> str:
     """What to say of a target without such pools."""
     pid = as_pid(target)
     if pid is None:
-        return f'no process has a pool in "{_path_text(target)}", or only such as may not be looked at: root can'
+        return f'no process has a pool in "{_path_text(target)}", or only such as may not be looked at: {WHO_CAN}'
     text = f"process {pid} has no pool that can be seen from outside (of memory shared, hugetlb or a path)"
     private = private_of(pid)
     if private:
@@ -118,7 +119,7 @@ def _file_of(files: Iterable[str], identity: tuple[int, int]) -> str | None:
     for path in files:
         with contextlib.suppress(OSError):
             status = os.stat(path)  # noqa: PTH116
-            if (status.st_dev, status.st_ino) == identity:
+            if (status.st_dev, status.st_ino) == identity and stat.S_ISREG(status.st_mode):
                 return path
     return None
 

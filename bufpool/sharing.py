@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bufpool._native import CData
 
 _MESSAGE = b"bufpool\1"  # what goes with the descriptors: version 1
+_OTHER_ROOM = 256  # for what else the socket has been told to deliver, such as SO_PASSCRED
 
 
 @attrs.frozen(eq=False)
@@ -27,8 +28,10 @@ class PoolHandle:
     """Two descriptors, by which Pool.attach() finds the pool. They are closed by close(), a with block, or in the end.
 
     A handle goes to other processes as an argument of multiprocessing (spawn, fork and forkserver; queues and pipes,
-    too), or over a Unix socket by send() and receive(). Whoever has it can reach every page without any trap: hand it
-    to your own processes only. It keeps the pool's memory, not the pool: that is closed when its opener closes it.
+    too), or over a Unix socket by send() and receive(). What is put in a queue is for one process, and holds two more
+    descriptors here until that takes it out. Whoever has a handle can reach every page without any trap: hand it to
+    your own processes only. It keeps the pool's memory, not the pool: that is closed when its opener closes it. A
+    forked child has descriptors of its own. Methods may be called from any thread, but for close() while another runs.
     """
 
     memory: int  # descriptors; -1 when closed
@@ -62,13 +65,12 @@ class PoolHandle:
         _check_socket(sock)
         # One sendmsg() arrives as one piece, on a stream too, since it has descriptors. Not by socket.recv_fds(), which
         # drops its flags: other threads may start programs.
-        room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+        room = socket.CMSG_SPACE(2 * array.array("i").itemsize) + _OTHER_ROOM
         data, messages, flags, _ = sock.recvmsg(len(_MESSAGE), room, socket.MSG_CMSG_CLOEXEC)
         fds = _descriptors(messages)
         if data == _MESSAGE and len(fds) == 2 and not flags & socket.MSG_CTRUNC:
             return cls.from_fds(*fds)
-        for fd in fds:
-            os.close(fd)
+        _close(fds)
         if data == _MESSAGE:
             raise ArgumentError(
                 f"{len(fds)} of a handle's two descriptors arrived: this process may have no more open "
@@ -79,6 +81,8 @@ class PoolHandle:
 
     def send(self, sock: socket.socket) -> None:
         """Sends it to the process at the other end of a Unix socket, which calls PoolHandle.receive(). Stays open here.
+
+        For C: one message of the eight bytes "bufpool\\1" with the two descriptors, memory first, by SCM_RIGHTS.
 
         Raises ArgumentError (closed; not a Unix socket), and what the socket raises.
         """
@@ -169,7 +173,23 @@ def _reduce(handle: PoolHandle) -> tuple[Any, tuple[Any, Any]]:
 
 
 def _rebuild(memory: Any, tables: Any) -> PoolHandle:
-    fds = [duplicate.detach() for duplicate in (memory, tables)]
+    fds: list[int] = []
+    try:
+        for duplicate in (memory, tables):
+            fds.append(duplicate.detach())
+            os.set_inheritable(fds[-1], False)  # multiprocessing leaves them to programs that the worker runs
+        return PoolHandle.from_fds(*fds)
+    except (EOFError, FileNotFoundError, ConnectionError):
+        _close(fds)
+        raise ArgumentError(
+            "the process that has pickled the handle hands it over no more: it has ended, or the same pickle was "
+            "unpickled before. Each process needs one of its own"
+        ) from None
+    except BaseException:
+        _close(fds)
+        raise
+
+
+def _close(fds: list[int]) -> None:
     for fd in fds:
-        os.set_inheritable(fd, False)  # multiprocessing leaves them to programs that the worker runs
-    return PoolHandle.from_fds(*fds)
+        os.close(fd)

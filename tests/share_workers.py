@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,9 @@ def allocate_and_mark(handle: bufpool.PoolHandle) -> list[int]:
         kept = [pool.allocate(mark) for _ in range(6)]
         assert all(page[: len(mark)] == mark for page in kept)
         return [page.number for page in kept]
+
+
+def print_pickle() -> None:
+    """Pickles a handle as multiprocessing does, and ends."""
+    with bufpool.Pool("1 MiB", memory="shared") as pool, pool.handle() as handle:
+        sys.stdout.buffer.write(ForkingPickler.dumps(handle))

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from conftest import Host
 
 import bufpool
-from bufpool import cli, outside
+from bufpool import cli, descriptors, outside
 
 
 def test_by_pid(host: Host) -> None:
@@ -80,4 +80,7 @@ except Exception as error:
 """
     command = [sys.executable, "-c", program]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd="/").stdout
-    assert said == f"process {process.pid} may not be looked at: it is another user's, or not dumpable; root can\n"
+    assert (
+        said
+        == f"process {process.pid} may not be looked at: it is another user's, or not dumpable; {descriptors.WHO_CAN}\n"
+    )

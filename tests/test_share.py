@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +374,46 @@ def test_only_multiprocessing_pickles_a_handle(small_pool: bufpool.Pool) -> None
                 duplicate(handle)
     with pytest.raises(TypeError, match=r"pool\.handle\(\) for Pool\.attach\(\)"):
         pickle.dumps(small_pool)
+
+
+def test_a_pickle_is_for_one_process(small_pool: bufpool.Pool) -> None:
+    program = "import share_workers as w; w.print_pickle()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, check=True, timeout=60
+    )
+    before = fds()
+    with pytest.raises(bufpool.ArgumentError, match="hands it over no more: it has ended, or"):
+        pickle.loads(done.stdout)
+    with small_pool.handle() as handle:
+        pickled = bytes(ForkingPickler.dumps(handle))
+    with pickle.loads(pickled) as same, bufpool.Pool.attach(same) as attached:
+        assert attached.name == "buffers"
+    with pytest.raises(bufpool.ArgumentError, match="was unpickled before"):
+        pickle.loads(pickled)
+    left = {to for fd, to in fds().items() if fd not in before}
+    assert not any("memfd" in to for to in left), left  # multiprocessing keeps its socket
+
+
+def test_a_forked_child_closes_its_own_descriptors(small_pool: bufpool.Pool) -> None:
+    with small_pool.handle() as handle:
+        pid = os.fork()
+        if pid == 0:
+            with bufpool.Pool.attach(handle) as attached:
+                right = attached.name == "buffers"
+            handle.close()
+            os._exit(0 if right else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        with bufpool.Pool.attach(handle) as attached:
+            assert attached.stats().members == 2
+
+
+def test_a_socket_may_bring_more(small_pool: bufpool.Pool) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with small_pool.handle() as handle, ours, theirs:
+        handle.send(theirs)
+        with bufpool.PoolHandle.receive(ours) as received, bufpool.Pool.attach(received) as attached:
+            assert attached.name == "buffers"
 
 
 def test_a_closed_handle_is_refused(small_pool: bufpool.Pool) -> None:

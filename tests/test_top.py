@@ -58,6 +58,9 @@ FACTS = tables.Facts(
 )
 
 
+Start = Callable[..., Any]
+
+
 class Host:
     """A process with a pool."""
 
@@ -376,6 +379,15 @@ def test_json_goes_on_until_the_pool_is_closed(host: Callable[..., Host]) -> Non
     assert '"watched"' in json.loads(last)["notes"][-1]
 
 
+@pytest.mark.parametrize(("command", "code"), [("top", 1), ("top --json", 1), ("check", 2), ("check --json", 2)])
+@pytest.mark.parametrize(("to", "why"), [("> /dev/full", "No space left on device"), (">&-", "it is closed")])
+def test_an_output_that_cannot_be_written(host: Start, command: str, code: int, to: str, why: str) -> None:
+    guest_or_skip()
+    line = f"{sys.executable} -m bufpool.cli {command} {host().pid} {to}"
+    done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, cwd="/", timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (code, f"Error: cannot write the output: {why}\n")
+
+
 # ---- Nothing to be seen ----------------------------------------------------------------------------------------------
 
 
@@ -490,7 +502,6 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
 
 ENTERED, LEFT = rb"\x1b\[\?1049h", rb"\x1b\[\?1049l"
-Start = Callable[..., Any]
 
 
 @pytest.mark.parametrize(("key", "code"), [(b"q", 0), (b"xyzQ", 0), (b"\x03", 0)], ids=["q", "others", "ctrl-c"])
