@@ -1,15 +1,10 @@
 /* A thousand random stray accesses: a thousand faults with the exact byte, page, offset, kind and state. And no false
  * alarm in ten million legal accesses while other threads allocate, evict and free. */
-#include "harness.h"
-
-#include <stdatomic.h>
-
 #define PAGES 256
 #define STRAYS 1000
+#include "campaign.h"
 
-static bufpool_pool *pool;
-static uint64_t page_size;
-static bufpool_state states[PAGES];
+#include <stdatomic.h>
 
 static void make_states(const char *memory, const char *trap, uint64_t size)
 {
@@ -30,78 +25,6 @@ static void make_states(const char *memory, const char *trap, uint64_t size)
             CHECK_OK(bufpool_evict(pool, page));
         }
     }
-}
-
-static void check_fault(const bufpool_fault *fault, uint64_t page, uint64_t offset, bool write)
-{
-    CHECK_IS(fault->address, ==, (uintptr_t)bufpool_address(pool, page) + offset);
-    CHECK_IS(fault->page, ==, page);
-    CHECK_IS(fault->offset, ==, offset);
-    CHECK_IS(fault->access, ==, write ? BUFPOOL_WRITE : BUFPOOL_READ);
-    CHECK_IS(fault->state, ==, states[page]);
-    CHECK_IS(fault->thread_id, ==, gettid());
-    CHECK_IS(fault->pid, ==, getpid());
-    CHECK_IS(fault->flags, ==, 0);
-}
-
-struct share {
-    uint64_t seed;
-    int strays;
-    uint64_t first, count; /* the pages of this thread: a page that another one has open would not trap */
-};
-
-static void *campaign(void *argument)
-{
-    struct share share = *(struct share *)argument;
-    for (int i = 0; i < share.strays; i++) {
-        uint64_t page = share.first + next_random(&share.seed) % share.count;
-        uint64_t offset = next_random(&share.seed) % page_size;
-        bool write = next_random(&share.seed) % 2;
-        bool guarded = next_random(&share.seed) % 2;
-        char *at = (char *)bufpool_address(pool, page) + offset;
-        bufpool_fault fault = BUFPOOL_FAULT_INIT;
-        char byte = 1;
-        if (states[page] == BUFPOOL_STATE_ALLOCATED) { /* legal, so no stray access: once more */
-            write ? write_byte(at, 1) : (void)read_byte(at);
-            CHECK_OK(bufpool_check(&fault));
-            i--;
-            continue;
-        }
-        if (guarded) {
-            CHECK_IS(write ? bufpool_guarded_copy(at, &byte, 1, &fault) : bufpool_guarded_copy(&byte, at, 1, &fault),
-                     ==, BUFPOOL_ESTRAY);
-        } else {
-            write ? write_byte(at, 1) : (void)read_byte(at);
-            CHECK_IS(bufpool_check(&fault), ==, BUFPOOL_ESTRAY);
-        }
-        check_fault(&fault, page, offset, write);
-        CHECK_OK(bufpool_check(&fault)); /* one access, one fault */
-    }
-    return NULL;
-}
-
-static void thousand(const char *memory, const char *trap, uint64_t size)
-{
-    make_states(memory, trap, size);
-    struct share all = {1, STRAYS, 0, PAGES};
-    campaign(&all);
-    CHECK_IS(stats_of(pool).faults, ==, STRAYS);
-    struct share shares[8];
-    for (uint64_t i = 0; i < 8; i++) {
-        shares[i] = (struct share){i + 2, STRAYS / 8, i * PAGES / 8, PAGES / 8};
-    }
-    run_threads(8, campaign, shares, sizeof *shares);
-    CHECK_IS(stats_of(pool).faults, ==, 2 * STRAYS);
-    CHECK_IS(stats_of(pool).reports_lost, ==, 0);
-    CHECK_OK(bufpool_close(pool));
-    for (uint64_t page = 0; page < PAGES; page++) {
-        states[page] = BUFPOOL_STATE_CLOSED;
-    }
-    all.strays = 300;
-    campaign(&all);
-    run_threads(8, campaign, shares, sizeof *shares);
-    CHECK_IS(stats_of(pool).faults, ==, 3 * STRAYS + 300);
-    CHECK_IS(stats_of(pool).repeats, ==, 0);
 }
 
 /* ---- No false alarm ---- */
@@ -166,8 +89,10 @@ static void no_false_alarm(const char *memory, const char *trap)
 
 static void cell(const char *memory, const char *trap)
 {
-    thousand(memory, trap, GRANULE);
-    thousand(memory, trap, 12 * KIB);
+    make_states(memory, trap, GRANULE);
+    one_access_one_fault();
+    make_states(memory, trap, 12 * KIB);
+    one_access_one_fault();
     no_false_alarm(memory, trap);
 }
 

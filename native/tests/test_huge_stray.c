@@ -1,18 +1,15 @@
 /* Stray accesses to huge granules: a thousand at random with the exact byte, page, offset, kind and state; while
  * others allocate and free on the same pool; on closed pools; in forked children; more than there are slots. */
+#define PAGES 24
+#define STRAYS (SANITIZED ? 80 : 1000)
+#include "campaign.h"
 #include "cells.h"
 
 #include <stdatomic.h>
 
-#define PAGES 24
-#define ALLOCATED 6 /* of them, at most, in one pool */
-#define STRAYS (SANITIZED ? 80 : 1000)
-#define THREADS 8
+#define ALLOCATED 6 /* pages, at most, in one pool */
 
 static const char *memory, *trap;
-static bufpool_pool *pool;
-static uint64_t page_size;
-static bufpool_state states[PAGES];
 
 static bufpool_pool *open_huge(const char *on_fault, uint64_t pages, uint64_t granules)
 {
@@ -41,77 +38,6 @@ static void make_states(const char *on_fault, uint64_t granules)
             CHECK_OK(bufpool_evict(pool, page));
         }
     }
-}
-
-static void check_fault(const bufpool_fault *fault, uint64_t page, uint64_t offset, bool write)
-{
-    CHECK_IS(fault->address, ==, (uintptr_t)bufpool_address(pool, page) + offset);
-    CHECK_IS(fault->page, ==, page);
-    CHECK_IS(fault->offset, ==, offset);
-    CHECK_IS(fault->access, ==, write ? BUFPOOL_WRITE : BUFPOOL_READ);
-    CHECK_IS(fault->state, ==, states[page]);
-    CHECK_IS(fault->thread_id, ==, gettid());
-    CHECK_IS(fault->flags, ==, 0);
-}
-
-struct share {
-    uint64_t seed;
-    int strays;
-    uint64_t first, count; /* the pages of this thread: a page that another one has open would not trap */
-};
-
-static void *campaign(void *argument)
-{
-    struct share share = *(struct share *)argument;
-    for (int i = 0; i < share.strays;) {
-        uint64_t page = share.first + next_random(&share.seed) % share.count;
-        uint64_t offset = next_random(&share.seed) % page_size;
-        bool write = next_random(&share.seed) % 2;
-        bool guarded = next_random(&share.seed) % 2;
-        char *at = (char *)bufpool_address(pool, page) + offset;
-        bufpool_fault fault = BUFPOOL_FAULT_INIT;
-        char byte = 1;
-        if (states[page] == BUFPOOL_STATE_ALLOCATED) { /* legal, so no stray access */
-            write ? write_byte(at, 1) : (void)read_byte(at);
-            CHECK_OK(bufpool_check(&fault));
-            continue;
-        }
-        if (guarded) {
-            CHECK_IS(write ? bufpool_guarded_copy(at, &byte, 1, &fault) : bufpool_guarded_copy(&byte, at, 1, &fault),
-                     ==, BUFPOOL_ESTRAY);
-        } else {
-            write ? write_byte(at, 1) : (void)read_byte(at);
-            CHECK_IS(bufpool_check(&fault), ==, BUFPOOL_ESTRAY);
-        }
-        check_fault(&fault, page, offset, write);
-        CHECK_OK(bufpool_check(&fault)); /* one access, one fault */
-        i++;
-    }
-    return NULL;
-}
-
-static void thousand(uint64_t granules)
-{
-    make_states("raise", granules);
-    struct share all = {1, STRAYS, 0, PAGES};
-    campaign(&all);
-    CHECK_IS(stats_of(pool).faults, ==, STRAYS);
-    struct share shares[THREADS];
-    for (uint64_t i = 0; i < THREADS; i++) {
-        shares[i] = (struct share){i + 2, STRAYS / THREADS, i * PAGES / THREADS, PAGES / THREADS};
-    }
-    run_threads(THREADS, campaign, shares, sizeof *shares);
-    CHECK_IS(stats_of(pool).faults, ==, 2 * STRAYS);
-    CHECK_IS(stats_of(pool).reports_lost, ==, 0);
-    CHECK_IS(stats_of(pool).scratched, ==, 0);
-    CHECK_OK(bufpool_close(pool));
-    for (uint64_t page = 0; page < PAGES; page++) {
-        states[page] = BUFPOOL_STATE_CLOSED;
-    }
-    campaign(&all);
-    run_threads(THREADS, campaign, shares, sizeof *shares);
-    CHECK_IS(stats_of(pool).faults, ==, 4 * STRAYS);
-    CHECK_IS(stats_of(pool).repeats, ==, 0);
 }
 
 /* ---- on_fault "resume": each access ends, on the pattern, with one report ---- */
@@ -347,8 +273,10 @@ static void cell(const char *of_memory, const char *by_trap)
 {
     memory = of_memory;
     trap = by_trap;
-    thousand(1);
-    thousand(3);
+    make_states("raise", 1);
+    one_access_one_fault();
+    make_states("raise", 3);
+    one_access_one_fault();
     resume();
     live_pages(1);
     live_pages(2);
