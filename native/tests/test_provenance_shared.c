@@ -1,6 +1,6 @@
 /* Who did it, of a pool that several processes have: reports name the true one, whichever it is and whether it lives. */
 #include "depot.h"
-#include "harness.h"
+#include "guests.h"
 #include "interned.h"
 #include "pool.h"
 #include "tables.h"
@@ -20,7 +20,6 @@
 #endif
 
 static bufpool_pool *pool; /* the parent's */
-static bufpool_handle handle = BUFPOOL_HANDLE_INIT;
 static const char *kept = "last";
 
 static int32_t self(void)
@@ -45,15 +44,6 @@ static void close_it(void)
 {
     CHECK_OK(bufpool_handle_close(&handle));
     CHECK_OK(bufpool_close(pool));
-}
-
-static bufpool_pool *attach(void)
-{
-    bufpool_config config = BUFPOOL_CONFIG_INIT;
-    bufpool_pool *attached = NULL;
-    config.on_fault = "resume";
-    CHECK_OK(bufpool_attach(&config, &handle, &attached));
-    return attached;
 }
 
 static bufpool_origin freed_of(const bufpool_pool *of, uint64_t page)
@@ -138,16 +128,11 @@ static void truth(bool attached)
 
 /* ---- Who closed it ---- */
 
-static int to_guest[2];
-static int to_host[2];
-
 static void outlive(void *argument)
 {
     (void)argument;
-    char byte = 0;
     bufpool_pool *attached = attach();
-    CHECK_IS(write(to_host[1], &byte, 1), ==, 1);
-    CHECK_IS(read(to_guest[0], &byte, 1), ==, 1);
+    await_close();
     bufpool_fault fault;
     CHECK(traps_at(bufpool_address(attached, 9), &fault));
     CHECK_IS(fault.freed.event, ==, BUFPOOL_EVENT_CLOSE);
@@ -158,26 +143,11 @@ static void outlive(void *argument)
     CHECK_IS(fault.freed.pid, ==, getpid()); /* here by this process itself */
 }
 
-static void *close_for_all(void *argument)
-{
-    char byte;
-    CHECK_IS(read(to_host[0], &byte, 1), ==, 1);
-    CHECK_OK(bufpool_close(argument));
-    CHECK_IS(write(to_guest[1], &byte, 1), ==, 1);
-    return NULL;
-}
-
 static void closing(void)
 {
     open_it("exclude");
     CHECK_OK(bufpool_allocate_at(pool, 9, NULL, 0));
-    CHECK_OK(pipe2(to_guest, O_CLOEXEC));
-    CHECK_OK(pipe2(to_host, O_CLOEXEC));
-    pthread_t thread;
-    CHECK_OK(pthread_create(&thread, NULL, close_for_all, pool));
-    passes(outlive, NULL);
-    CHECK_OK(pthread_join(thread, NULL));
-    CHECK_OK(bufpool_handle_close(&handle));
+    close_amid(pool, outlive);
 }
 
 /* ---- Where, in another process ---- */

@@ -1,5 +1,5 @@
 /* One pool in several processes that did not inherit it: they attach by a handle; pages, states, traps and ends are one. */
-#include "harness.h"
+#include "guests.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -7,23 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static bufpool_handle handle = BUFPOOL_HANDLE_INIT;
 static uint64_t page; /* that the parent has allocated */
-
-static bufpool_config attach_config(void)
-{
-    bufpool_config config = BUFPOOL_CONFIG_INIT;
-    config.on_fault = "resume";
-    return config;
-}
-
-static bufpool_pool *attach(void)
-{
-    bufpool_config config = attach_config();
-    bufpool_pool *pool = NULL;
-    CHECK_OK(bufpool_attach(&config, &handle, &pool));
-    return pool;
-}
 
 static bufpool_pool *open_shared(const char *trap)
 {
@@ -90,16 +74,11 @@ static void close_and_leave(void *argument)
     CHECK_OK(bufpool_close(pool));
 }
 
-static int to_guest[2];
-static int to_host[2];
-
 static void survive(void *argument)
 {
     (void)argument;
-    char byte = 0;
     bufpool_pool *pool = attach();
-    CHECK_IS(write(to_host[1], &byte, 1), ==, 1);
-    CHECK_IS(read(to_guest[0], &byte, 1), ==, 1);
+    await_close();
     uint64_t number;
     CHECK_IS(bufpool_allocate(pool, NULL, 0, &number), ==, BUFPOOL_ECLOSED);
     CHECK_HAS(last_error(), "by the process that opened it");
@@ -109,36 +88,20 @@ static void survive(void *argument)
     CHECK_OK(bufpool_close(pool));
 }
 
-static void *close_for_all(void *argument)
-{
-    char byte;
-    CHECK_IS(read(to_host[0], &byte, 1), ==, 1);
-    CHECK_OK(bufpool_close(argument));
-    CHECK_IS(write(to_guest[1], &byte, 1), ==, 1);
-    return NULL;
-}
-
 static void ends(void)
 {
     bufpool_pool *pool = open_shared("uffd");
     CHECK_OK(bufpool_allocate(pool, "a row", 6, &page));
     passes(close_and_leave, NULL);
     CHECK_STRING((char *)bufpool_address(pool, page), "a row");
-    CHECK_OK(pipe2(to_guest, O_CLOEXEC));
-    CHECK_OK(pipe2(to_host, O_CLOEXEC));
-    pthread_t thread;
-    CHECK_OK(pthread_create(&thread, NULL, close_for_all, pool));
-    passes(survive, NULL);
-    CHECK_OK(pthread_join(thread, NULL));
-    CHECK_OK(bufpool_handle_close(&handle));
+    close_amid(pool, survive);
 }
 
 /* A child of the dead process lives on, and has its descriptors and mappings: they keep nothing of it alive. */
 static void killed_parent(const char *fork_option)
 {
     bufpool_pool *pool = open_shared("uffd");
-    CHECK_OK(pipe2(to_guest, O_CLOEXEC));
-    CHECK_OK(pipe2(to_host, O_CLOEXEC));
+    open_pipes();
     pid_t pid = fork();
     CHECK_IS(pid, >=, 0);
     if (pid == 0) {
@@ -165,10 +128,7 @@ static void killed_parent(const char *fork_option)
     CHECK_IS(waitpid(pid, NULL, 0), ==, pid);
     CHECK_IS(stats_of(pool).members, ==, 1 + heirs);
     CHECK_IS(write(to_guest[1], &byte, 1), ==, 1);
-    for (int i = 0; i < 2; i++) {
-        close(to_guest[i]);
-        close(to_host[i]);
-    }
+    close_pipes();
     CHECK_OK(bufpool_handle_close(&handle));
     CHECK_OK(bufpool_close(pool));
 }
