@@ -25,8 +25,10 @@ _FIELD = struct.Struct("=24sII")
 _FIELDS_MOST = 1024
 _POOLS_MOST = 1024
 _PART_MOST = 16 << 20  # bytes of a module's data that are searched
-# The writable parts of mapped files.
-_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p [0-9a-f]+ \S+ [1-9]\d*\s+/", re.MULTILINE)
+_ALL_MOST = 256 << 20  # bytes of all of them
+# Of mapped files the writable parts, and which have code: others are data, of whatever size.
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p [0-9a-f]+ (\S+ [1-9]\d*)\s+/", re.MULTILINE)
+_CODE = re.compile(r"^[0-9a-f]+-[0-9a-f]+ r-xp [0-9a-f]+ (\S+ [1-9]\d*)\s+/", re.MULTILINE)
 
 
 @attrs.frozen(kw_only=True)
@@ -78,8 +80,11 @@ Fields = dict[str, tuple[int, int]]
 
 def _layouts(fd: int, maps: str) -> Iterator[tuple[int, Fields]]:
     """Of each copy of the library the first pool's address, and where its fields are."""
-    for start, end in ((int(first, 16), int(last, 16)) for first, last in _MAPPING.findall(maps)):
-        data = _read(fd, start, min(end - start, _PART_MOST))
+    left = _ALL_MOST
+    modules = set(_CODE.findall(maps))
+    for start, end in ((int(a, 16), int(b, 16)) for a, b, file in _MAPPING.findall(maps) if file in modules):
+        data = _read(fd, start, min(end - start, _PART_MOST, left))
+        left -= len(data)
         at = data.find(MAGIC)
         while at >= 0:
             if len(data) - at >= _FIELDS_AT:

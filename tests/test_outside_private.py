@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import NATIVE, PAGE, PoolMaker
@@ -57,7 +59,10 @@ def read_layout(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, bytes], tup
                 assert path == f"/proc/{os.getpid()}/maps"
 
             def read_text(self, **_: object) -> str:
-                return f"{start:x}-{start + len(whole):x} rw-p 00000000 08:01 77 /lib/library.so\n"
+                return (
+                    "1000-2000 r-xp 00000000 08:01 77 /lib/library.so\n"
+                    f"{start:x}-{start + len(whole):x} rw-p 00000000 08:01 77 /lib/library.so\n"
+                )
 
         monkeypatch.setattr(private, "Path", Maps)
         return private.pools_of(os.getpid())
@@ -91,6 +96,27 @@ def test_a_list_that_never_ends(read_layout: Callable[[bytes, bytes], tuple[priv
     pool.raw = struct.pack("Q", ctypes.addressof(pool)) + POOL[8:]
     content = loop.replace(struct.pack("Q", 8), struct.pack("Q", ctypes.addressof(pool)), 1)
     assert len(read_layout(content, POOL)) == 1
+
+
+def test_data_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them a process has mapped: to read them would take time, and memory of that process."""
+    (tmp_path / "data").write_bytes(bytes(4 * PAGE))
+    read, parts = private._read, []
+
+    def recorded(fd: int, address: int, size: int) -> bytes:
+        parts.append((address, size))
+        return read(fd, address, size)
+
+    monkeypatch.setattr(private, "_read", recorded)
+    with (tmp_path / "data").open("r+b") as file, mmap.mmap(file.fileno(), 4 * PAGE, mmap.MAP_PRIVATE):
+        (line,) = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+        private.pools_of(os.getpid())
+    assert parts
+    assert int(line.split("-")[0], 16) not in dict(parts)
+    parts.clear()
+    monkeypatch.setattr(private, "_ALL_MOST", 3 * PAGE)
+    private.pools_of(os.getpid())
+    assert sum(size for _, size in parts) == 3 * PAGE
 
 
 def test_the_layout_is_that_of_the_library() -> None:
