@@ -1,9 +1,8 @@
 /* Tables that are not what they should be hurt nobody who attaches: headers in which anything may stand, and a peer that
  * keeps changing words of the tables and pages of the memory while others attach, allocate, free, stray and repair. No
  * crash, no hang. BUFPOOL_TEST_HEADERS and BUFPOOL_TEST_SECONDS say how much of it. */
+#include "forged.h"
 #include "harness.h"
-
-#include "tables.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -33,16 +32,6 @@ static uint64_t wanted(const char *variable, uint64_t otherwise)
 }
 
 /* ---- Headers ---- */
-
-static uint64_t checksum(const struct bp_constants *constants)
-{
-    const unsigned char *bytes = (const unsigned char *)constants;
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < offsetof(struct bp_constants, checksum); i++) {
-        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
-    }
-    return sum;
-}
 
 static uint64_t edge(uint64_t *random)
 {

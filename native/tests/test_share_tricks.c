@@ -1,9 +1,8 @@
 /* Handles made to order, to hurt who attaches: files whose length changes between the looks at it, tables of huge pages, and
  * a lease that whoever opens the file would wait for. */
+#include "forged.h"
 #include "harness.h"
-
 #include "kernel.h"
-#include "tables.h"
 
 #include <signal.h>
 #include <string.h>
@@ -16,16 +15,6 @@
 
 static bufpool_handle handle = BUFPOOL_HANDLE_INIT;
 static struct bp_constants genuine;
-
-static uint64_t checksum(const struct bp_constants *constants)
-{
-    const unsigned char *bytes = (const unsigned char *)constants;
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < offsetof(struct bp_constants, checksum); i++) {
-        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
-    }
-    return sum;
-}
 
 static int make(uint64_t length, unsigned flags)
 {
