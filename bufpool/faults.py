@@ -139,7 +139,7 @@ def kept(reports: list[FaultReport]) -> Iterator[None]:
 def _await_end_of_joined(thread_ids: set[int]) -> None:
     """Thread.join() returns shortly before the kernel ends the thread, and only then has it ended for C."""
     gone = thread_ids - {thread.native_id or 0 for thread in threading.enumerate()}
-    deadline = time.monotonic() + 0.1  # a thread that C started may live on: it is owed its faults still
+    deadline = time.monotonic() + 1.0  # a thread that C started may live on: it is owed its faults still
     while any(Path(f"/proc/self/task/{thread_id}").exists() for thread_id in gone) and time.monotonic() < deadline:
         time.sleep(0.0005)
 

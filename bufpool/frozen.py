@@ -32,7 +32,7 @@ _STOPPED = 2
 _WISH_OFFSET = 4
 _WISHES = {"resume": 1, "abort": 2}
 _PLACES = ("in the kernel, on the access itself", "in the handler")
-_PATIENCE = 3.0  # seconds that a thread has to go on
+_PATIENCE = 10.0  # seconds that a thread has to go on
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 

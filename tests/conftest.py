@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,13 +82,37 @@ def any_pool(make_pool: PoolMaker) -> bufpool.Pool:
 COUNTS = Path(f"/sys/kernel/mm/hugepages/hugepages-{HUGE >> 10}kB")
 
 
+@contextlib.contextmanager
+def _queued(setting: Path, how: int, seconds: int) -> Iterator[None]:
+    """Holds a lock on a setting of the whole system, as the C tests do; what hangs holds up nobody for ever."""
+    if not setting.exists():
+        yield
+        return
+    with setting.open() as file:
+        late = time.monotonic() + seconds
+        while time.monotonic() < late:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _memory_as_ever() -> Iterator[None]:
+    """Not while a test makes the whole system strict about memory (native/tests/test_overcommit.c)."""
+    with _queued(Path("/proc/sys/vm/overcommit_memory"), fcntl.LOCK_SH, 60):
+        yield
+
+
 @pytest.fixture(scope="module")
 def _setting_kept() -> Iterator[None]:
-    """Puts the number of huge pages back."""
-    before = _count("nr_hugepages") if COUNTS.exists() else None
-    yield
-    if before is not None and _count("nr_hugepages") != before:
-        (COUNTS / "nr_hugepages").write_text(str(before))
+    """Only one test at a time counts the machine's huge pages; and the number of them is put back."""
+    with _queued(COUNTS / "nr_hugepages", fcntl.LOCK_EX, 300):
+        before = _count("nr_hugepages") if COUNTS.exists() else None
+        yield
+        if before is not None and _count("nr_hugepages") != before:
+            (COUNTS / "nr_hugepages").write_text(str(before))
 
 
 @pytest.fixture
@@ -175,7 +202,7 @@ def child(tmp_path: Any) -> Child:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
             check=False,
         )
 
@@ -220,7 +247,7 @@ def host() -> Iterator[Host]:
     yield start
     for process in running:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
 
 @pytest.fixture
@@ -229,7 +256,7 @@ def in_thread() -> Callable[[Callable[[], Any]], Any]:
 
     def run(function: Callable[[], Any]) -> Any:
         with ThreadPoolExecutor(1) as executor:
-            return executor.submit(function).result(timeout=60)
+            return executor.submit(function).result(timeout=300)
 
     return run
 
@@ -249,5 +276,5 @@ def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ar rcs libbufpool.a *.o",
         "cc -shared *.o -o libbufpool.so -lpthread -ldl",
     ):
-        subprocess.run(command, cwd=folder, shell=True, check=True, timeout=100)
+        subprocess.run(command, cwd=folder, shell=True, check=True, timeout=300)
     return folder

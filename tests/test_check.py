@@ -68,7 +68,7 @@ def test_pools_that_are_closed_meanwhile_are_not_clean(host: Host, monkeypatch: 
     def look_and_end(target: int | str) -> outside.Sight:
         sight = look(target)
         process.kill()
-        process.wait(timeout=20)
+        process.wait(timeout=300)
         return sight
 
     monkeypatch.setattr(outside, "look", look_and_end)
@@ -132,7 +132,7 @@ def test_by_path(host: Host, hugetlbfs: Path) -> None:
     assert done.exit_code == 1, done.output
     assert check(path).exit_code == 0
     process.kill()
-    process.wait(timeout=20)
+    process.wait(timeout=300)
     done = check(path)
     assert done.exit_code == 2
     assert "no process has a pool" in done.output

@@ -100,7 +100,7 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("there is no C compiler")
     program = tmp_path_factory.mktemp("embed") / "embedding"
     built = subprocess.run(
-        [*_flags(compiler), "-o", program], input=PROGRAM, capture_output=True, text=True, timeout=100, check=False
+        [*_flags(compiler), "-o", program], input=PROGRAM, capture_output=True, text=True, timeout=300, check=False
     )
     assert built.returncode == 0, built.stderr
     return program
@@ -115,7 +115,7 @@ def run(embedding: Path, tmp_path: Path) -> Run:
             env={**os.environ, "PYTHON": sys.executable, "LC_ALL": "C.UTF-8", **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -209,7 +209,7 @@ def test_multiprocessing_by_forkserver(tmp_path: Path) -> None:
     """Its workers are children of a process without pools."""
     script = tmp_path / "forkserver.py"
     script.write_text(FORKSERVER)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout) == (0, "('freed', None, True)\nb'parent'\n"), done.stderr
 
 
@@ -253,7 +253,7 @@ def test_what_a_worker_is_owed_is_said_at_its_end(how: str, when: str, tmp_path:
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
     command = [sys.executable, str(script), how, when]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("==ERROR: bufpool: stray read of an unallocated page\n") == 4, done.stderr
     for name in ("process", "nested", "pool", "executor"):

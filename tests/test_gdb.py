@@ -24,7 +24,7 @@ def gdb_lacks() -> str | None:
     if shutil.which("gdb") is None:
         return "no gdb on this machine"
     command = ["gdb", "-nx", "-batch", "-ex", "python print('has Python')"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return None if "has Python" in done.stdout else "the gdb of this machine has no Python"
 
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 
 def script() -> str:
     command = [str(Path(sys.executable).with_name("bufpool")), "gdb-script"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.strip()
 
 
 def test_the_package_brings_the_script() -> None:
@@ -109,7 +109,7 @@ def programs(native_library: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "strip -s -o stripped static",
         f"cc {flags} -shared program.c -o libprogram.so {shared}",
     ):
-        subprocess.run(command, cwd=folder, shell=True, check=True, timeout=100)
+        subprocess.run(command, cwd=folder, shell=True, check=True, timeout=300)
     return folder
 
 
@@ -123,7 +123,7 @@ def gdb(*arguments: str, commands: list[str], folder: Path) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -201,7 +201,7 @@ def test_attached(tmp_path: Path) -> None:
         shown = gdb("-p", str(child.pid), commands=commands, folder=tmp_path)
         assert child.stdin is not None
         child.stdin.close()
-        assert child.wait(timeout=60) == 0
+        assert child.wait(timeout=300) == 0
     if "ptrace: Operation not permitted" in shown:
         pytest.skip("this process may not attach to its own child")
     has(
@@ -302,7 +302,7 @@ def kernel_core(programs: Path, program: str, folder: Path, trap: str) -> Path:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2),
     )

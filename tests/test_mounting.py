@@ -17,6 +17,7 @@ COUNTS = {counts.size: counts for counts in hugepages.read_counts()}
 DEFAULT = next((counts.size for counts in COUNTS.values() if counts.default), 0)
 WANTED = 8  # huge pages, for the tests that reserve some
 NR_HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
+pytestmark = pytest.mark.usefixtures("_setting_kept")
 
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
 
@@ -288,7 +289,7 @@ mounting.unmount(PLACE / "a b")
 (PLACE / "a b").rmdir()
 table = PLACE / "fstab"
 table.write_text(mounting.fstab_line(mounted) + "\\n")
-subprocess.run(["mount", "-T", table, PLACE / "a b"], check=True, timeout=60)
+subprocess.run(["mount", "-T", table, PLACE / "a b"], check=True, timeout=300)
 [again] = [mount for mount in hugepages.read_mounts() if mount.path == mounted.path]
 assert attrs.evolve(again, options=()) == attrs.evolve(mounted, options=()), again
 assert set(mounted.options) == set(again.options), again

@@ -71,8 +71,8 @@ def test_functions_and_lines(symbolizer: Symbolizer, kind: str, tmp_path: Path) 
     source, program = tmp_path / "strange name.c", tmp_path / "pro gram"
     source.write_text(PROGRAM)
     options = ["-g", "-O1", kind, *(["-fPIE"] if kind == "-pie" else ["-fno-pie"])]
-    subprocess.run([COMPILER, *options, source, "-o", program], check=True, timeout=60)
-    function, back = subprocess.run([program], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    subprocess.run([COMPILER, *options, source, "-o", program], check=True, timeout=300)
+    function, back = subprocess.run([program], capture_output=True, text=True, check=True, timeout=300).stdout.split()
     now = datetime.now(timezone.utc) + timedelta(seconds=5)
     seen = parsed(native_stack=[f"{program}+{function}", f"{program}+{back}"], freed=None, allocated=None)
     symbolizer.look_up([attrs.evolve(seen, time=now)])

@@ -163,7 +163,7 @@ def test_another_program_attaches_by_a_socket(shared_pool: bufpool.Pool) -> None
     def run(page: int, freed: int) -> dict[str, Any]:
         with program(PROGRAM, page, freed) as (process, sock), shared_pool.handle() as handle:
             handle.send(sock)
-            return dict(ast.literal_eval(process.communicate(timeout=60)[0]))
+            return dict(ast.literal_eval(process.communicate(timeout=300)[0]))
 
     check_work(shared_pool, run)
 
@@ -292,7 +292,7 @@ with socket.socket(fileno=int(sys.argv[1])) as sock, pool.handle() as handle:
     handle.send(sock)
     sock.recv(1)
     print(pool.page(2)[:4], flush=True)
-    time.sleep(100)
+    time.sleep(1000)
 """
 
 
@@ -324,7 +324,7 @@ import bufpool
 with socket.socket(fileno=int(sys.argv[1])) as sock, bufpool.PoolHandle.receive(sock) as handle:
     pool = bufpool.Pool.attach(handle)
     print(pool.allocate(b"left").number, flush=True)
-    time.sleep(100)
+    time.sleep(1000)
 """
 
 
@@ -379,7 +379,7 @@ def test_only_multiprocessing_pickles_a_handle(small_pool: bufpool.Pool) -> None
 def test_a_pickle_is_for_one_process(small_pool: bufpool.Pool) -> None:
     program = "import share_workers as w; w.print_pickle()"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, check=True, timeout=60
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, check=True, timeout=300
     )
     before = fds()
     with pytest.raises(bufpool.ArgumentError, match="hands it over no more: it has ended, or"):

@@ -264,7 +264,7 @@ def test_many_connections_and_threads(sqlite: Sqlite) -> None:
         from concurrent.futures import ThreadPoolExecutor
         bufpool.sqlite.install(capacity="4 MiB")
         def work(index):
-            connection = sqlite3.connect(f"db{index % 3}", timeout=60)
+            connection = sqlite3.connect(f"db{index % 3}", timeout=300)
             connection.execute("create table if not exists t (id, text)")
             for turn in range(20):
                 with connection:
@@ -272,7 +272,7 @@ def test_many_connections_and_threads(sqlite: Sqlite) -> None:
                 connection.execute("select sum(length(text)) from t").fetchone()
             connection.close()
         with ThreadPoolExecutor(6) as executor:
-            list(executor.map(work, range(6), timeout=90))
+            list(executor.map(work, range(6), timeout=300))
         for name in range(3):
             connection = sqlite3.connect(f"db{name}")
             print(*total(connection), connection.execute("pragma integrity_check").fetchone()[0])

@@ -36,7 +36,7 @@ def test_readme_has_the_table() -> None:
 
 def test_the_command_prints_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bufpool.table"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == shown()
 
 

@@ -36,8 +36,8 @@ def lay_out(folder: Path) -> dict[str, tuple[int, int]]:
     )
     (folder / "layout.c").write_text(source)
     options = ["-std=c11", "-D_GNU_SOURCE", f"-I{NATIVE}/include", f"-I{NATIVE}/src"]
-    subprocess.run(["cc", *options, "layout.c", "-o", "layout"], cwd=folder, check=True, timeout=100)
-    lines = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True, timeout=100).stdout
+    subprocess.run(["cc", *options, "layout.c", "-o", "layout"], cwd=folder, check=True, timeout=300)
+    lines = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True, timeout=300).stdout
     found = re.findall(r"^(.*) (\d+) (\d+)$", lines, re.MULTILINE)
     return {name: (int(offset), int(size)) for name, offset, size in found}
 

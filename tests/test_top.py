@@ -84,7 +84,7 @@ class Host:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=300)
 
     def _answer(self, word: str) -> None:
         assert self.process.stdout is not None
@@ -374,7 +374,7 @@ def test_json_goes_on_until_the_pool_is_closed(host: Callable[..., Host]) -> Non
             assert json.loads(watching.stdout.readline())["pools"][0]["name"] == "watched"
         opener.do("pool.close()")
         *_, last = watching.stdout
-        assert watching.wait(timeout=60) == 0
+        assert watching.wait(timeout=300) == 0
     assert json.loads(last)["pools"] == []
     assert '"watched"' in json.loads(last)["notes"][-1]
 
@@ -384,7 +384,7 @@ def test_json_goes_on_until_the_pool_is_closed(host: Callable[..., Host]) -> Non
 def test_an_output_that_cannot_be_written(host: Start, command: str, code: int, to: str, why: str) -> None:
     guest_or_skip()
     line = f"{sys.executable} -m bufpool.cli {command} {host().pid} {to}"
-    done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, cwd="/", timeout=60, check=False)
+    done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, cwd="/", timeout=300, check=False)
     assert (done.returncode, done.stderr) == (code, f"Error: cannot write the output: {why}\n")
 
 
@@ -460,7 +460,7 @@ class Terminal:
 
     def read_until(self, pattern: bytes) -> bytes:
         """Reads on until that comes; what came before is forgotten."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (match := re.search(pattern, self.seen)):
             assert time.monotonic() < deadline, self.seen[-3000:]
             self._read()
@@ -469,7 +469,7 @@ class Terminal:
 
     def end(self) -> int:
         """Reads all that comes until the process ends; returns its exit code."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while self.process.poll() is None:
             assert time.monotonic() < deadline
             self._read()
@@ -483,7 +483,7 @@ class Terminal:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=300)
         os.close(self.master)
         os.close(self.slave)
 

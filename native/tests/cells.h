@@ -8,7 +8,6 @@
 #include "harness.h"
 
 #include <sched.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 
 #define HUGE_PAGE (2 * MIB)
@@ -62,17 +61,6 @@ MAYBE_UNUSED static void find_huge_directory(const char *place, const char *opti
     }
 }
 
-/* Only one test at a time counts the machine's huge pages. Held until this process and its children have ended; but one
- * that hangs somewhere holds up nobody for ever. */
-MAYBE_UNUSED static void queue_for_huge_pages(void)
-{
-    int fd = open(NR_HUGEPAGES, O_RDONLY | O_CLOEXEC);
-    for (int patience = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK && patience < 3000;
-         patience++) {
-        sleep_ms(100);
-    }
-}
-
 /* Runs body in a child, with at least `count` huge pages of 2 MiB free where this process may set them aside, and
  * huge_directory set where one can be had. Returns the body's exit code. The setting is put back when the child has
  * ended, however it did. Call first in main(), in place of harness_begin(). */
@@ -81,7 +69,9 @@ MAYBE_UNUSED static int with_huge_pages(long count, int (*body)(void))
     setvbuf(stdout, NULL, _IOLBF, 0);
     char place[] = "/tmp/bufpool-huge-XXXXXX";
     CHECK(mkdtemp(place) != NULL);
-    queue_for_huge_pages();
+    /* Only one test at a time counts the machine's huge pages. */
+    queue_for_setting(open(NR_HUGEPAGES, O_RDONLY | O_CLOEXEC), LOCK_EX, 300);
+    queue_for_memory();
     /* A Ctrl-C ends the child; this process lives to put the setting back. */
     sigset_t ends;
     sigset_t old;

@@ -6,7 +6,6 @@
 
 #include <signal.h>
 
-#define SETTING "/proc/sys/vm/overcommit_memory"
 #define CAPACITY (64 * GIB)
 
 static void cell(const char *memory, const char *trap)
@@ -70,7 +69,8 @@ static int all_cells(void)
 
 static int body(void)
 {
-    long before = read_setting(SETTING);
+    queue_for_setting(overcommit_lock, LOCK_EX, 30); /* other tests may find no memory meanwhile */
+    long before = read_setting(OVERCOMMIT);
     /* What would end this process early has to wait until the setting is put back. */
     sigset_t wait_for;
     sigset_t mask;
@@ -80,7 +80,7 @@ static int body(void)
     sigaddset(&wait_for, SIGHUP);
     sigaddset(&wait_for, SIGALRM);
     sigprocmask(SIG_BLOCK, &wait_for, &mask);
-    if (before < 0 || (before != 2 && !write_setting(SETTING, 2))) {
+    if (before < 0 || (before != 2 && !write_setting(OVERCOMMIT, 2))) {
         printf("setting vm.overcommit_memory needs root\n");
         return HARNESS_SKIP;
     }
@@ -94,11 +94,11 @@ static int body(void)
     int status = -1;
     bool ended = pid > 0 && waitpid(pid, &status, 0) == pid;
     if (before != 2) {
-        write_setting(SETTING, before);
+        write_setting(OVERCOMMIT, before);
     }
     sigprocmask(SIG_SETMASK, &mask, NULL);
     CHECK(ended);
-    CHECK_IS(read_setting(SETTING), ==, before);
+    CHECK_IS(read_setting(OVERCOMMIT), ==, before);
     CHECK(WIFEXITED(status));
     return WEXITSTATUS(status);
 }

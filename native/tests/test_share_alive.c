@@ -138,9 +138,7 @@ static void is_gone(void (*function)(void))
         CHECK_IS(read(ready[0], &page, sizeof page), ==, sizeof page);
         end(pid);
     } else { /* it may be amid becoming another program */
-        for (int patience = 0; stats_of(pool).members > 1 && patience < 5000; patience++) {
-            sleep_ms(1);
-        }
+        WAIT_FOR(stats_of(pool).members == 1);
     }
     CHECK_IS(stats_of(pool).members, ==, 1);
     CHECK_OK(bufpool_allocate_at(pool, page, NULL, 0));
