@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #define FREE 8
 #define PAGES 32
@@ -256,6 +257,7 @@ static void strays(void)
 static void hold_six(int ready)
 {
     alarm(CHILD_LIMIT);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     bufpool_pool *pool = open_huge("abort", PAGES, 0);
     uint64_t pages[6];
     CHECK_OK(bufpool_allocate_many(pool, 6, pages));

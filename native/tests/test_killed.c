@@ -3,6 +3,7 @@
 #include "hosts.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #define ROUNDS (SANITIZED ? 10 : 34) /* of each trap */
@@ -86,6 +87,7 @@ static void cell(const char *of_memory, const char *by_trap)
         CHECK(pid >= 0);
         if (pid == 0) {
             alarm(CHILD_LIMIT);
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
             dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
             stray_for_ever();
         }

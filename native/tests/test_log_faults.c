@@ -3,6 +3,7 @@
 #include "json.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -244,6 +245,7 @@ static void killed(void *argument)
         CHECK(child >= 0);
         if (child == 0) {
             alarm(CHILD_LIMIT);
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
             bufpool_pool *pool = open_logged(path, "resume");
             for (uint64_t page = 0;; page = (page + 1) % 2048) {
                 stray(pool, page);
