@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define PATIENCE_NS 20000000
+
 static int check_data(const bufpool_pool *pool, const void *data, size_t size)
 {
     if (size > pool->page_size) {
@@ -44,7 +46,8 @@ static int exhausted(const bufpool_pool *pool, size_t count)
                     (unsigned long long)evicted);
 }
 
-/* A free number; those that strays have diverted are re-armed for it, as others may be diverted meanwhile. */
+/* A free number; those that strays have diverted are re-armed for it, as others may be diverted meanwhile. One that
+ * somebody has BUSY to look at it, or amid giving it back, is waited for, but not for ever: he may have been stopped. */
 static uint64_t take(bufpool_pool *pool)
 {
     uint64_t page = bp_pages_take(&pool->pages);
@@ -53,6 +56,15 @@ static uint64_t take(bufpool_pool *pool)
         page = bp_pages_take(&pool->pages);
     }
     if (page == BP_NO_PAGE && bp_recover(pool) > 0) {
+        page = bp_pages_take(&pool->pages);
+    }
+    for (int64_t end = 0; page == BP_NO_PAGE && atomic_load(&pool->pages.counts->taken) < pool->pages.count;) {
+        int64_t now = bp_kernel_monotonic_ns();
+        end = end == 0 ? now + PATIENCE_NS : end;
+        if (now > end) {
+            break;
+        }
+        bp_kernel_sleep_ns(20000);
         page = bp_pages_take(&pool->pages);
     }
     return page;
@@ -67,7 +79,8 @@ static void give_back(bufpool_pool *pool, const uint64_t *pages, size_t count)
     }
 }
 
-/* Claims a page that is in one of the given states; waits a moment for a re-arming, refuses anything else. */
+/* Claims a page that is in one of the given states; waits a moment for a re-arming, and for somebody who has it BUSY, who
+ * may only look at it; refuses anything else. */
 static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *what)
 {
     for (int patience = 0; patience < 1000; patience++) {
@@ -78,7 +91,11 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
             bp_scratch_await(pool, page, state, patience);
             continue;
         }
-        if (state & BP_BUSY && bp_recover_page(pool, page)) {
+        if (state & BP_BUSY && (!fits || patience % 50 == 0) && bp_recover_page(pool, page)) {
+            continue;
+        }
+        if (fits && state & BP_BUSY && patience < 500) {
+            bp_kernel_sleep_ns(10000);
             continue;
         }
         if (!fits || state & BP_BUSY) {

@@ -2,11 +2,19 @@
 #include "error.h"
 #include "monitor.h"
 #include "owed.h"
+#include "recover.h"
 #include "registry.h"
 #include "roster.h"
 #include "scratch.h"
 
 #include <pthread.h>
+
+/* Has left a pool on a path that nobody else has, and nobody is about to attach to: that takes a lock on the file. */
+static bool is_last(const bufpool_pool *pool)
+{
+    return pool->guest && pool->space.memory->path && bp_roster_count(&pool->pages) == 0 &&
+           bp_kernel_is_kept(pool->space.fd) && bp_kernel_flock(pool->space.fd) == 0;
+}
 
 int bufpool_close(bufpool_pool *pool)
 {
@@ -19,6 +27,9 @@ int bufpool_close(bufpool_pool *pool)
     if (first && !pool->guest) {
         atomic_store(&pool->pages.counts->gone, true);
         BP_STORED("closed for all");
+    }
+    if (first && pool->guest && pool->space.memory->path && !atomic_load(&pool->space.orphaned)) {
+        bp_recover(pool); /* so that those who were killed do not count as ones who have it */
     }
     if (first) {
         bp_record_close(&pool->provenance, !pool->guest, BP_CALLER());
@@ -36,11 +47,17 @@ int bufpool_close(bufpool_pool *pool)
     bp_monitor_stop(pool);
     bp_owed_flush_ended(pool);
     bp_roster_leave(&pool->pages);
-    if (pool->guest && pool->space.memory->path && bp_roster_count(&pool->pages) == 0) {
-        pool->space.ours = true; /* who opened it was killed: the last one leaves no frames */
+    if (is_last(
+            pool)) { /* who opened it was killed: the last one leaves no frames, and whoever comes now finds it closed */
+        atomic_store(&pool->pages.counts->gone, true);
+        pool->space.ours = true;
     }
     bp_space_close(&pool->space);
     bp_scratch_forget(pool);
+    bp_pages_keep_counts(&pool->pages);
+    while (atomic_load(&pool->users) > 0) { /* bufpool_stats() may be reading those that go */
+        bp_kernel_sleep_ns(10000);
+    }
     bp_pages_close(&pool->pages);
     bp_registry_lock();
     bp_registry_rest(pool);

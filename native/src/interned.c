@@ -26,16 +26,28 @@ int bp_interned_prepare(struct bp_threads **threads)
     return code;
 }
 
-/* The entry is the caller's, by its serial. */
-static void write_entry(struct bp_interned *entry, uint32_t member, uint32_t serial, uint64_t now)
+static void describe_self(struct bp_interned_who *who)
 {
-    uint64_t names[4] = {0, 0, 0, 0};
-    int32_t pid = (int32_t)getpid();
-    prctl(PR_GET_NAME, names);
-    bp_process_name(pid, (char *)(names + 2));
-    atomic_store_explicit(&entry->thread, bp_thread_id(), memory_order_release);
+    *who = (struct bp_interned_who){.thread = bp_thread_id(), .pid = (int32_t)getpid()};
+    prctl(PR_GET_NAME, who->name);
+    bp_process_name(who->pid, who->process_name);
+}
+
+/* The entry is the caller's, by its serial. who NULL: the running thread. */
+static void write_entry(struct bp_interned *entry, uint32_t member, uint32_t serial, uint64_t now,
+                        const struct bp_interned_who *who)
+{
+    struct bp_interned_who self;
+    uint64_t names[4];
+    if (who == NULL) {
+        describe_self(&self);
+        who = &self;
+    }
+    memcpy(names, who->name, sizeof who->name);
+    memcpy(names + 2, who->process_name, sizeof who->process_name);
+    atomic_store_explicit(&entry->thread, who->thread, memory_order_release);
     BP_STORED("thread: id");
-    atomic_store_explicit(&entry->pid, pid, memory_order_release);
+    atomic_store_explicit(&entry->pid, who->pid, memory_order_release);
     BP_STORED("thread: pid");
     atomic_store_explicit(&entry->since, now, memory_order_release);
     BP_STORED("thread: since");
@@ -78,7 +90,7 @@ static uint32_t claim(struct bp_interned *entry, uint32_t serial, uint32_t membe
     return done ? next : 0;
 }
 
-static uint32_t take_over(struct bp_threads *threads, uint32_t member, uint64_t now)
+static uint32_t take_over(struct bp_threads *threads, uint32_t member, uint64_t now, const struct bp_interned_who *who)
 {
     for (int i = 0; i < PROBES; i++) {
         uint32_t number = 1 + atomic_fetch_add(&threads->cursor, 1) % (BP_INTERNED_THREADS - 1);
@@ -88,14 +100,14 @@ static uint32_t take_over(struct bp_threads *threads, uint32_t member, uint64_t 
         uint32_t next;
         if ((serial & BP_INTERNED_WRITER) == 0 && !is_alive(entry, member) &&
             (next = claim(entry, serial, member)) != 0) {
-            write_entry(entry, member, next, now);
+            write_entry(entry, member, next, now, who);
             return number;
         }
     }
     return 0;
 }
 
-uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t now)
+uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t now, const struct bp_interned_who *who)
 {
     uint32_t used = atomic_load(&threads->used);
     while (used < BP_INTERNED_THREADS - 1) {
@@ -105,12 +117,12 @@ uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t
         BP_STORED("threads: used");
         uint32_t next = claim(&threads->entries[used + 1], 0, member);
         if (next != 0) {
-            write_entry(&threads->entries[used + 1], member, next, now);
+            write_entry(&threads->entries[used + 1], member, next, now, who);
             return (uint16_t)(used + 1);
         }
         used++; /* a peer has ruined the count */
     }
-    return (uint16_t)take_over(threads, member, now);
+    return (uint16_t)take_over(threads, member, now, who);
 }
 
 uint16_t bp_interned_self(uint64_t now, uint32_t *serial)
@@ -118,7 +130,7 @@ uint16_t bp_interned_self(uint64_t now, uint32_t *serial)
     struct bp_threads *threads = atomic_load_explicit(&own, memory_order_acquire);
     bp_thread_id(); /* forgets what was a parent's */
     if (bp_thread.interned == 0) {
-        bp_thread.interned = bp_interned_enter(threads, OWN, now);
+        bp_thread.interned = bp_interned_enter(threads, OWN, now, NULL);
     }
     *serial = atomic_load_explicit(&threads->entries[bp_thread.interned].serial, memory_order_relaxed);
     return bp_thread.interned;

@@ -64,8 +64,9 @@ int bp_interned_prepare(struct bp_threads **threads);
  * an earlier one with that number. */
 uint16_t bp_interned_self(uint64_t now, uint32_t *serial);
 
-/* Enters the running thread into a table that is shared, as this member. 0: it is full. */
-uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t now);
+/* Enters a thread into a table that is shared, as this member: NULL: the running one. 0: it is full. */
+uint16_t bp_interned_enter(struct bp_threads *threads, uint32_t member, uint64_t now,
+                           const struct bp_interned_who *who);
 
 /* Clears what a member has left that was killed amid it. */
 void bp_interned_release(struct bp_threads *threads, uint32_t member);

@@ -65,13 +65,18 @@ int bp_pages_open(struct bp_pages *pages, uint64_t count)
     return code;
 }
 
+void bp_pages_keep_counts(struct bp_pages *pages)
+{
+    if (pages->counts != &pages->own) {
+        memcpy((void *)&pages->own, (const void *)pages->counts, sizeof pages->own);
+        pages->counts = &pages->own;
+    }
+}
+
 void bp_pages_close(struct bp_pages *pages)
 {
     if (pages->mapped > 0) {
-        if (pages->counts != &pages->own) { /* bufpool_stats() goes on reading them */
-            memcpy((void *)&pages->own, (const void *)pages->counts, sizeof pages->own);
-            pages->counts = &pages->own;
-        }
+        bp_pages_keep_counts(pages);
         bp_kernel_munmap(pages->place, pages->mapped);
         pages->mapped = 0;
     }
@@ -208,6 +213,19 @@ static uint64_t find(struct bp_pages *pages, uint64_t from)
     return BP_NO_PAGE;
 }
 
+/* The same, whatever the levels above say: of a word that is full no more, that may follow only when a process goes on that
+ * has been stopped. */
+static uint64_t find_below(struct bp_pages *pages, uint64_t from)
+{
+    for (uint64_t word = from / 64; word < pages->words[0]; word++) {
+        uint64_t open = ~atomic_load(&pages->levels[0][word]) & (word == from / 64 ? FULL << (from % 64) : FULL);
+        if (open != 0) {
+            return word * 64 + (uint64_t)__builtin_ctzll(open);
+        }
+    }
+    return BP_NO_PAGE;
+}
+
 /* Where the next search begins. */
 static uint64_t start(struct bp_pages *pages)
 {
@@ -228,10 +246,11 @@ uint64_t bp_pages_take(struct bp_pages *pages)
     uint64_t from = start(pages);
     int passes = from == 0 ? 1 : 0;
     for (;;) {
-        uint64_t page = find(pages, from);
+        bool last = passes == MAX_PASSES;
+        uint64_t page = last ? find_below(pages, from) : find(pages, from);
         if (page == BP_NO_PAGE) {
             /* One pass from the start says "none", unless pages came back behind it. */
-            if (passes > 0 && (passes == MAX_PASSES || atomic_load(&pages->counts->taken) >= pages->count)) {
+            if (last || (passes > 0 && atomic_load(&pages->counts->taken) >= pages->count)) {
                 return BP_NO_PAGE;
             }
             passes++;
@@ -242,6 +261,9 @@ uint64_t bp_pages_take(struct bp_pages *pages)
             page < pages->count ? bp_pages_load(pages, page) : BP_BUSY; /* a peer may have ruined the index */
         if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
             bp_pages_mark_taken(pages, page);
+            if (last) {
+                summarise(pages, page, true);
+            }
             atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);
             BP_STORED("cursor");
             return page;

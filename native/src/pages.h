@@ -71,6 +71,9 @@ int bp_pages_open(struct bp_pages *pages, uint64_t count);
  * read-only. Async-signal-safe. */
 void bp_pages_part(struct bp_pages *pages);
 
+/* From here on the counts are this process's own, as they are now: bufpool_stats() goes on reading them. */
+void bp_pages_keep_counts(struct bp_pages *pages);
+
 /* Gives them back, of whatever kind; the counts stay. */
 void bp_pages_close(struct bp_pages *pages);
 

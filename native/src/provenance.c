@@ -221,7 +221,7 @@ static uint16_t thread_number(struct bp_provenance *provenance, uint64_t now)
     _Atomic uint64_t *noted = &provenance->numbers[own];
     uint64_t number = atomic_load_explicit(noted, memory_order_relaxed);
     if (number >> 32 != serial) {
-        number = (uint64_t)serial << 32 | bp_interned_enter(provenance->threads, provenance->member, now);
+        number = (uint64_t)serial << 32 | bp_interned_enter(provenance->threads, provenance->member, now, NULL);
         if ((uint16_t)number != 0) {
             atomic_store_explicit(noted, number, memory_order_relaxed);
         }
@@ -229,16 +229,21 @@ static uint16_t thread_number(struct bp_provenance *provenance, uint64_t now)
     return (uint16_t)number;
 }
 
+static struct event number_event(struct bp_provenance *provenance, uint64_t now, uint16_t thread, bool other)
+{
+    uint64_t number = atomic_fetch_add_explicit(&provenance->counts->sequence, 1, memory_order_relaxed) + 1;
+    BP_STORED("event numbered");
+    return (struct event){now << 24 | (uint64_t)thread << 8 | ((number >> 31) & 0xFF),
+                          (uint32_t)(number & LOW_MASK) << 1 | other, 0};
+}
+
 /* One call: one reading of the clock, one thread, one stack. */
 static struct event describe(struct bp_provenance *provenance, bool other, const void *caller)
 {
     uint64_t now = tick();
     uint16_t thread = thread_number(provenance, now);
-    uint64_t number = atomic_fetch_add_explicit(&provenance->counts->sequence, 1, memory_order_relaxed) + 1;
-    BP_STORED("event numbered");
+    struct event event = number_event(provenance, now, thread, other);
     bool lost = false;
-    struct event event = {now << 24 | (uint64_t)thread << 8 | ((number >> 31) & 0xFF),
-                          (uint32_t)(number & LOW_MASK) << 1 | other, 0};
     if (provenance->mode == BP_PROVENANCE_STACKS) {
         event.stack = capture(provenance, caller, &lost);
     }
@@ -281,6 +286,33 @@ void bp_provenance_erase(struct bp_provenance *provenance, const uint64_t *pages
         atomic_store_explicit(&provenance->records[pages[i]].when[BP_TAKEN], 0, memory_order_release);
         BP_STORED("record: erased");
     }
+}
+
+/* Is the page's last event a taking of this kind? */
+static bool is_taken_so(const struct bp_record *record, uint32_t other)
+{
+    uint64_t number[2];
+    for (int which = BP_GIVEN; which <= BP_TAKEN; which++) {
+        uint64_t when = atomic_load(&record->when[which]);
+        number[which] = when == 0 ? 0 : (when & 0xFF) << 31 | atomic_load(&record->sequence[which]) >> 1;
+    }
+    return number[BP_TAKEN] != 0 && bp_provenance_is_later(number[BP_TAKEN], number[BP_GIVEN]) &&
+           (atomic_load(&record->sequence[BP_TAKEN]) & 1) == other;
+}
+
+void bp_provenance_complete(struct bp_provenance *provenance, uint64_t page, bool evict,
+                            const struct bp_interned_who *who, uint16_t *thread)
+{
+    if (provenance->mode == BP_PROVENANCE_OFF || is_taken_so(&provenance->records[page], evict)) {
+        return;
+    }
+    uint64_t now = tick();
+    if (*thread == 0) {
+        *thread = bp_interned_enter(provenance->threads, provenance->member, now, who);
+    }
+    struct event event = number_event(provenance, now, *thread, evict);
+    write_event(&provenance->records[page], provenance->stacks == NULL ? NULL : &provenance->stacks[page], BP_TAKEN,
+                &event);
 }
 
 void bp_record_close(struct bp_provenance *provenance, bool for_all, const void *caller)

@@ -99,6 +99,12 @@ void bp_provenance_close(struct bp_provenance *provenance);
 /* In a forked child that has not got the pool: see bp_pages_part(). */
 void bp_provenance_part(struct bp_provenance *provenance, int fd, uint64_t offset);
 
+/* A process was killed amid taking the page, which the caller has BUSY: if it had not recorded that yet, it is recorded now,
+ * as done by *thread, or by `who` if that is 0: then *thread receives the number. */
+struct bp_interned_who;
+void bp_provenance_complete(struct bp_provenance *provenance, uint64_t page, bool evict,
+                            const struct bp_interned_who *who, uint16_t *thread);
+
 /* Clears what a member has left that was killed. */
 void bp_provenance_release(struct bp_provenance *provenance, uint32_t member);
 

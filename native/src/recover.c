@@ -1,7 +1,11 @@
 /* recover.c: repairing what killed processes have left, see recover.h. */
 #include "recover.h"
 
+#include "interned.h"
 #include "roster.h"
+
+#include <errno.h>
+#include <string.h>
 
 #define PATIENCE 100 /* times 100 us that a call waits at most, for pages that others are changing */
 
@@ -34,7 +38,7 @@ static bool repair(bufpool_pool *pool, uint32_t member, uint64_t page, uint16_t 
 }
 
 /* Calls function for each page whose state may not be 0; what was never touched is a hole of the file. false: it has
- * returned that, which ends it. */
+ * returned that, which ends it; or the file cannot be looked at. */
 static bool for_each_page(bufpool_pool *pool, bool (*function)(bufpool_pool *, uint64_t, void *), void *context)
 {
     struct bp_pages *pages = &pool->pages;
@@ -42,7 +46,8 @@ static bool for_each_page(bufpool_pool *pool, bool (*function)(bufpool_pool *, u
     uint64_t end = first + pages->count * sizeof *pages->states;
     uint64_t from;
     uint64_t to;
-    for (uint64_t at = first; at < end && bp_kernel_next_data(pages->fd, at, &from, &to) == 0; at = to) {
+    int code = 0;
+    for (uint64_t at = first; at < end && (code = bp_kernel_next_data(pages->fd, at, &from, &to)) == 0; at = to) {
         from = from < first ? first : from;
         to = to > end ? end : to;
         for (; from < to; from += sizeof *pages->states) {
@@ -51,13 +56,29 @@ static bool for_each_page(bufpool_pool *pool, bool (*function)(bufpool_pool *, u
             }
         }
     }
-    return true;
+    return code == 0 || code == -ENXIO;
 }
 
 struct legacy {
     uint32_t member;
-    bool all; /* repaired */
+    bool all;        /* repaired */
+    uint16_t thread; /* what provenance calls the member's first one, once it has been asked for */
 };
+
+/* What the member was amid taking away is, as others see it, taken by it. Before the frame goes, as in free.c. */
+static void record(bufpool_pool *pool, struct legacy *legacy, uint64_t page, uint16_t word)
+{
+    const struct bp_member *entry = &pool->pages.members[legacy->member];
+    struct bp_interned_who who = {.thread = atomic_load(&entry->pid), .pid = atomic_load(&entry->pid)};
+    for (int i = 0; i < 2; i++) {
+        uint64_t name = atomic_load(&entry->name[i]);
+        memcpy(who.name + 8 * i, &name, 8);
+        memcpy(who.process_name + 8 * i, &name, 8);
+    }
+    if (word & (BP_FREEING | BP_EVICTING)) {
+        bp_provenance_complete(&pool->provenance, page, word & BP_EVICTING, &who, &legacy->thread);
+    }
+}
 
 static bool repair_if_of(bufpool_pool *pool, uint64_t page, void *context)
 {
@@ -65,6 +86,9 @@ static bool repair_if_of(bufpool_pool *pool, uint64_t page, void *context)
     uint16_t word = bp_pages_load(&pool->pages, page);
     if (BP_MEMBER_OF(word) == legacy->member) {
         bool ours = bp_pages_try(&pool->pages, page, word, (word & ~BP_BUSY) | pool->pages.busy);
+        if (ours) {
+            record(pool, legacy, page, word);
+        }
         legacy->all = ours && repair(pool, legacy->member, page, word) && legacy->all;
     }
     return true;
@@ -113,9 +137,9 @@ static enum found recover(bufpool_pool *pool, uint32_t member, int *patience)
     }
     atomic_store(&pool->pages.counts->stale, true);
     BP_STORED("recovery: counts are stale");
-    struct legacy legacy = {member, true};
-    for_each_page(pool, repair_if_of, &legacy);
-    bool all = hide(pool, member, patience) && legacy.all;
+    struct legacy legacy = {member, true, 0};
+    bool all = for_each_page(pool, repair_if_of, &legacy) && legacy.all;
+    all = hide(pool, member, patience) && all;
     bp_provenance_release(&pool->provenance, member);
     if (all) {
         bp_roster_bury(&pool->pages, member);

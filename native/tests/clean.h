@@ -98,7 +98,7 @@ static void check_clean(bufpool_pool *pool, uint64_t processes)
 }
 
 /* Makes a call that repairs, one for more pages than there are, and one that counts anew what it can. */
-static void ask_for_too_much(bufpool_pool *pool)
+MAYBE_UNUSED static void ask_for_too_much(bufpool_pool *pool)
 {
     uint64_t count = pool->pages.count;
     uint64_t *numbers = malloc(count * sizeof *numbers);
@@ -127,7 +127,7 @@ static void ask_for_too_much(bufpool_pool *pool)
     } while (0)
 
 /* Every page that is not taken can be had, and none twice. */
-static void check_all_to_be_had(bufpool_pool *pool)
+MAYBE_UNUSED static void check_all_to_be_had(bufpool_pool *pool)
 {
     uint64_t count = pool->pages.count - pool->pages.counts->taken;
     uint64_t *numbers = malloc((count + 1) * sizeof *numbers);

@@ -134,6 +134,86 @@ static void killed_opener(void)
     }
 }
 
+/* ---- The last one leaves nothing ---- */
+
+static int steps[2]; /* a turn of the other one */
+static int turns[2];
+static bufpool_handle kept = BUFPOOL_HANDLE_INIT;
+static bool attaches_late;
+
+int __real_bp_kernel_truncate(int fd, uint64_t length);
+int __wrap_bp_kernel_truncate(int fd, uint64_t length);
+
+int __wrap_bp_kernel_truncate(int fd, uint64_t length)
+{
+    char byte = 0;
+    if (attaches_late) { /* just when the frames go */
+        attaches_late = false;
+        CHECK_IS(write(turns[1], &byte, 1), ==, 1);
+        CHECK_IS(read(steps[0], &byte, 1), ==, 1);
+    }
+    return __real_bp_kernel_truncate(fd, length);
+}
+
+/* It may not be had any more; or it is, and then its pages are there. */
+static void attach_late(void *argument)
+{
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_pool *late = NULL;
+    char byte;
+    (void)argument;
+    CHECK_IS(read(turns[0], &byte, 1), ==, 1);
+    config.on_fault = "resume";
+    int code = bufpool_attach(&config, &kept, &late);
+    CHECK_IS(write(steps[1], &byte, 1), ==, 1);
+    if (code == 0) {
+        CHECK_STRING((char *)bufpool_address(late, 0), "kept");
+        CHECK_OK(bufpool_close(late));
+    }
+    CHECK(code == 0 || code == BUFPOOL_ECLOSED || code == -EWOULDBLOCK);
+}
+
+static void last_one(bool late)
+{
+    CHECK_OK(pipe2(steps, O_CLOEXEC));
+    CHECK_OK(pipe2(turns, O_CLOEXEC));
+    pid_t opener = fork();
+    CHECK(opener >= 0);
+    if (opener == 0) {
+        alarm(CHILD_LIMIT);
+        bufpool_pool *opened = open_trapped("uffd", "exclude");
+        CHECK_OK(bufpool_allocate(opened, "kept", 5, &page));
+        CHECK_IS(write(turns[1], "", 1), ==, 1);
+        for (;;) {
+            pause();
+        }
+    }
+    char byte;
+    CHECK_IS(read(turns[0], &byte, 1), ==, 1);
+    bufpool_pool *guests = attach();
+    CHECK_OK(bufpool_share(guests, &kept));
+    CHECK_OK(kill(opener, SIGKILL));
+    CHECK_IS(waitpid(opener, NULL, 0), ==, opener);
+    pid_t other = late ? fork() : 0;
+    CHECK(other >= 0);
+    if (late && other == 0) {
+        alarm(CHILD_LIMIT);
+        attach_late(NULL);
+        _exit(0);
+    }
+    attaches_late = late;
+    CHECK_OK(bufpool_close(guests)); /* its first call since the opener was killed */
+    CHECK_IS(look_at(path).st_blocks, ==, 0);
+    int status = 0;
+    CHECK(!late || waitpid(other, &status, 0) == other);
+    CHECK_IS(status, ==, 0);
+    CHECK_OK(bufpool_handle_close(&kept));
+    for (int i = 0; i < 2; i++) {
+        close(steps[i]);
+        close(turns[i]);
+    }
+}
+
 /* ---- Refused ---- */
 
 static void names(void)
@@ -197,6 +277,8 @@ static int body(void)
     CHECK_IS(for_each_trap(huge_directory, one_pool, false), >, 0);
     if (bufpool_probe(huge_directory, "uffd", NULL, 0) == 0) {
         killed_opener();
+        last_one(false);
+        last_one(true);
     }
     names();
     other_users();

@@ -251,7 +251,8 @@ BUFPOOL_API const char *bufpool_state_name(bufpool_state state); /* "unallocated
  * "none" a page is an ordinary one: filled by memcpy, not at once. */
 BUFPOOL_API int bufpool_allocate(bufpool_pool *pool, const void *data, size_t size, uint64_t *page);
 
-/* The same for a given number. Errors: as above, and ESTATE when the page is allocated or evicted. */
+/* The same for a given number. Errors: as above, and ESTATE when the page is allocated or evicted, or another call has been
+ * changing it for some milliseconds. */
 BUFPOOL_API int bufpool_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 
 /* Allocates count pages of zeros, all or none; pages receives count numbers, in runs of neighbours where the pool has
