@@ -96,17 +96,105 @@ int main(int argc, char **argv)
 """
 
 
+# The pool is that of two processes. The second one, "worker", frees page 2, and the third last. Then one of them
+# dies, or both wait. Arguments: who, capacity.
+SHARED = r"""
+#include <bufpool/bufpool.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+__attribute__((noinline)) void stray(volatile char *at)
+{
+    *at = 1;
+}
+
+__attribute__((noinline)) void let_go(bufpool_pool *pool, uint64_t page)
+{
+    bufpool_set_caller("worker.py:34 in let_go");
+    bufpool_free(pool, page);
+    bufpool_set_caller(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_handle handle = BUFPOOL_HANDLE_INIT;
+    bufpool_pool *pool;
+    int pipes[2];
+    char byte = 0;
+    config.capacity = strtoull(argv[2], NULL, 0);
+    config.page_size = 8192;
+    config.memory = "shared";
+    config.trap = "uffd";
+    config.name = "common";
+    config.fork = "exclude";
+    config.provenance = "stacks";
+    uint64_t last = config.capacity / 8192 - 3;
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+    prctl(PR_SET_NAME, "engine");
+    if (pipe(pipes) != 0 || bufpool_open(&config, &pool) < 0 || bufpool_share(pool, &handle) < 0) {
+        return 3;
+    }
+    bufpool_allocate_at(pool, 1, "neighbour", 10);
+    bufpool_allocate_at(pool, 2, NULL, 0);
+    bufpool_allocate_at(pool, last, NULL, 0);
+    pid_t owner = getpid();
+    pid_t worker = fork();
+    if (worker == 0) {
+        bufpool_config mine = BUFPOOL_CONFIG_INIT;
+        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_NAME, "worker");
+        if (bufpool_attach(&mine, &handle, &pool) < 0) {
+            return 4;
+        }
+        let_go(pool, 2);
+        let_go(pool, last);
+    }
+    if (worker == 0 ? write(pipes[1], &byte, 1) != 1 : read(pipes[0], &byte, 1) != 1) {
+        return 5;
+    }
+    if (strcmp(argv[1], worker == 0 ? "worker" : "engine") == 0) {
+        stray((char *)bufpool_address(pool, last) + 5000);
+    }
+    if (strcmp(argv[1], "abort") == 0 && worker == 0) {
+        abort();
+    }
+    if (strcmp(argv[1], "crash") == 0 && worker == 0) {
+        stray((char *)8);
+    }
+    if (strcmp(argv[1], "both") == 0 && worker != 0) {
+        printf("%d %d\n", (int)owner, (int)worker);
+        fflush(stdout);
+    }
+    if (worker == 0) {
+        pause();
+    }
+    waitpid(worker, NULL, 0);
+    return 0;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def programs(native_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program with the shared library, with the static one, that one stripped; and as a library."""
+    """The program with the shared library, with the static one, that one stripped; and as a library. And the other."""
     folder = tmp_path_factory.mktemp("programs")
     (folder / "program.c").write_text(PROGRAM, encoding="utf-8")
+    (folder / "common.c").write_text(SHARED, encoding="utf-8")
     flags = f"-std=c11 -O1 -g -fPIC -I{NATIVE}/include"
     shared = f"-L{native_library} -Wl,-rpath,{native_library} -lbufpool"
     for command in (
         f"cc {flags} program.c -o shared {shared}",
         f"cc {flags} program.c -o static -Wl,--gc-sections {native_library}/libbufpool.a -lpthread -ldl",
         "strip -s -o stripped static",
+        f"cc {flags} common.c -o common {native_library}/libbufpool.a -lpthread -ldl",
         f"cc {flags} -shared program.c -o libprogram.so {shared}",
     ):
         subprocess.run(command, cwd=folder, shell=True, check=True, timeout=300)
@@ -291,14 +379,14 @@ def test_in_a_system_call(tmp_path: Path) -> None:
 # ---- A core dump -----------------------------------------------------------------------------------------------------
 
 
-def kernel_core(programs: Path, program: str, folder: Path, trap: str) -> Path:
-    """Of the program, which dies of its stray access, by the kernel."""
+def let_kernel_dump(program: Path, *arguments: str, folder: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Runs a program, which or a child of which dies; finds the core dump."""
     if CORE_PATTERN.startswith("|") or "/" in CORE_PATTERN:
         pytest.skip(f"core dumps of this machine go elsewhere: kernel.core_pattern is {CORE_PATTERN}")
     if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
         pytest.skip("the hard limit RLIMIT_CORE of this process does not allow a core dump")
     done = subprocess.run(
-        [str(programs / program), trap],
+        [str(program), *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -306,9 +394,15 @@ def kernel_core(programs: Path, program: str, folder: Path, trap: str) -> Path:
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2),
     )
+    (core,) = folder.iterdir()
+    return core, done
+
+
+def kernel_core(programs: Path, program: str, folder: Path, trap: str) -> Path:
+    """Of the program, which dies of its stray access, by the kernel."""
+    core, done = let_kernel_dump(programs / program, trap, folder=folder)
     assert done.returncode < 0, done
     assert "stray write of a freed page" in done.stderr
-    (core,) = folder.iterdir()
     return core
 
 
@@ -371,6 +465,73 @@ def test_core_without_its_program(programs: Path, tmp_path: Path) -> None:
     commands = ["bufpool pools", "bufpool page second 2"]
     shown = gdb("-c", str(core), commands=commands, folder=tmp_path)
     has(shown, *POOLS, *HISTORY[:2], r'page 2 of pool "second" is freed', r"#0 0x\w+ \(\S+/stripped\+0x\w+\)")
+
+
+# ---- A pool of two processes -----------------------------------------------------------------------------------------
+
+SMALL, HUGE = 16 << 20, 1 << 40
+
+
+@pytest.fixture
+def _sharing() -> None:
+    (entry,) = (entry for entry in bufpool.capabilities().entries if (entry.memory, entry.trap) == ("shared", "uffd"))
+    if not entry.available:
+        pytest.skip(f"shared-uffd: {entry.reason}")
+
+
+def common(capacity: int, page: int) -> tuple[str, ...]:
+    """What gdb shows of the pool, and of a page that the worker freed, in whichever process."""
+    return (
+        rf'pool "common" is \[0x\w+, 0x\w+\): {capacity // 8192} pages of 8 KiB, memory shared, trap uffd, .*\n'
+        r"  pages allocated: 1, evicted: 0, ever used: \d+; faults: \d+\n"
+        r'  processes that have it: \d+ "engine", \d+ "worker"\n',
+        rf'page {page} of pool "common" is freed\n(?:  .*\n)*?'
+        rf'  freed by thread (\d+) "worker" of process \1, {MOMENT} \(event \d\)\n'
+        r"    #0 0x\w+ .*\n(?:    .*\n)*?    on behalf of, innermost last:\n      worker\.py:34 in let_go\n"
+        rf'  allocated by thread (\d+) "engine" of process \2, {MOMENT} \(event \d\)\n    #0 0x\w+ ',
+        r'page 1 of pool "common" is allocated(?:\n  .*)*?\n  allocated by thread \d+ "engine" of process',
+    )
+
+
+def look(*pages: int) -> list[str]:
+    return ["bufpool pools", *(f"bufpool page common {page}" for page in (*pages, 1))]
+
+
+@pytest.mark.usefixtures("_sharing")
+@pytest.mark.parametrize("who", ["engine", "worker"])
+def test_shared_live(programs: Path, tmp_path: Path, who: str) -> None:
+    """And the dump that gdb makes of it."""
+    core = tmp_path / "core"
+    with subprocess.Popen(
+        [str(programs / "common"), "both", str(SMALL)], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as child:
+        assert child.stdout is not None
+        pid = child.stdout.readline().split()[who == "worker"]
+        shown = gdb("-p", pid, commands=[*look(2), f"generate-core-file {core}"], folder=tmp_path)
+        child.kill()
+    if "ptrace: Operation not permitted" in shown:
+        pytest.skip("this process may not attach to its own child")
+    has(shown, *common(SMALL, 2))
+    shown = gdb(str(programs / "common"), str(core), commands=look(2), folder=tmp_path)
+    has(shown, *common(SMALL, 2))
+    assert core.stat().st_size < 150 << 20
+
+
+@pytest.mark.usefixtures("_sharing")
+@pytest.mark.parametrize("capacity", [SMALL, HUGE], ids=["16 MiB", "1 TiB"])
+@pytest.mark.parametrize("who", ["engine", "worker", "crash", "abort"])
+def test_shared_core_kernel(programs: Path, tmp_path: Path, who: str, capacity: int) -> None:
+    """Of one that strays, of a guest that dies of another fault, or of what no handler sees."""
+    core, done = let_kernel_dump(programs / "common", who, str(capacity), folder=tmp_path)
+    last = capacity // 8192 - 3
+    assert ("stray write of a freed page" in done.stderr) == (who in {"engine", "worker"}), done
+    shown = gdb(str(programs / "common"), str(core), commands=look(2, last), folder=tmp_path)
+    has(shown, *common(capacity, 2))
+    if who == "abort" and capacity == HUGE:  # only what is always there
+        has(shown, rf"bufpool: the state of page {last} is not in this core dump")
+    else:
+        has(shown, *common(capacity, last))
+    assert core.stat().st_size < 150 << 20  # tables of 1 TiB are 4 GiB
 
 
 # ---- What is missing or damaged --------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from bufpool_layout import (
     Pool,
     Struct,
     TroubleError,
+    is_missing,
     mapping_at,
     modules_of,
     pool_at,
@@ -58,6 +59,9 @@ def pool_lines(pool: Pool) -> Iterator[str]:
     evicted = counts.number("evicted")
     allocated = max(counts.number("allocations") - counts.number("frees") - evicted, 0)
     yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {counts.number('high_water')}; {faults}"
+    members = [f'{pid} "{name}"' for pid, name in pool.members()]
+    if members:
+        yield f"  processes that have it: {', '.join(members)}"
 
 
 def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:
@@ -190,17 +194,6 @@ def place_of(address: int, returns: bool, modules: list[Mapping]) -> str:
         return f"{function} at {line.symtab.filename}:{line.line}"
     mapped = mapping_at(code, modules)
     return f"{function} ({mapped.path}+{address - mapped.base:#x})".lstrip() if mapped else function
-
-
-DUMPED = re.compile(r"(0x\w+)->(0x\w+) at 0x\w+: load\w+ .*\bHAS_CONTENTS\b")
-
-
-def is_missing(address: int) -> bool:
-    """Is this a core dump that was made without the memory at an address? gdb itself shows zeros there."""
-    if "core" not in str(getattr(gdb.selected_inferior().connection, "type", "")):
-        return False
-    dumped = DUMPED.findall(gdb.execute("maintenance info sections", to_string=True))
-    return not any(int(first, 16) <= address < int(last, 16) for first, last in dumped)
 
 
 def number_of(text: str) -> int:

@@ -70,6 +70,17 @@ def read(address: int, size: int, what: str) -> bytes:
         ) from None
 
 
+DUMPED = re.compile(r"(0x\w+)->(0x\w+) at 0x\w+: load\w+ .*\bHAS_CONTENTS\b")
+
+
+def is_missing(address: int) -> bool:
+    """Is this a core dump that was made without the memory at an address? gdb itself shows zeros there."""
+    if "core" not in str(getattr(gdb.selected_inferior().connection, "type", "")):
+        return False
+    dumped = DUMPED.findall(gdb.execute("maintenance info sections", to_string=True))
+    return not any(int(first, 16) <= address < int(last, 16) for first, last in dumped)
+
+
 def text_of(raw: bytes) -> str:
     """A C string; a terminal is not to be steered by what is in it."""
     text = raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
@@ -215,9 +226,37 @@ class Pool(Struct):
         except TroubleError:  # it is in the library's file, which gdb may not have found
             return "(name not in this dump)"
 
+    def demand(self, address: int, what: str) -> None:
+        """Of tables that processes share a dump may hold a part only, and the rest of them reads as zeros."""
+        if self.number("members") and is_missing(address):
+            raise TroubleError(f"{what} is not in this core dump, which holds only a part of shared tables")
+
     def state_word(self, page: int) -> int:
         """Of an open pool."""
-        return int.from_bytes(read(self.number("states") + 2 * page, 2, f"the state of page {page}"), "little")
+        at, what = self.number("states") + 2 * page, f"the state of page {page}"
+        self.demand(at, what)
+        return int.from_bytes(read(at, 2, what), "little")
+
+    def members(self) -> Iterator[tuple[int, str]]:
+        """The processes that have it, and the names of their main threads; none, if its tables are not shared."""
+        library = self.library
+        size, most, table = library.constant("member.bytes"), library.constant("members.most"), self.number("members")
+        last = Struct(library, "counts", self.number("counts")).number("last_member") if table else 0
+        for number in range(1, min(last, most) + 1):
+            entry = Struct(library, "member", table + number * size)
+            self.demand(entry.at + size - 1, f"process {number} of those that have it")
+            if entry.number("present"):
+                yield entry.number("pid"), entry.text("name")
+
+    def changer(self, word: int) -> str:
+        """Who is changing a page."""
+        busy, table = self.library.constant("page.busy"), self.number("members")
+        number = (word & busy) // (busy & -busy)
+        if table == 0 or number == 0:
+            return ""
+        entry = Struct(self.library, "member", table + number * self.library.constant("member.bytes"))
+        self.demand(entry.at, "who changes the page")
+        return f' by process {entry.number("pid")} "{entry.text("name")}"'
 
     def state(self, word: int) -> str:
         """The word for a state word; a page on its way counts as what it becomes while it is being taken away."""
@@ -231,7 +270,7 @@ class Pool(Struct):
     def flags(self, word: int) -> str:
         """What else a state word says."""
         said = {
-            "page.busy": "being changed at this moment",
+            "page.busy": f"being changed at this moment{self.changer(word)}",
             "page.scratch": "shows the scratch pattern after a stray access",
         }
         return "".join(f"; {text}" for name, text in said.items() if word & self.library.constant(name))
@@ -242,8 +281,11 @@ class Pool(Struct):
             return []
         library = self.library
         size, records, stacks = library.constant("record.bytes"), self.number("records"), self.number("stacks")
+        self.demand(records + page * size, f"what is recorded of page {page}")
         record = read(records + page * size, size, f"what is recorded of page {page}")
         kept = library.constant("stacks.bytes")
+        if stacks:
+            self.demand(stacks + page * kept, f"the stacks of page {page}")
         ids = read(stacks + page * kept, kept, f"the stacks of page {page}") if stacks else bytes(kept)
         given = self._event(record, ids, 0, ("allocated", "populated"))
         taken = self._event(record, ids, 1, ("freed", "evicted"))
@@ -264,6 +306,8 @@ class Pool(Struct):
         table, library = self.number("threads"), self.library
         offset, _ = library.place("threads.entries")
         entry = Struct(library, "thread", table + offset + number * library.constant("thread.bytes"))
+        if number and table:
+            self.demand(entry.at, "who did it")
         serial = entry.number("serial") if number and table else 0
         since_ever = serial == library.constant("thread.first")
         if (
@@ -283,6 +327,7 @@ class Pool(Struct):
         if number == 0 or depot == 0 or number * 8 + head > size:
             return b"", ""
         entry = Struct(library, "kept", depot + offset + number * 8)
+        self.demand(entry.at, "a kept stack")
         room = size - number * 8 - head
         frames = min(entry.number("frames"), STACK_MOST, room // 8)
         length = min(entry.number("length"), TEXT_MOST, room)

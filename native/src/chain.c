@@ -20,6 +20,7 @@
 
 #include "error.h"
 #include "machine.h"
+#include "postmortem.h"
 #include "probe.h"
 #include "stack.h"
 #include "thread.h"
@@ -277,6 +278,7 @@ void bp_signal_pass_on(int signo, siginfo_t *info, void *context)
         }
         /* The kernel does not let a thread ignore a fault of its own. */
         if (turn < 0 || ignored || (plain && chain->older[turn].sa_handler == SIG_DFL)) {
+            bp_postmortem_dump_tables();
             bp_signal_default(signo, info);
             return;
         }

@@ -43,5 +43,9 @@ int bp_lazy_once(_Atomic(void *) *own, size_t size, void **place)
 
 int bp_lazy_map_file(int fd, uint64_t offset, size_t size, void **place)
 {
-    return map(size, MAP_SHARED, fd, offset, place);
+    int code = map(size, MAP_SHARED, fd, offset, place);
+    if (code == 0) { /* a dump reads, and so takes memory for, what was never touched of a file: see postmortem.c */
+        bp_kernel_madvise(*place, size, MADV_DONTDUMP);
+    }
+    return code;
 }

@@ -229,6 +229,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
         code = pool->guest ? verify_guest(pool) : publish(pool, config, &constants);
     }
     if (code == 0) {
+        bp_postmortem_open(pool);
         code = bp_monitor_start(pool);
     }
     if (code < 0) {

@@ -3,6 +3,7 @@
 
 #include "diagnose.h"
 #include "places.h"
+#include "tables.h"
 #include "thread.h"
 
 #include <sys/mman.h>
@@ -37,6 +38,7 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 POOL("closed", closed),
                 POOL("states", pages.states),
                 POOL("counts", pages.counts),
+                POOL("members", pages.members),
                 POOL("faults", faults),
                 POOL("ring", ring),
                 POOL("provenance", provenance.mode),
@@ -56,6 +58,12 @@ __attribute__((section(".bufpool"), used)) struct bp_postmortem bp_postmortem =
                 FIELD("counts.evicted", struct bp_counts, evicted),
                 FIELD("counts.allocations", struct bp_counts, allocations),
                 FIELD("counts.frees", struct bp_counts, frees),
+                FIELD("counts.last_member", struct bp_counts, last_member),
+                FIELD("member.present", struct bp_member, present),
+                FIELD("member.pid", struct bp_member, pid),
+                FIELD("member.name", struct bp_member, name),
+                CONSTANT("member.bytes", sizeof(struct bp_member)),
+                CONSTANT("members.most", BP_MAX_MEMBERS),
 
                 FIELD("entry.serial", struct bp_ring_entry, serial),
                 FIELD("entry.fault", struct bp_ring_entry, fault),
@@ -153,11 +161,127 @@ void bp_postmortem_note_time(void)
     atomic_store(&bp_postmortem.epoch_ns, bp_kernel_epoch_ns());
 }
 
+/* ---- Shared tables ---- */
+
+#define OS_PAGE 4096
+#define MOST_TOUCHED ((uint64_t)128 << 20) /* bytes of a table, half of them before the page that it is about */
+#define RUNS 256                           /* each may split a mapping */
+#define GAP ((uint64_t)64 << 10)           /* a hole of less is not worth a split */
+#define PARTS 8
+
+struct part {
+    const void *place;
+    uint64_t size;
+    uint64_t item;  /* bytes for each page; 0: it does not go by pages */
+    uint64_t early; /* bytes that are in every dump */
+};
+
+/* What a debugger reads of the shared tables of a pool that is open. */
+static int parts_of(const bufpool_pool *pool, struct part parts[PARTS])
+{
+    const struct bp_pages *pages = &pool->pages;
+    const struct bp_provenance *provenance = &pool->provenance;
+    const struct bp_depot *depot = provenance->depot;
+    const size_t state = sizeof *pages->states;
+    const size_t record = sizeof *provenance->records;
+    const size_t stacks = sizeof *provenance->stacks;
+    int count = 0;
+    if (pages->header == NULL || pages->mapped == 0) {
+        return 0;
+    }
+    parts[count++] = (struct part){pages->header, sizeof *pages->header, 0, OS_PAGE};
+    parts[count++] = (struct part){pages->members, (BP_MAX_MEMBERS + 1) * sizeof *pages->members, 0, 16 * OS_PAGE};
+    parts[count++] = (struct part){(const void *)pages->states, pages->count * state, state, 16 << 20};
+    if (provenance->mode != BP_PROVENANCE_OFF) {
+        parts[count++] = (struct part){provenance->records, pages->count * record, record, 8 << 20};
+        parts[count++] = (struct part){provenance->threads, sizeof *provenance->threads, 0, 64 * OS_PAGE};
+        parts[count++] = (struct part){provenance->counts, sizeof *provenance->counts, 0, OS_PAGE};
+    }
+    if (provenance->mode == BP_PROVENANCE_STACKS) {
+        parts[count++] = (struct part){provenance->stacks, pages->count * stacks, stacks, 4 << 20};
+        parts[count++] = (struct part){depot->arena, sizeof depot->arena, 0, 1 << 20};
+    }
+    return count;
+}
+
+static void mark(const struct part *part, uint64_t from, uint64_t to)
+{
+    uintptr_t begin = ((uintptr_t)part->place + from) / OS_PAGE * OS_PAGE;
+    uintptr_t end = (uintptr_t)part->place + (to < part->size ? to : part->size);
+    if (begin < end) {
+        bp_kernel_madvise((void *)begin, (end - begin + OS_PAGE - 1) / OS_PAGE * OS_PAGE, MADV_DODUMP);
+    }
+}
+
+/* What is a hole of the file stays out, as far as that can be had. */
+static void mark_touched(const bufpool_pool *pool, const struct part *part, uint64_t from, uint64_t to, uint64_t *left)
+{
+    const struct bp_pages *pages = &pool->pages;
+    uint64_t into = (uint64_t)((const char *)part->place - (const char *)pages->place);
+    uint64_t offset =
+        into < pages->mapped
+            ? into
+            : pages->mapped + (uint64_t)((const char *)part->place - (const char *)pool->provenance.place);
+    to = to < part->size ? to : part->size;
+    for (int runs = 0; from < to && *left > 0 && runs < RUNS; runs++) {
+        uint64_t start;
+        uint64_t end;
+        if (bp_kernel_next_data(pages->fd, offset + from, &start, &end) < 0 || start >= offset + to) {
+            return;
+        }
+        from = start - offset;
+        end = end - offset + GAP < to ? end - offset + GAP : to;
+        end = end - from < *left ? end : from + *left;
+        mark(part, from, end);
+        *left -= end - from;
+        from = end;
+    }
+}
+
+void bp_postmortem_open(const bufpool_pool *pool)
+{
+    struct part parts[PARTS];
+    int count = parts_of(pool, parts);
+    for (int i = 0; i < count; i++) {
+        mark(&parts[i], 0, parts[i].early);
+    }
+}
+
+static void dump_tables(const bufpool_pool *pool, uint64_t page)
+{
+    struct part parts[PARTS];
+    if (pool->process != bp_process() || atomic_load(&pool->closed) || !bp_kernel_is_kept(pool->pages.fd)) {
+        return;
+    }
+    int count = parts_of(pool, parts);
+    for (int i = 0; i < count; i++) {
+        uint64_t left = MOST_TOUCHED;
+        uint64_t at = page * parts[i].item;
+        uint64_t from = at < left / 2 ? 0 : at - left / 2;
+        mark(&parts[i], at, at + parts[i].item);
+        mark_touched(pool, &parts[i], from, parts[i].size, &left);
+        mark_touched(pool, &parts[i], 0, from, &left);
+    }
+}
+
+void bp_postmortem_dump_tables(void)
+{
+    /* Not entered, as that may wait: of a pool that is just being closed no memory is read here. */
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (atomic_load(&pool->first) != 0) {
+            dump_tables(pool, 0);
+        }
+    }
+}
+
+/* ---- Pages ---- */
+
 #define AROUND 4
 #define MOST ((uint64_t)4 << 20) /* bytes of a page: what makes a core dump much larger is left out */
 
 void bp_postmortem_dump(const bufpool_pool *pool, uint64_t page)
 {
+    dump_tables(pool, page);
     if (pool->page_size > MOST || pool->process != bp_process() || atomic_load(&pool->closed)) {
         return;
     }

@@ -39,7 +39,15 @@ extern struct bp_postmortem bp_postmortem;
 /* When a pool is opened: notes how the clocks stand to each other. */
 void bp_postmortem_note_time(void);
 
-/* Before the process dies of a stray access: what lies around it is to be in the core dump. Async-signal-safe. */
+/* Shared tables are left out of core dumps: of those a dump holds a part from when the pool is opened, whatever ends the
+ * process. */
+void bp_postmortem_open(const bufpool_pool *pool);
+
+/* Before the process dies of a stray access: what lies around it is to be in the core dump, and, of shared tables, all
+ * that was ever touched, up to 128 MiB of each. Async-signal-safe. */
 void bp_postmortem_dump(const bufpool_pool *pool, uint64_t page);
+
+/* The same for the tables of every pool, before it dies of another fault. Async-signal-safe. */
+void bp_postmortem_dump_tables(void);
 
 #endif

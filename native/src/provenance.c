@@ -108,8 +108,6 @@ static int open_shared(struct bp_provenance *provenance, enum bp_provenance_mode
         bp_kernel_munmap(numbers, NUMBERS_SIZE);
         return code;
     }
-    /* A dump reads, and so takes memory for, what was never touched; see postmortem.c. */
-    bp_kernel_madvise(provenance->place, provenance->mapped, MADV_DONTDUMP);
     provenance->numbers = numbers;
     char *at = (char *)provenance->place + records_size(provenance->pages) + stacks_size(mode, provenance->pages);
     provenance->depot = depot_size(mode) > 0 ? (struct bp_depot *)at : NULL;
