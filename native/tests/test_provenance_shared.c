@@ -75,7 +75,7 @@ static void engine(void *attached)
     CHECK_STRING(stats_of(used).provenance, kept);
     CHECK_IS(freed_of(used, 6).pid, ==, getppid()); /* the parent's, in the child's view */
     CHECK_STRING(freed_of(used, 6).process_name, "test_provenance");
-    bufpool_fault fault;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at(bufpool_address(used, 6), &fault));
     CHECK_IS(fault.freed.thread_id, ==, getppid());
     CHECK_STRING(fault.process_name, "engine");
@@ -133,7 +133,7 @@ static void outlive(void *argument)
     (void)argument;
     bufpool_pool *attached = attach();
     await_close();
-    bufpool_fault fault;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at(bufpool_address(attached, 9), &fault));
     CHECK_IS(fault.freed.event, ==, BUFPOOL_EVENT_CLOSE);
     CHECK_IS(fault.freed.pid, ==, getppid());
@@ -180,7 +180,7 @@ static void check_stack(void (*function)(void *), void *argument)
 {
     CHECK_OK(bufpool_allocate_at(pool, 8, NULL, 0));
     passes(function, argument);
-    bufpool_fault fault;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at(bufpool_address(pool, 8), &fault));
     CHECK_IS(fault.freed.pid, !=, getpid());
     CHECK_IS(fault.freed.stack_depth, >=, 2);
@@ -214,7 +214,7 @@ static void stacks(const char *program)
     uint32_t module = bp_depot_text(mine->depot, "0x5000 /no/such/engine", 23);
     uint64_t frames[] = {0x7f0000001234, (uint64_t)module << 42 | 0x1234};
     atomic_store(&mine->stacks[8].id[BP_TAKEN], bp_depot_stack(mine->depot, frames, 2, 0));
-    bufpool_fault fault;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at((char *)bufpool_address(pool, 8) + 1, &fault));
     CHECK_IS(fault.freed.stack_depth, ==, 1);
     CHECK_IS(fault.freed.foreign, ==, 1);

@@ -51,7 +51,7 @@ static void one_pool(void)
     bufpool_pool *pool = open_shared("uffd");
     CHECK_OK(bufpool_allocate(pool, "a row", 6, &page));
     passes(guest, NULL);
-    bufpool_fault fault;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at(bufpool_address(pool, page), &fault)); /* freed there */
     CHECK_IS(fault.state, ==, BUFPOOL_STATE_FREED);
     CHECK_STRING((char *)bufpool_address(pool, page + 1), "guest");
@@ -82,7 +82,7 @@ static void survive(void *argument)
     uint64_t number;
     CHECK_IS(bufpool_allocate(pool, NULL, 0, &number), ==, BUFPOOL_ECLOSED);
     CHECK_HAS(last_error(), "by the process that opened it");
-    bufpool_fault fault;
+    bufpool_fault fault = BUFPOOL_FAULT_INIT;
     CHECK(traps_at(bufpool_address(pool, page), &fault));
     CHECK_IS(fault.state, ==, BUFPOOL_STATE_CLOSED);
     CHECK_OK(bufpool_close(pool));
