@@ -208,6 +208,7 @@ static void put_error(struct bp_text *text, int code)
         const char *name;
     } known[] = {
         {-EMFILE, "EMFILE, too many open files (RLIMIT_NOFILE, ulimit -n)"},
+        {-EACCES, "EACCES, the process has changed its user since it opened the pool"},
         {-EBADF, "EBADF, the program has closed the pool's descriptor"},
         {-ENFILE, "ENFILE, too many open files in the system"},
         {-ENOMEM, "ENOMEM, no memory or addresses (RLIMIT_AS, ulimit -v)"},

@@ -274,6 +274,23 @@ static void attach_as_another(uint32_t user)
     snprintf(shared->text, sizeof shared->text, "%s", last_error());
 }
 
+/* A server that gives its rights up when it has opened the pool has no children with it, and they say why. */
+static void fork_as_another(uint32_t user)
+{
+    pool = open_pool("shared", "uffd", "resume", MIB, GRANULE);
+    CHECK_OK(setgid(user));
+    CHECK_OK(setuid(user));
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        uint64_t page;
+        CHECK_IS(bufpool_allocate(pool, NULL, 0, &page), ==, BUFPOOL_EUNSUPPORTED);
+        CHECK_HAS(last_error(), "has changed its user");
+        _exit(0);
+    }
+    end(pid);
+}
+
 static void another_user(void)
 {
     if (getuid() != 0) {
@@ -282,6 +299,7 @@ static void another_user(void)
     }
     open_shared();
     end(start(attach_as_another, 65534));
+    end(start(fork_as_another, 65534));
     CHECK_IS(shared->code, ==, -EACCES);
     CHECK_HAS(shared->text, "root");
     check_clean(pool, 1);
