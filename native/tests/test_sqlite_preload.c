@@ -16,7 +16,7 @@ static int shell(const char *format, const char *options)
     char command[2048];
     char line[1500];
     snprintf(line, sizeof line, format, options);
-    snprintf(command, sizeof command, "cd '%s' && exec timeout 40 %s", directory, line);
+    snprintf(command, sizeof command, "cd '%s' && exec timeout 300 %s", directory, line);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
