@@ -37,7 +37,7 @@ int main(int count, char **arguments)
     config.trap = arguments[1];
     config.on_fault = arguments[2];
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
-    alarm(60);
+    alarm(300);
     if (bufpool_open(&config, &pool) < 0)
         return 3;
     for (int i = 0; i < 3; i++) {

@@ -17,7 +17,7 @@ static void open_file(const char *name, sqlite3 **db)
     char path[300];
     snprintf(path, sizeof path, "%s/%s", directory, name);
     CHECK(library.open(path, db) == 0);
-    library.busy_timeout(*db, 30000);
+    library.busy_timeout(*db, 300000);
     run(&library, *db, "pragma synchronous = off; pragma cache_size = 60");
 }
 
