@@ -114,7 +114,16 @@ def _handle(found: OutsidePool) -> PoolHandle:
     except OSError:
         os.close(memory)
         raise
-    return PoolHandle.from_fds(memory, tables)
+    handle = PoolHandle.from_fds(memory, tables)
+    of_tables, of_memory = os.fstat(tables).st_uid, os.fstat(memory).st_uid
+    # Tables can be forged, and repair takes frames away: with our rights, and by what they say.
+    if of_tables not in (of_memory, os.geteuid(), 0):
+        handle.close()
+        raise BufpoolError(
+            f"its tables are of user {of_tables}, and its memory is of user {of_memory}: "
+            "they are only believed of that user's own memory"
+        )
+    return handle
 
 
 def show(console: Console, result: Result) -> None:

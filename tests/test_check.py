@@ -77,6 +77,21 @@ def test_pools_that_are_closed_meanwhile_are_not_clean(host: Host, monkeypatch: 
 
 
 @needs_uffd
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to another user takes root")
+def test_tables_of_one_user_are_not_believed_of_the_memory_of_another(host: Host) -> None:
+    process = host("first=shared")
+    (pool,) = outside.find(process.pid)
+    assert pool.memory is not None
+    fill(pool.memory, 100)
+    os.chown(pool.tables, 65534, 65534)
+    done = check(process.pid, "--repair")
+    assert done.exit_code == 2, done.output
+    assert "its tables are of user 65534, and its memory is of user 0" in done.output
+    os.chown(pool.memory, 65534, 65534)
+    assert "stray frame" in check(process.pid, "--repair").output
+
+
+@needs_uffd
 def test_wrong_and_repaired(host: Host) -> None:
     process = host("first=shared")
     memory = memory_of(process.pid, "first")
