@@ -144,6 +144,19 @@ static void drop_frame(bufpool_pool *pool, uint64_t page)
 /* Tries the trap of a pool that others have, too, on a page that nobody has meanwhile. Of those there may be some that
  * somebody has filled past us: what traps at any of them does at all; they are left as they are, to be found. */
 #define TRIES 8
+#define FAR 4096 /* pages: the last ones, which allocations come to late */
+
+/* The next page to try, searched for from *from on, and once more from the start; BP_NO_PAGE: there is none. */
+static uint64_t next_to_try(bufpool_pool *pool, uint64_t *from, bool *wrapped)
+{
+    uint64_t page = bp_pages_find(&pool->pages, *from);
+    if (page == BP_NO_PAGE && !*wrapped) {
+        *wrapped = true;
+        page = bp_pages_find(&pool->pages, 0);
+    }
+    *from = page + 1;
+    return page < pool->pages.count ? page : BP_NO_PAGE;
+}
 
 static int verify_guest(bufpool_pool *pool)
 {
@@ -155,7 +168,13 @@ static int verify_guest(bufpool_pool *pool)
     if (atomic_load(&pages->counts->gone)) {
         return bp_error(BUFPOOL_ECLOSED, "pool \"%s\" is closed, by the process that opened it", pool->name);
     }
-    for (uint64_t page = pages->count; page-- > 0 && count < TRIES;) {
+    uint64_t from = pages->count > FAR ? pages->count - FAR : 0;
+    bool wrapped = from == 0;
+    for (int looks = 0; count < TRIES && looks < FAR; looks++) { /* not for ever, as a peer may be mad */
+        uint64_t page = next_to_try(pool, &from, &wrapped);
+        if (page == BP_NO_PAGE) {
+            break;
+        }
         uint16_t state = bp_pages_load(pages, page);
         if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
             tried[count] = page;

@@ -187,8 +187,7 @@ void bp_pages_mend(struct bp_pages *pages, uint64_t page, bool taken)
     summarise(pages, page, true); /* also where what is below was right: it may have been set, and no more */
 }
 
-/* The first page >= from whose bit is clear, or BP_NO_PAGE. */
-static uint64_t find(struct bp_pages *pages, uint64_t from)
+uint64_t bp_pages_find(struct bp_pages *pages, uint64_t from)
 {
     int level = 0;
     uint64_t at = from; /* a bit of `level` */
@@ -247,7 +246,7 @@ uint64_t bp_pages_take(struct bp_pages *pages)
     int passes = from == 0 ? 1 : 0;
     for (;;) {
         bool last = passes == MAX_PASSES;
-        uint64_t page = last ? find_below(pages, from) : find(pages, from);
+        uint64_t page = last ? find_below(pages, from) : bp_pages_find(pages, from);
         if (page == BP_NO_PAGE) {
             /* One pass from the start says "none", unless pages came back behind it. */
             if (last || (passes > 0 && atomic_load(&pages->counts->taken) >= pages->count)) {

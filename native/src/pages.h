@@ -128,6 +128,9 @@ static inline bool bp_state_is_free(uint16_t state)
  * addresses. */
 uint64_t bp_pages_take(struct bp_pages *pages);
 
+/* The first page >= from that the index has as free, or BP_NO_PAGE; it may be another's by now. */
+uint64_t bp_pages_find(struct bp_pages *pages, uint64_t from);
+
 /* Put a page into the index as taken (a page claimed by other means than bp_pages_take()) or free. The caller has the
  * page BUSY. */
 void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page);

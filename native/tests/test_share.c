@@ -74,6 +74,35 @@ static void close_and_leave(void *argument)
     CHECK_OK(bufpool_close(pool));
 }
 
+/* Attaching tries the trap on a free page, wherever it is; and without one, too. */
+static void crowded(void)
+{
+    enum { PAGES = 3 * 4096 };
+    static uint64_t pages[PAGES];
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_pool *pool = NULL;
+    config.capacity = (uint64_t)PAGES * GRANULE;
+    config.memory = "shared";
+    config.trap = "uffd";
+    config.on_fault = "resume";
+    config.fork = "exclude";
+    CHECK_OK(bufpool_open(&config, &pool));
+    CHECK_OK(bufpool_share(pool, &handle));
+    CHECK_OK(bufpool_allocate_many(pool, PAGES, pages));
+    passes(close_and_leave, NULL);
+    CHECK_OK(bufpool_free(pool, 3));
+    char *view = mmap(NULL, config.capacity, PROT_READ | PROT_WRITE, MAP_SHARED, handle.memory, 0);
+    CHECK(view != MAP_FAILED);
+    view[3 * GRANULE] = 'x'; /* past the pool: of the only free page that is taken back */
+    CHECK_OK(munmap(view, config.capacity));
+    passes(close_and_leave, NULL);
+    CHECK(traps_at(bufpool_address(pool, 3), NULL));
+    CHECK_OK(bufpool_allocate(pool, NULL, 0, &page));
+    CHECK_IS(page, ==, 3);
+    CHECK_OK(bufpool_handle_close(&handle));
+    CHECK_OK(bufpool_close(pool));
+}
+
 static void survive(void *argument)
 {
     (void)argument;
@@ -245,6 +274,7 @@ int main(void)
         return HARNESS_SKIP;
     }
     one_pool();
+    crowded();
     ends();
     killed_parent("inherit");
     killed_parent("exclude");
