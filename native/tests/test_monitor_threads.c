@@ -123,6 +123,10 @@ int main(void)
     }
 
     at_once();
+    if (!NESTED_FAULTS) {
+        printf("the thread sanitizer takes a mapping that is renewed for written, and who strays there for a race\n");
+        return 0;
+    }
     coming_and_going("anon");
     coming_and_going("shared");
     return 0;
