@@ -204,7 +204,7 @@ static void extremes(void)
     memset(&fault, 0xff, sizeof fault);
     fault.size = sizeof fault;
     fault.thread_name[15] = fault.pool_name[63] = fault.memory[63] = fault.trap[15] = fault.fork_note[255] = 0;
-    fault.in_syscall[31] = 0;
+    fault.in_syscall[31] = fault.process_name[15] = 0;
     fault.time_ns = INT64_MAX;
     char buffer[32768];
     size_t length = bufpool_format_text(&fault, buffer, sizeof buffer);
