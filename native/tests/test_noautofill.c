@@ -123,6 +123,70 @@ static void never_attached(void *argument)
     CHECK_OK(bufpool_close(pool));
 }
 
+/* A process that attaches: has what the other has allocated, traps where it has not, and its free traps in both. */
+static bufpool_handle handle = BUFPOOL_HANDLE_INIT;
+
+static void guest(void *unused)
+{
+    (void)unused;
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_pool *pool = NULL;
+    config.fork = "exclude";
+    CHECK_OK(bufpool_attach(&config, &handle, &pool));
+    CHECK_STRING(stats_of(pool).trap, "noautofill");
+    CHECK_IS(stats_of(pool).members, ==, 2);
+    CHECK(memcmp(bufpool_address(pool, 0), content, HUGE_PAGE) == 0);
+    check_hole(pool, 2, BUFPOOL_STATE_UNALLOCATED);
+    CHECK_OK(bufpool_allocate_at(pool, 1, content, HUGE_PAGE));
+    CHECK_OK(bufpool_free(pool, 0));
+    check_hole(pool, 0, BUFPOOL_STATE_FREED);
+    CHECK_OK(bufpool_close(pool));
+}
+
+static void attached(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    snprintf(path, sizeof path, "%s/pool-%d", directory, (int)getpid());
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    bufpool_pool *pool = NULL;
+    config.capacity = 4 * HUGE_PAGE;
+    config.page_size = 0;
+    config.memory = path;
+    config.trap = "noautofill";
+    config.fork = "exclude"; /* the child attaches */
+    CHECK_OK(bufpool_open(&config, &pool));
+    CHECK_OK(bufpool_share(pool, &handle));
+    CHECK_OK(bufpool_allocate_at(pool, 0, content, HUGE_PAGE));
+    struct child child = run_child(guest, NULL);
+    CHECK_PASSED(child);
+    check_hole(pool, 0, BUFPOOL_STATE_FREED);
+    check_hole(pool, 3, BUFPOOL_STATE_UNALLOCATED);
+    CHECK(memcmp(bufpool_address(pool, 1), content, HUGE_PAGE) == 0);
+    CHECK_OK(bufpool_handle_close(&handle));
+    CHECK_OK(bufpool_close(pool));
+    unlink(path);
+}
+
+static bufpool_pool *inherited;
+
+static void heir(void *unused)
+{
+    (void)unused;
+    check_hole(inherited, 3, BUFPOOL_STATE_UNALLOCATED);
+    CHECK(memcmp(bufpool_address(inherited, 0), content, HUGE_PAGE) == 0);
+}
+
+static void forked(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    inherited = open_here("noautofill", "abort", 4);
+    CHECK_OK(bufpool_allocate_at(inherited, 0, content, HUGE_PAGE));
+    struct child child = run_child(heir, NULL);
+    CHECK_PASSED(child);
+    check_hole(inherited, 3, BUFPOOL_STATE_UNALLOCATED);
+    CHECK_OK(bufpool_close(inherited));
+}
+
 /* A page that is filled with data shows all of it, or traps: never half. */
 static atomic_bool done;
 
@@ -208,7 +272,10 @@ static bool run(const char *name, void (*function)(void *), void *argument)
         printf("check %s: passed\n", name);
         return true;
     }
-    printf("check %s: failed: status 0x%x, %.*s\n", name, child.status, (int)strcspn(child.text, "\n"), child.text);
+    for (char *at = child.text; (at = strchr(at, '\n')) != NULL;) {
+        *at = '|'; /* one line a check */
+    }
+    printf("check %s: failed: status 0x%x, %.700s\n", name, child.status, child.text);
     return false;
 }
 
@@ -220,6 +287,10 @@ static int checks(void)
     passed &= run("trap is exact without userfaultfd", without_userfaultfd, NULL);
     passed &= run("trap holds in a process that never attached", never_attached, NULL);
     passed &= run("trap holds there without userfaultfd", never_attached, yes);
+    passed &= run("trap holds in a process that attaches", attached, NULL);
+    passed &= run("trap holds there, too, without userfaultfd", attached, yes);
+    passed &= run("trap holds in a forked child", forked, NULL);
+    passed &= run("trap holds in a forked child without userfaultfd", forked, yes);
     passed &= run("trap gives way to whole pages only", appears_whole, NULL);
     passed &= run("trap gives way so without userfaultfd", appears_whole, yes);
     passed &= run("trap is armed again after a diversion", diverted, NULL);

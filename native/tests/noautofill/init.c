@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROGRAM_LIMIT 60 /* seconds that a program may run */
+#define PROGRAM_LIMIT 300 /* seconds that a program may run */
 
 static char *const environment[] = {
     "PATH=/bin", "HOME=/tmp", "TMPDIR=/tmp", "BUFPOOL_TEST_HUGETLBFS=/huge", "BUFPOOL_TEST_NOAUTOFILL=/huge-noautofill",
