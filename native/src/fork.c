@@ -161,21 +161,36 @@ void bp_fork_renew(void)
     bp_owed_renew();
 }
 
+/* Opened in a handler that came before this one, or not there since an earlier fork? */
+static bool is_settled(const bufpool_pool *pool)
+{
+    return atomic_load(&pool->first) == 0 || pool->process == bp_process() || pool->heritage.gone;
+}
+
+static bool is_known(const bufpool_pool *pool)
+{
+    return pool->process == forking_process && pool->inherit;
+}
+
 static void in_child(void)
 {
     bp_fork_renew();
     bp_process_prepare(); /* has its page: no error */
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
-        if (atomic_load(&pool->first) == 0 || pool->process == bp_process() || pool->heritage.gone) {
-            continue; /* opened in a handler that came before this one, or not there since an earlier fork */
+        if (!is_settled(pool)) {
+            bp_monitor_forget(pool);
+            if (is_known(pool) && pool->heritage.step == BP_HERITAGE_NONE) {
+                pool->heritage.step = BP_HERITAGE_LATE;
+            }
+            bp_inherit_place(pool);
         }
-        bp_monitor_forget(pool);
-        bool known = pool->process == forking_process && pool->inherit;
-        if (known && pool->heritage.step == BP_HERITAGE_NONE) {
-            pool->heritage.step = BP_HERITAGE_LATE;
+    }
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (is_settled(pool)) {
+            continue;
         }
         /* A fork handler may have closed it since. */
-        bool ready = known && pool->heritage.step == BP_HERITAGE_READY && !atomic_load(&pool->closed);
+        bool ready = is_known(pool) && pool->heritage.step == BP_HERITAGE_READY && !atomic_load(&pool->closed);
         if (ready && bp_inherit_child(pool)) {
             pool->heritage = none;
             renew_pool(pool);

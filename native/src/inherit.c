@@ -112,6 +112,22 @@ static int take_place(const struct bp_space *space)
     return code;
 }
 
+void bp_inherit_place(bufpool_pool *pool)
+{
+    struct bp_heritage *heritage = &pool->heritage;
+    bool ready = heritage->step == BP_HERITAGE_READY;
+    bool there = ready && way_of(&pool->space) == COPIED_ON_WRITE;
+    if (heritage->step == BP_HERITAGE_NONE || atomic_load(&pool->closed) || there) {
+        return;
+    }
+    int code = take_place(&pool->space);
+    heritage->sealed = code == 0;
+    if (code < 0 && ready) {
+        heritage->step = BP_HERITAGE_MAP;
+        heritage->code = code;
+    }
+}
+
 static int keep_private(bufpool_pool *pool)
 {
     struct bp_space *space = &pool->space;
@@ -138,12 +154,7 @@ static int open_run(bufpool_pool *pool, uintptr_t address, size_t length)
 static int map_file(bufpool_pool *pool)
 {
     pool->heritage.step = BP_HERITAGE_MAP;
-    int code = take_place(&pool->space);
-    if (code == 0) {
-        pool->heritage.sealed = true;
-        code = bp_space_map_again(&pool->space);
-    }
-    return code;
+    return bp_space_map_again(&pool->space);
 }
 
 static int map_copy(bufpool_pool *pool)
@@ -222,8 +233,6 @@ void bp_inherit_refuse(bufpool_pool *pool)
     if (lifted || heritage->sealed) {
         bp_space_seal(space);
         heritage->sealed = true;
-    } else if (heritage->step != BP_HERITAGE_NONE) {
-        heritage->sealed = take_place(space) == 0;
     }
     bp_space_unstage(space);
     give_up(&space->uffd);

@@ -24,6 +24,10 @@ void bp_inherit_prepare(bufpool_pool *pool);
 /* In the parent, after it. */
 void bp_inherit_parent(bufpool_pool *pool);
 
+/* In the child, of each pool before the first is inherited: takes its range, inaccessible, if nobody else has taken it. What
+ * the others map would else find the gap. */
+void bp_inherit_place(bufpool_pool *pool);
+
 /* In the child, of a pool that is ready for it: maps and arms. false: not to be had, and pool->heritage says why. */
 bool bp_inherit_child(bufpool_pool *pool);
 
