@@ -364,15 +364,15 @@ BUFPOOL_API int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *stat
 
 /* What can be wrong with a page. */
 typedef enum bufpool_wrong {
-    BUFPOOL_WRONG_ABANDONED = 1,   /* amid a change, by a process that is gone: nobody ends it */
-    BUFPOOL_WRONG_LOST_FRAME = 2,  /* allocated, and its frame is gone, or part of it: somebody punched the file */
+    BUFPOOL_WRONG_ABANDONED = 1,  /* amid a change, by a process that is gone: nobody ends it */
+    BUFPOOL_WRONG_LOST_FRAME = 2, /* allocated, and its frame is gone, or part of it: somebody punched the file */
     /* Not allocated, and has a frame: what touches it may not trap. Under trap guard it traps all the same: the kernel, amid
      * a touch while the page is freed or armed again, gives the file a frame of zeros behind the guard (seen on Linux
      * 6.18; guards are set without waiting for such faults). It serves when the page is filled again. */
     BUFPOOL_WRONG_STRAY_FRAME = 3,
-    BUFPOOL_WRONG_INDEX = 4,       /* the index of free numbers says otherwise: a free number is never given out */
-    BUFPOOL_WRONG_SCRATCH = 5,     /* withheld for the scratch pattern, which nobody shows there */
-    BUFPOOL_WRONG_STATE = 6        /* its state word means nothing: no call can change it */
+    BUFPOOL_WRONG_INDEX = 4,   /* the index of free numbers says otherwise: a free number is never given out */
+    BUFPOOL_WRONG_SCRATCH = 5, /* withheld for the scratch pattern, which nobody shows there */
+    BUFPOOL_WRONG_STATE = 6    /* its state word means nothing: no call can change it */
 } bufpool_wrong;
 
 BUFPOOL_API const char *bufpool_wrong_name(bufpool_wrong wrong); /* "abandoned", ...; async-signal-safe */
