@@ -207,7 +207,7 @@ static bool read_ring(struct bp_ring_entry *entry, bufpool_fault *fault)
  * or an error. */
 static int read_fault(bufpool_pool *pool, uint64_t n, uint64_t last, bufpool_fault *fault)
 {
-    for (int patience = 0; patience < 100; patience++) {
+    for (int patience = 0; patience < 10000; patience++) { /* a second: the writer may have lost the processor */
         if (!bp_pool_visit(pool)) {
             return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
         }
