@@ -47,9 +47,10 @@ int bufpool_close(bufpool_pool *pool)
     bp_monitor_stop(pool);
     bp_owed_flush_ended(pool);
     bp_roster_leave(&pool->pages);
-    if (is_last(
-            pool)) { /* who opened it was killed: the last one leaves no frames, and whoever comes now finds it closed */
+    /* Who opened it was killed: the last one leaves no frames, and whoever comes now finds it closed. */
+    if (is_last(pool)) {
         atomic_store(&pool->pages.counts->gone, true);
+        BP_STORED("closed for all by the last");
         pool->space.ours = true;
     }
     bp_space_close(&pool->space);

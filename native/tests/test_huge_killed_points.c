@@ -5,7 +5,7 @@
 #define PAGE_SIZE HUGE_PAGE
 #define FILLED 16
 #define EVERY false /* it takes its time to fill huge pages */
-#define UNMET "frame of zeros"
+#define UNMET "frame of zeros", "closed for all by the last"
 #define OTHER_MAIN
 #include "test_killed_points.c"
 

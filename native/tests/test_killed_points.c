@@ -15,7 +15,7 @@
 #define PAGE_SIZE GRANULE
 #define FILLED OWN
 #define EVERY true /* store of a process is one after which it is killed; or of each name the first and the last */
-#define UNMET "frame allocated", "frame written"
+#define UNMET "frame allocated", "frame written", "closed for all by the last" /* test_path_killed_points */
 #endif
 
 #define OWN 4080 /* pages that the parent has all the time: with 16 more a word of the second level is full */
