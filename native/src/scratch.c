@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #define CHANGING 1
+#define RETRIES 16 /* of an access to a page that is allocated */
 #define SLOT(page) ((page) + 2)
 
 static bool is_ours(const bufpool_pool *pool)
@@ -275,12 +276,17 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
 
 bool bp_scratch_was_shut(const bufpool_pool *pool, int signo, const siginfo_t *info, uint64_t pc)
 {
-    if (pool->space.granule == BP_GRANULE || !is_ours(pool) || signo != SIGSEGV || info->si_code != SEGV_ACCERR) {
+    bool shuts = pool->space.granule != BP_GRANULE || pool->space.family; /* see bp_space_restore() */
+    if (!shuts || !is_ours(pool) || signo != SIGSEGV || info->si_code != SEGV_ACCERR) {
         return false;
     }
     uint64_t address = (uint64_t)(uintptr_t)info->si_addr;
     bool again = bp_thread.retried_pc == pc && bp_thread.retried_address == address;
-    bp_thread.retried_pc = again ? 0 : pc;
+    bp_thread.retried = again ? bp_thread.retried + 1 : 0;
     bp_thread.retried_address = address;
-    return !again;
+    bp_thread.retried_pc = bp_thread.retried < RETRIES ? pc : 0;
+    if (bp_thread.retried > 0 && bp_thread.retried < RETRIES) {
+        bp_kernel_sleep_ns(100000); /* others stray there, and re-arm, again and again */
+    }
+    return bp_thread.retried < RETRIES;
 }

@@ -32,8 +32,9 @@ void bp_scratch_rearm_pool(bufpool_pool *pool, bool all);
 /* Empties the slots; for close, after which nothing of them is mapped any more. */
 void bp_scratch_forget(bufpool_pool *pool);
 
-/* To re-arm a huge granule shuts it for a moment. Did this fault of a page that is allocated by now fall into one?
- * true: run the instruction again; what faults twice is the host's own protection. Async-signal-safe. */
+/* To re-arm a granule that is huge, or of a file that others have, too, shuts it for a moment. Did this fault of a page that
+ * is allocated by now fall into one? true: run the instruction again; what faults 16 times is the host's own protection.
+ * Async-signal-safe. */
 bool bp_scratch_was_shut(const bufpool_pool *pool, int signo, const siginfo_t *info, uint64_t pc);
 
 /* A page is wanted whose state says that it shows the pattern: re-arms it. Where it is not ours, or not to be had yet,

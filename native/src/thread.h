@@ -32,6 +32,7 @@ struct bp_thread {
     uint64_t place;            /* what bufpool_set_place() said */
     uint64_t retried_pc;       /* the last fault of an allocated page that was run again: by which instruction, */
     uint64_t retried_address;  /* where */
+    uint32_t retried;          /* and how many times more */
     uint32_t last_ms;          /* when the last diverted stray access was made (monotonic, wraps) */
     uint32_t scratches;        /* granules this thread's stray accesses diverted and that are not re-armed yet */
     int32_t id;                /* kernel thread id, 0 until asked for, */
