@@ -132,7 +132,7 @@ static int body(void)
         return HARNESS_SKIP;
     }
     if (bufpool_probe(huge_directory, "uffd", NULL, 0) == BUFPOOL_EUNSUPPORTED) {
-        printf("a path under uffd cannot be had here: %s\n", last_error());
+        printf("path/uffd cannot be had here: %s\n", last_error());
         return HARNESS_SKIP;
     }
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
