@@ -141,8 +141,6 @@ static void drop_frame(bufpool_pool *pool, uint64_t page)
     bp_kernel_punch(pool->space.fd, page * pool->page_size, pool->page_size);
 }
 
-/* Tries the trap of a pool that others have, too, on a page that nobody has meanwhile. Of those there may be some that
- * somebody has filled past us: what traps at any of them does at all; they are left as they are, to be found. */
 #define TRIES 8
 #define FAR 4096 /* pages: the last ones, which allocations come to late */
 
@@ -158,6 +156,8 @@ static uint64_t next_to_try(bufpool_pool *pool, uint64_t *from, bool *wrapped)
     return page < pool->pages.count ? page : BP_NO_PAGE;
 }
 
+/* Tries the trap of a pool that others have, too, on a page that nobody has meanwhile. Of those there may be some that
+ * somebody has filled past us: what traps at any of them does at all; they are left as they are, to be found. */
 static int verify_guest(bufpool_pool *pool)
 {
     struct bp_pages *pages = &pool->pages;
