@@ -107,6 +107,14 @@ static unsigned examine(struct bp_look *look, uint64_t page, uint16_t word, bool
     return wrong | (taken == bp_state_is_free(word) ? BIT(BUFPOOL_WRONG_INDEX) : 0);
 }
 
+/* The same, of what there is now. Its frames cannot be looked at: nothing, and *known is false. */
+static unsigned examine_now(struct bp_look *look, uint64_t page, uint16_t word, bool *known)
+{
+    int64_t covered = frames_of(look, page);
+    *known = covered >= 0;
+    return *known ? examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size) : 0;
+}
+
 /* A free page is taken for the look, so that nobody fills and empties it meanwhile. false: it is another state by now, or
  * its frames cannot be looked at. */
 static bool examine_free(struct bp_look *look, uint64_t page, uint16_t word, unsigned *wrong)
@@ -114,12 +122,10 @@ static bool examine_free(struct bp_look *look, uint64_t page, uint16_t word, uns
     if (!bp_pages_claim(&look->pool->pages, page, word, 0)) {
         return false;
     }
-    int64_t covered = frames_of(look, page);
-    if (covered >= 0) {
-        *wrong = examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size);
-    }
+    bool known;
+    *wrong = examine_now(look, page, word, &known);
     bp_pages_settle(&look->pool->pages, page, word);
-    return covered >= 0;
+    return known;
 }
 
 /* What is found wrong at every look. */
@@ -135,10 +141,9 @@ static unsigned confirm(struct bp_look *look, uint64_t page)
         if (bp_state_is_free(word) && examine_free(look, page, word, &found)) {
             return found;
         }
-        int64_t covered = word & BP_BUSY ? -EBUSY : frames_of(look, page);
-        unsigned wrong =
-            covered < 0 ? 0 : examine(look, page, word, covered > 0, (uint64_t)covered == look->pool->page_size);
-        if (covered < 0 || bp_pages_load(pages, page) != word) {
+        bool known = false;
+        unsigned wrong = word & BP_BUSY ? 0 : examine_now(look, page, word, &known);
+        if (!known || bp_pages_load(pages, page) != word) {
             bp_kernel_sleep_ns(20000);
             continue;
         }
