@@ -58,12 +58,9 @@ static uint64_t take(bufpool_pool *pool)
     if (page == BP_NO_PAGE && bp_recover(pool) > 0) {
         page = bp_pages_take(&pool->pages);
     }
-    for (int64_t end = 0; page == BP_NO_PAGE && atomic_load(&pool->pages.counts->taken) < pool->pages.count;) {
-        int64_t now = bp_kernel_monotonic_ns();
-        end = end == 0 ? now + PATIENCE_NS : end;
-        if (now > end) {
-            break;
-        }
+    int64_t end = page == BP_NO_PAGE ? bp_kernel_monotonic_ns() + PATIENCE_NS : 0;
+    while (page == BP_NO_PAGE && atomic_load(&pool->pages.counts->taken) < pool->pages.count &&
+           bp_kernel_monotonic_ns() <= end) {
         bp_kernel_sleep_ns(20000);
         page = bp_pages_take(&pool->pages);
     }

@@ -114,8 +114,8 @@ int bufpool_thaw(bufpool_pool *pool, const char *policy)
     bool rest = atomic_load(&bp_freeze_unlisted) > 0;
     int count = thaw_listed(pool, wish, INT64_MAX);
     int64_t deadline = bp_kernel_monotonic_ns() + THAW_NS;
-    while (count > 0 && rest &&
-           bp_kernel_monotonic_ns() < deadline) { /* they take the slots of those that have gone on */
+    /* Those without a slot take the ones of those that have gone on. */
+    while (count > 0 && rest && bp_kernel_monotonic_ns() < deadline) {
         bp_kernel_sleep_ns(LOOK_NS);
         rest = atomic_load(&bp_freeze_unlisted) > 0;
         int more = thaw_listed(pool, wish, start);

@@ -284,9 +284,10 @@ bool bp_scratch_was_shut(const bufpool_pool *pool, int signo, const siginfo_t *i
     bool again = bp_thread.retried_pc == pc && bp_thread.retried_address == address;
     bp_thread.retried = again ? bp_thread.retried + 1 : 0;
     bp_thread.retried_address = address;
-    bp_thread.retried_pc = bp_thread.retried < RETRIES ? pc : 0;
-    if (bp_thread.retried > 0 && bp_thread.retried < RETRIES) {
+    bool retry = bp_thread.retried < RETRIES;
+    bp_thread.retried_pc = retry ? pc : 0;
+    if (again && retry) {
         bp_kernel_sleep_ns(100000); /* others stray there, and re-arm, again and again */
     }
-    return bp_thread.retried < RETRIES;
+    return retry;
 }
