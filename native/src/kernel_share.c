@@ -17,10 +17,7 @@
 int bp_kernel_reopen(int fd)
 {
     char path[48];
-    struct bp_text text = {path, sizeof path, 0};
-    bp_text_put(&text, "/proc/thread-self/fd/");
-    bp_text_decimal(&text, (uint64_t)fd);
-    bp_text_end(&text);
+    bp_text_path(path, sizeof path, "/proc/thread-self/fd/", (uint64_t)fd, "");
     return bp_kernel_keep_clear(result(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_NONBLOCK)));
 }
 
@@ -74,11 +71,7 @@ int bp_kernel_next_data(int fd, uint64_t from, uint64_t *start, uint64_t *end)
 int bp_kernel_started(int32_t pid, uint64_t *ticks)
 {
     char buffer[1024];
-    struct bp_text text = {buffer, sizeof buffer, 0};
-    bp_text_put(&text, "/proc/");
-    bp_text_decimal(&text, (uint64_t)pid);
-    bp_text_put(&text, "/stat");
-    bp_text_end(&text);
+    bp_text_path(buffer, sizeof buffer, "/proc/", (uint64_t)pid, "/stat");
     int fd = bp_kernel_open_read(buffer);
     if (fd < 0) {
         return fd == -ENOENT ? -ESRCH : fd;

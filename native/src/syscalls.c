@@ -122,12 +122,7 @@ static void close_or_spare(int fd, struct bp_spare *spare)
 static ssize_t read_file(bool own, int32_t thread, const char *file, char *buffer, size_t size, struct bp_spare *spare)
 {
     char path[64];
-    struct bp_text text = {path, sizeof path, 0};
-    bp_text_put(&text, own ? "/proc/self/task/" : "/proc/");
-    bp_text_decimal(&text, (uint64_t)thread);
-    bp_text_put(&text, "/");
-    bp_text_put(&text, file);
-    bp_text_end(&text);
+    bp_text_path(path, sizeof path, own ? "/proc/self/task/" : "/proc/", (uint64_t)thread, file);
     int fd = open_spare(path, spare);
     if (fd < 0) {
         return fd;
@@ -143,7 +138,7 @@ void bp_activity_read(int32_t thread, struct bp_activity *activity, struct bp_sp
     char line[256];
     bool own = bp_kernel_thread_alive(thread);
     *activity = (struct bp_activity){.doing = own ? BP_DOING_HIDDEN : BP_DOING_GONE, .foreign = !own};
-    ssize_t got = read_file(own, thread, "syscall", line, sizeof line, spare);
+    ssize_t got = read_file(own, thread, "/syscall", line, sizeof line, spare);
     if (got <= 0) {
         activity->code = (int)got;
         return;
@@ -167,7 +162,7 @@ void bp_activity_read(int32_t thread, struct bp_activity *activity, struct bp_sp
 bool bp_thread_blocks(int32_t thread, int signo, struct bp_spare *spare)
 {
     char status[4096];
-    if (read_file(true, thread, "status", status, sizeof status, spare) <= 0) {
+    if (read_file(true, thread, "/status", status, sizeof status, spare) <= 0) {
         return false;
     }
     const char *line = strstr(status, "\nSigBlk:");
@@ -178,7 +173,7 @@ void bp_thread_name(int32_t thread, char name[16])
 {
     struct bp_spare spare = {.fd = -1};
     memset(name, 0, 16);
-    if (read_file(false, thread, "comm", name, 16, &spare) > 0) {
+    if (read_file(false, thread, "/comm", name, 16, &spare) > 0) {
         name[strcspn(name, "\n")] = 0;
     }
     bp_spare_close(&spare);
@@ -192,11 +187,7 @@ void bp_process_name(int32_t pid, char name[16])
     }
     char path[40];
     char file[1024];
-    struct bp_text text = {path, sizeof path, 0};
-    bp_text_put(&text, "/proc/");
-    bp_text_decimal(&text, (uint64_t)pid);
-    bp_text_put(&text, "/exe");
-    bp_text_end(&text);
+    bp_text_path(path, sizeof path, "/proc/", (uint64_t)pid, "/exe");
     ssize_t length = readlink(path, file, sizeof file - 1);
     file[length < 0 ? 0 : length] = 0;
     const char *base = strrchr(file, '/');

@@ -40,6 +40,15 @@ void bp_text_hex(struct bp_text *text, uint64_t value)
     put_number(text, value, 16, 1);
 }
 
+void bp_text_path(char *buffer, size_t size, const char *before, uint64_t number, const char *after)
+{
+    struct bp_text text = {buffer, size, 0};
+    bp_text_put(&text, before);
+    bp_text_decimal(&text, number);
+    bp_text_put(&text, after);
+    bp_text_end(&text);
+}
+
 void bp_text_bytes(struct bp_text *text, uint64_t bytes)
 {
     static const char *const units[] = {" bytes", " KiB", " MiB", " GiB", " TiB"};

@@ -16,6 +16,9 @@ void bp_text_put_bytes(struct bp_text *text, const char *bytes, size_t count);
 void bp_text_decimal(struct bp_text *text, uint64_t value);
 void bp_text_hex(struct bp_text *text, uint64_t value); /* with 0x */
 
+/* before, the number, after: a path such as /proc/PID/stat, terminated. What does not fit in size bytes is dropped. */
+void bp_text_path(char *buffer, size_t size, const char *before, uint64_t number, const char *after);
+
 /* "4 KiB", "1 GiB", or "4352 bytes" where no unit divides it. */
 void bp_text_bytes(struct bp_text *text, uint64_t bytes);
 
