@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from bufpool import sizes
 from bufpool.report_log import LoggedEvent, LoggedReport, Suppressed, iso
@@ -122,8 +123,8 @@ def _event(report: LoggedReport, event: LoggedEvent | None, names: Names) -> Ite
     who = f"thread {event.thread_id} {quoted(event.thread_name)}" if event.thread_id else "a thread not known any more"
     if event.pid not in (0, report.pid):
         who += f" of {_process(event)}"
-    seconds = (report.time - event.time).total_seconds()
-    ago = f"{abs(seconds):.3f} s {'before' if seconds >= 0 else 'after'}"
+    milliseconds = abs(report.time - event.time) // timedelta(milliseconds=1)
+    ago = f"{milliseconds // 1000}.{milliseconds % 1000:03} s {'before' if report.time >= event.time else 'after'}"
     verb = _VERBS.get(event.event, clean(event.event))
     yield f"  {verb} by {who}, {iso(event.time)}, {ago} (event {event.sequence})"
     yield from _stack(event.native_stack, names, exact=False)

@@ -53,6 +53,11 @@ def test_reports_are_printed_as_bufpool_writes_them(make_pool: Any, tmp_path: Pa
     assert invoke(tmp_path / "log").stdout == expected + "\n\n"
 
 
+def test_how_long_before_is_cut_off_not_rounded_as_bufpool_does(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(line(report(freed=event("free", time="2026-11-23T02:59:59.160300Z"))))
+    assert ", 3.339 s before (event " in invoke(tmp_path / "log").stdout
+
+
 def test_a_report_is_printed(log: Path) -> None:
     result = invoke(log)
     assert result.exit_code == 0

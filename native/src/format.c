@@ -250,7 +250,8 @@ static void put_caller(struct bp_text *text, const bufpool_origin *origin)
 /* "1.234 s before" */
 static void put_ago(struct bp_text *text, int64_t now, int64_t then)
 {
-    uint64_t ms = (now < then ? (uint64_t)then - (uint64_t)now : (uint64_t)now - (uint64_t)then) / 1000000;
+    int64_t us = now / 1000 - then / 1000; /* between the times as they are written: who reads them gets the same */
+    uint64_t ms = (us < 0 ? -(uint64_t)us : (uint64_t)us) / 1000;
     bp_text_decimal(text, ms / 1000);
     bp_text_put(text, ms % 1000 < 10 ? ".00" : ms % 1000 < 100 ? ".0" : ".");
     bp_text_decimal(text, ms % 1000);
