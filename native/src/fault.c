@@ -121,13 +121,26 @@ static bool is_readable(uintptr_t address)
     return readable;
 }
 
+/* Is a page that is allocated unreadable? Once could be a moment in which others free the page and allocate it again, and
+ * to them nothing of this shows; as many moments as this, with sleep between them, could not. */
+static bool stays_unreadable(const struct bp_event *event, uint64_t page)
+{
+    for (int moment = 0; moment < 16; moment++) {
+        if (is_readable((uintptr_t)event->info->si_addr) || !bp_pool_has_page(event->pool, page)) {
+            return false;
+        }
+        bp_kernel_sleep_ns(20000);
+    }
+    return true;
+}
+
 /* An allocated page has raised SIGBUS. Was it not accessible before, or has it lost its frame past us, by somebody who
  * truncated or punched the file? */
 static void tell_lost(const struct bp_event *event, struct bp_finding *finding)
 {
     if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
         (bp_poison_finds_lost(event->pool, finding->page, (uintptr_t)event->info->si_addr) ||
-         !is_readable((uintptr_t)event->info->si_addr)) &&
+         stays_unreadable(event, finding->page)) &&
         bp_pool_has_page(event->pool, finding->page)) {
         finding->flags ^= BUFPOOL_FAULT_RACED | BUFPOOL_FAULT_LOST;
     }
