@@ -11,6 +11,7 @@ target_include_directories(bufpool_sqlite_objects PRIVATE include)
 
 add_library(bufpool_sqlite3 MODULE $<TARGET_OBJECTS:bufpool_sqlite_objects> ${preload_sources})
 bufpool_configure(bufpool_sqlite3)
+target_compile_options(bufpool_sqlite3 PRIVATE -iquote${CMAKE_CURRENT_SOURCE_DIR}/src) # config_options.h
 set_target_properties(bufpool_sqlite3 PROPERTIES PREFIX lib SUFFIX .so LINK_DEPENDS ${preload_script})
 target_link_libraries(bufpool_sqlite3 PRIVATE bufpool_static)
 target_link_options(bufpool_sqlite3 PRIVATE

@@ -67,10 +67,12 @@ def pool_lines(pool: Pool) -> Iterator[str]:
 def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:
     """A fault report; of its history, what is not among the events known by number."""
     page = fault.number("page")
+    offset = fault.number("offset")
+    offset -= 1 << 64 if offset >> 63 else 0  # in a red zone, before the page
     call = fault.text("in_syscall")
     yield (
         f"report {fault.number('sequence')}: stray {fault.word('access')} at {fault.number('address'):#x}, page {page} "
-        f"({', '.join([fault.word('state'), *fault.flags()])}), offset {fault.number('offset')}"
+        f"({', '.join([fault.word('state'), *fault.flags()])}), offset {offset}"
         f"{f', in the system call {call}' if call else ''}"
     )
     yield (
@@ -82,6 +84,10 @@ def report_lines(fault: Fault, known: Iterable[int] = ()) -> Iterator[str]:
     words = ", ".join(f"page {number}, {abs(number - page)} {side}" for number, side in near if number != page)
     if words:
         yield f"  nearest allocated pages: {words}"
+    counts = ((fault.number("read_pins"), "reading"), (fault.number("write_pins"), "writing"))
+    pins = ", ".join(f"{count} for {purpose}" for count, purpose in counts if count)
+    if pins:
+        yield f"  pins: {pins}"
     for event in fault.history():
         if event.sequence not in known:
             yield from (f"  {line}" for line in event_lines(event))
@@ -114,11 +120,13 @@ def pool_of(wanted: str) -> Pool:
 
 def page_lines(pool: Pool, page: int, offset: int | None = None) -> Iterator[str]:
     """All that is known of a page."""
-    first = pool.first + page * pool.page_size
+    first = pool.first + pool.lead + page * (pool.lead + pool.page_size)
     word = None if pool.closed else pool.state_word(page)
     state = "closed" if word is None else pool.state(word)
     yield f'page {page} of pool "{pool.name}" is {state}{"" if word is None else pool.flags(word)}'
     where = f"[{first:#x}, {first + pool.page_size:#x})"
+    if offset is not None and not 0 <= offset < pool.page_size:
+        yield "  the address is in a red zone beside it"
     yield f"  {where}" if offset is None else f"  offset {offset} of {pool.page_size} bytes; the page is {where}"
     yield from (f"  {line}" for line in pool_lines(pool))
     if state == "allocated" and is_missing(first):
@@ -287,7 +295,9 @@ class Page(Command):
                 raise
             return newest_lines(*newest, str(error))
         pool = pool_at(address)
-        return page_lines(pool, *divmod(address - pool.first, pool.page_size))
+        stride = pool.lead + pool.page_size
+        page = min((address - pool.first) // stride, pool.count - 1)
+        return page_lines(pool, page, address - pool.first - pool.lead - page * stride)
 
 
 class Faults(Command):

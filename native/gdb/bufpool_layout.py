@@ -211,8 +211,11 @@ class Pool(Struct):
         self.page_size = self.number("page_size")
         self.name = self.text("name")
         self.closed = self.number("closed") != 0
+        self.lead = self.number("lead")  # bytes of the red zone before each page, and after the last
         capacity = self.number("capacity")
-        if self.end - self.first != capacity or self.page_size == 0 or capacity % self.page_size:
+        pages = capacity // (self.page_size or 1)
+        room = capacity + (pages + 1) * self.lead
+        if self.end - self.first != room or self.page_size == 0 or capacity % self.page_size:
             raise TroubleError(
                 f"the pool at {at:#x} is damaged: its addresses, capacity and page size do not fit together"
             )
@@ -405,8 +408,8 @@ class Fault(Struct):
         return [name.partition(".")[2] for name, (bit, _) in places if name.startswith("flag.") and bit & bits]
 
     def history(self) -> Iterator[Event]:
-        """Who freed the page, and who allocated it, as it was known when the fault was taken up."""
-        for name in ("freed", "allocated"):
+        """Who pinned, freed (or unpinned) and allocated the page, as it was known when the fault was taken up."""
+        for name in ("pinned", "freed", "allocated"):
             origin = Struct(self.library, "origin", 0, self.raw(name))
             if origin.number("sequence"):
                 yield Event(

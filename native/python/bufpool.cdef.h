@@ -29,6 +29,9 @@ typedef struct bufpool_pool bufpool_pool;
 #define BUFPOOL_DISCARD 32
 #define BUFPOOL_TELL 128
 #define BUFPOOL_FIXED_ADDRESS 256
+#define BUFPOOL_RED_ZONES 512
+#define BUFPOOL_SCRUB 1024
+#define BUFPOOL_PIN_KEYS 2048
 #define BUFPOOL_MONITOR 64
 
 typedef struct bufpool_config {
@@ -47,8 +50,16 @@ typedef struct bufpool_config {
     uint32_t provenance_depth;
     const char *fork;
     uint32_t report_limit;
+    uint64_t quarantine;
+    const char *fill;
+    const char *pins;
+    const char *audit;
+    uint32_t sample;
+    uint64_t seed;
 } bufpool_config;
 
+int bufpool_config_from_environment(bufpool_config *config);
+int bufpool_config_from_options(bufpool_config *config, const char *options);
 int bufpool_open(const bufpool_config *config, bufpool_pool **pool);
 
 int bufpool_close(bufpool_pool *pool);
@@ -65,7 +76,9 @@ typedef struct bufpool_handle {
 int bufpool_share(bufpool_pool *pool, bufpool_handle *handle);
 int bufpool_handle_close(bufpool_handle *handle);
 int bufpool_attach(const bufpool_config *config, const bufpool_handle *handle, bufpool_pool **pool);
+int bufpool_adopt(void *base, uint64_t length, int fd, const bufpool_config *config, bufpool_pool **pool);
 int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
+int bufpool_probe_keys(void);
 
 const char *bufpool_memory_name(size_t n);
 const char *bufpool_trap_name(size_t n);
@@ -80,7 +93,10 @@ typedef enum bufpool_state {
     BUFPOOL_STATE_ALLOCATED = 1,
     BUFPOOL_STATE_FREED = 2,
     BUFPOOL_STATE_EVICTED = 3,
-    BUFPOOL_STATE_CLOSED = 4
+    BUFPOOL_STATE_CLOSED = 4,
+    BUFPOOL_STATE_UNPINNED = 5,
+    BUFPOOL_STATE_READ_ONLY = 6,
+    BUFPOOL_STATE_RED_ZONE = 7
 } bufpool_state;
 
 const char *bufpool_state_name(bufpool_state state);
@@ -109,6 +125,15 @@ int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufpool_state *s
 
 int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
                              size_t *found);
+
+int bufpool_pin(bufpool_pool *pool, uint64_t page, bool write);
+int bufpool_unpin(bufpool_pool *pool, uint64_t page);
+int bufpool_unpin_for(bufpool_pool *pool, uint64_t page, bool write);
+int bufpool_pin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
+int bufpool_unpin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
+
+int bufpool_mark_clean(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_mark_dirty(bufpool_pool *pool, size_t count, const uint64_t *pages);
 
 typedef struct bufpool_location {
     size_t size;
@@ -157,6 +182,16 @@ typedef struct bufpool_statistics {
     uint64_t reports_limited;
     uint64_t faults_all;
     uint32_t members;
+    uint64_t red_zone;
+    uint64_t quarantined;
+    uint64_t pins;
+    uint64_t pin_operations;
+    char pins_mode[8];
+    uint64_t clean;
+    char audit[16];
+    uint64_t sample;
+    uint64_t seed;
+    uint64_t sampled;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
@@ -215,6 +250,8 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_INHERITED 8
 #define BUFPOOL_FAULT_LIMITED 16
 #define BUFPOOL_FAULT_TOLD 32
+#define BUFPOOL_FAULT_WENT_THROUGH 128
+#define BUFPOOL_FAULT_OTHERS_PIN 256
 #define BUFPOOL_FAULT_FOREIGN 64
 
 typedef enum bufpool_event {
@@ -223,7 +260,9 @@ typedef enum bufpool_event {
     BUFPOOL_EVENT_POPULATE = 2,
     BUFPOOL_EVENT_FREE = 3,
     BUFPOOL_EVENT_EVICT = 4,
-    BUFPOOL_EVENT_CLOSE = 5
+    BUFPOOL_EVENT_CLOSE = 5,
+    BUFPOOL_EVENT_PIN = 6,
+    BUFPOOL_EVENT_UNPIN = 7
 } bufpool_event;
 
 const char *bufpool_event_name(bufpool_event event);
@@ -277,6 +316,13 @@ typedef struct bufpool_fault {
     char fork_note[256];
     char in_syscall[32];
     char process_name[16];
+    uint64_t red_zone;
+    uint64_t seed;
+    uint32_t sample;
+    uint32_t read_pins;
+    uint32_t write_pins;
+    uint32_t unused;
+    bufpool_origin pinned;
 } bufpool_fault;
 
 size_t bufpool_format_text(const bufpool_fault *fault, char *buffer, size_t size);
@@ -301,10 +347,14 @@ bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontext);
 int bufpool_install_handlers(void);
 
 #define BUFPOOL_POISON 0xDB
+#define BUFPOOL_FRESH 0xCD
+#define BUFPOOL_SCRUBBED 0xDF
+const char *bufpool_pattern(const void *address, size_t length);
 
 int bufpool_thaw(bufpool_pool *pool, const char *policy);
 
 int bufpool_explain(const void *address, size_t length, bufpool_fault *fault);
+int bufpool_explain_for(const void *address, size_t length, bool write, bufpool_fault *fault);
 
 int bufpool_check(bufpool_fault *fault);
 
@@ -318,7 +368,19 @@ int bufpool_flush(bufpool_pool *pool);
 
 int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpool_fault *faults, size_t *found);
 
+int bufpool_pin_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *pinned, bufpool_origin *unpinned);
 int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated, bufpool_origin *freed);
+
+typedef struct bufpool_changed {
+    size_t size;
+    uint64_t page;
+    char pattern[16];
+    bufpool_origin allocated;
+    bufpool_origin pinned;
+    bufpool_origin unpinned;
+} bufpool_changed;
+
+int bufpool_audit(bufpool_pool *pool, uint64_t from, size_t count, bufpool_changed *changed, size_t *found);
 
 int bufpool_set_caller(const char *text);
 
@@ -346,6 +408,12 @@ typedef struct bufpool_sqlite_config {
     uint32_t provenance_depth;
     uint32_t report_limit;
     bool monitor;
+    const char *pins;
+    uint64_t quarantine;
+    const char *fill;
+    bool scrub;
+    uint32_t sample;
+    uint64_t seed;
 } bufpool_sqlite_config;
 
 int bufpool_sqlite_install(const bufpool_sqlite_config *config);
@@ -376,6 +444,8 @@ typedef struct bufpool_sqlite_statistics {
     uint64_t evict_failures;
     int32_t sqlite_version;
     char library[256];
+    uint64_t pins;
+    uint64_t left_open;
 } bufpool_sqlite_statistics;
 
 int bufpool_sqlite_stats(bufpool_sqlite_statistics *statistics);
@@ -425,6 +495,10 @@ int bufpool_py_evict_many(bufpool_fault *fault, bufpool_pool *pool, size_t count
 int bufpool_py_populate(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 int bufpool_py_populate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
                              const void *data);
+int bufpool_py_pin(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, bool write);
+int bufpool_py_pin_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
+int bufpool_py_mark_clean(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_mark_dirty(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
 int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count,
                     uint64_t *pages, size_t *found);
 

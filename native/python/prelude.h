@@ -126,6 +126,27 @@ static int bufpool_py_populate_many(bufpool_fault *fault, bufpool_pool *pool, si
     return PY_CALL(bufpool_populate_many(pool, count, pages, data));
 }
 
+static int bufpool_py_pin(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, bool write)
+{
+    return PY_CALL(bufpool_pin(pool, page, write));
+}
+
+static int bufpool_py_pin_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
+                               bool write)
+{
+    return PY_CALL(bufpool_pin_many(pool, count, pages, write));
+}
+
+static int bufpool_py_mark_clean(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+{
+    return PY_CALL(bufpool_mark_clean(pool, count, pages));
+}
+
+static int bufpool_py_mark_dirty(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+{
+    return PY_CALL(bufpool_mark_dirty(pool, count, pages));
+}
+
 static int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count,
                            uint64_t *pages, size_t *found)
 {

@@ -4,17 +4,23 @@
  * bufpool_sqlite_install() gives the SQLite library of this process a page cache (SQLITE_CONFIG_PCACHE2) whose page
  * buffers lie in pools, one pool for each SQLite page size in use (a "group"). A page that leaves the cache is evicted:
  * whoever still holds its address traps, and the fault report says "evicted". Its number rests before it is given out
- * again, behind at least 256 others and as many as there are live ones.
+ * again, behind at least 256 others, as many as there are live ones, and what config.quarantine says.
  *
  * Layout     Pool page 2k holds data. Pool page 2k+1 is a cushion: readable, never evicted, nobody's. SQLite reads a
  *            few bytes past a page on damaged database files, on purpose; those reads end in the cushion. So an
- *            overrun out of a page is not trapped. A cushion costs no frame, except with memory "shared" and trap
- *            "uffd".
+ *            overrun out of a page is not trapped, and BUFPOOL_RED_ZONES is not to be had. A cushion costs no frame,
+ *            except with memory "shared" and trap "uffd".
  * Small      SQLite pages smaller than a granule share one ("slots_per_granule"), each granule belongs to one
  *            connection's cache. The granule is evicted when the last of its pages leaves; until then the slot of a
  *            page that left is filled with BUFPOOL_POISON and used again as late as memory allows, but does not trap.
  * Size       A connection's cache keeps to PRAGMA cache_size, as SQLite's own does, or to a thirty-second part more:
  *            pages leave in batches, which is cheaper.
+ * Pins       With config.pins "write" or "all" a page is open only between SQLite's fetch and unpin of it. What SQLite
+ *            never unpins stays open: in-memory databases, and pages that wait to be written to the file.
+ *            Small pages are open while any one of their granule is pinned. A cushion is read-only, so that an overrun
+ *            out of a page is trapped if it writes; with "all" it takes a frame. A page that SQLite gives another number
+ *            (rekey) leaves the cache with its unpin, so that its address means nothing else soon. Memory that the
+ *            kernel may reclaim from under an open page (bufpool_config.pins) is not locked.
  * Not here   Pages that SQLite maps from the file (PRAGMA mmap_size) never enter a page cache. Page headers and
  *            SQLite's extra bytes are on the heap. sqlite3_soft_heap_limit64() does not reach page buffers: capacity
  *            does.
@@ -60,10 +66,43 @@ typedef struct bufpool_sqlite_config {
     uint32_t provenance_depth; /* as in bufpool_config */
     uint32_t report_limit;     /* as in bufpool_config */
     bool monitor;              /* BUFPOOL_MONITOR of bufpool_config */
+
+    /* As in bufpool_config; SQLite's fetch is the pin, for reading and writing, as it does not say which. "all": a page
+     * that SQLite has unpinned is not accessible; "write": it is read-only. NULL: "off". */
+    const char *pins;
+
+    uint64_t quarantine; /* bytes of evicted pages whose addresses rest at least, beyond what rests anyway */
+
+    /* "pattern": a page that the cache gives out new holds BUFPOOL_FRESH bytes until SQLite fills it. "zeros": it holds
+     * anything, as SQLite has to expect. NULL: "zeros". */
+    const char *fill;
+    bool scrub; /* BUFPOOL_SCRUB of bufpool_config */
+
+    /* As in bufpool_config: one page in so many that enter the cache is closed while SQLite has it unpinned. */
+    uint32_t sample;
+    uint64_t seed;
 } bufpool_sqlite_config;
 
 #define BUFPOOL_SQLITE_CONFIG_INIT \
-    {sizeof(bufpool_sqlite_config), 0, "anon", "auto", "abort", "sqlite", NULL, NULL, NULL, NULL, 0, 0, false}
+    {sizeof(bufpool_sqlite_config), \
+     0, \
+     "anon", \
+     "auto", \
+     "abort", \
+     "sqlite", \
+     NULL, \
+     NULL, \
+     NULL, \
+     NULL, \
+     0, \
+     0, \
+     false, \
+     NULL, \
+     0, \
+     NULL, \
+     false, \
+     0, \
+     0}
 
 /* Puts the page cache in place, for every connection opened from now on. The strings are copied.
  *
@@ -110,6 +149,8 @@ typedef struct bufpool_sqlite_statistics {
     uint64_t evict_failures; /* pool pages that left the cache but that the system could not zap: these do not trap */
     int32_t sqlite_version;  /* as sqlite3_libversion_number(): 3040001 */
     char library[256];       /* the file that SQLite came from, cut to size */
+    uint64_t pins;           /* times a page was pinned, each with its unpin later; 0 with pins "off" and no sample */
+    uint64_t left_open;      /* unpins after which the system did not close the page */
 } bufpool_sqlite_statistics;
 
 #ifdef __cplusplus

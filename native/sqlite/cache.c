@@ -203,6 +203,7 @@ static sq_page *new_header(sqlite3_pcache *cache)
     }
     memset(page->base.pExtra, 0, cache->extra);
     page->newer = page->older = NULL;
+    page->pinned = page->rekeyed = false;
     return page;
 }
 
@@ -256,6 +257,10 @@ static sqlite3_pcache_page *cache_fetch(sqlite3_pcache *cache, unsigned key, int
 {
     pthread_mutex_lock(&cache->lock);
     sq_page *page = find(cache, key);
+    if (page != NULL && page->newer != NULL && !sq_slot_pin(cache, page)) {
+        remove_one(cache, page); /* as if it had left before */
+        page = NULL;
+    }
     if (page != NULL) {
         if (page->newer != NULL)
             pin(cache, page);
@@ -273,10 +278,12 @@ static void cache_unpin(sqlite3_pcache *cache, sqlite3_pcache_page *handle, int 
 {
     sq_page *page = (sq_page *)handle;
     pthread_mutex_lock(&cache->lock);
-    if (discard)
+    if (discard || page->rekeyed) {
         remove_one(cache, page);
-    else if (cache->purgeable && page->newer == NULL)
+    } else if (cache->purgeable && page->newer == NULL) {
+        sq_slot_unpin(cache, page);
         unpin(cache, page);
+    }
     if (cache->purgeable && sq_read(&cache->pages) > cache->limit + slack(cache))
         sq_count(&cache->counters[SQ_RECYCLES], trim(cache, cache->limit));
     pthread_mutex_unlock(&cache->lock);
@@ -329,6 +336,9 @@ static void cache_rekey(sqlite3_pcache *cache, sqlite3_pcache_page *handle, unsi
         remove_one(cache, occupant);
     table_unlink(cache, page);
     table_insert(cache, page, new_key);
+    /* The buffer has to stay, so that who kept the address under the old key would meet the new one's page whenever that
+     * is pinned. Where pins are enforced it leaves with the unpin, and comes back at another address. */
+    page->rekeyed = cache->purgeable && cache->group->enforced;
     pthread_mutex_unlock(&cache->lock);
 }
 

@@ -16,6 +16,8 @@ typedef struct sq_page {
     uint32_t frame;
     uint32_t slot; /* in the frame */
     unsigned key;  /* SQLite's page number */
+    bool pinned;   /* its pool page has a pin for it */
+    bool rekeyed;  /* it had another key, by which somebody may remember its address */
 } sq_page;
 
 /* What only its own lock's holder writes, and anybody may read. */
@@ -32,7 +34,18 @@ static inline uint64_t sq_read(sq_counter *counter)
 }
 
 /* The counters of a cache, in one array so that they can be added up. */
-enum { SQ_HITS, SQ_MISSES, SQ_ABSENT, SQ_REFUSED, SQ_EXHAUSTED, SQ_RECYCLES, SQ_STEALS, SQ_COUNTERS };
+enum {
+    SQ_HITS,
+    SQ_MISSES,
+    SQ_ABSENT,
+    SQ_REFUSED,
+    SQ_EXHAUSTED,
+    SQ_RECYCLES,
+    SQ_STEALS,
+    SQ_PINS,
+    SQ_LEFT_OPEN,
+    SQ_COUNTERS
+};
 
 /* Frames that leave a cache, gathered to be evicted in few calls. */
 typedef struct sq_drops {
@@ -72,11 +85,19 @@ sq_page *sq_cache_oldest(sqlite3_pcache *cache);
 /* cache.c: fills in the eleven methods. */
 void sq_cache_methods(sqlite3_pcache_methods2 *methods);
 
-/* slots.c: gives the page a buffer (base.pBuf), or false: no capacity left (*exhausted false), or no memory (true). */
+/* slots.c: gives the page a buffer (base.pBuf), pinned, or false: no capacity left (*exhausted false), or no memory
+ * (true). */
 bool sq_slot_take(sqlite3_pcache *cache, sq_page *page, bool *exhausted);
 
 /* slots.c: takes the buffer back; a frame that nobody uses any more joins drops, which is flushed when it is full. */
 void sq_slot_give(sqlite3_pcache *cache, sq_page *page, sq_drops *drops);
+
+/* slots.c: pins the pool page for a page that is not pinned, for writing since SQLite does not say what for. false: the
+ * system did not open it. */
+bool sq_slot_pin(sqlite3_pcache *cache, sq_page *page);
+
+/* slots.c: gives that pin back. What the system does not close keeps its pin, and is counted. */
+void sq_slot_unpin(sqlite3_pcache *cache, sq_page *page);
 
 /* slots.c: evicts what has gathered. */
 void sq_drops_flush(sqlite3_pcache *cache, sq_drops *drops);

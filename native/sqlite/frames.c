@@ -50,15 +50,23 @@ static int group_open(sq_group *group, uint32_t sqlite_page)
 {
     uint64_t granule = frames.granule != 0 ? frames.granule : (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t page = sqlite_page > granule ? sqlite_page : granule;
-    uint64_t limit = frames.config.capacity / page * ADDRESS_FACTOR + ADDRESS_EXTRA;
-    if (limit > POOL_MAXIMUM / (2 * page))
-        limit = POOL_MAXIMUM / (2 * page);
+    uint64_t most = POOL_MAXIMUM / (2 * page);
+    uint64_t rest = frames.config.quarantine / page + (frames.config.quarantine % page != 0);
+    rest = rest < most ? rest : most;
+    uint64_t limit = frames.config.capacity / page * ADDRESS_FACTOR + ADDRESS_EXTRA + rest;
+    limit = limit < most ? limit : most;
     memset(group, 0, sizeof *group);
     group->sqlite_page = sqlite_page;
     group->page = (uint32_t)page;
     group->slots = (uint32_t)(page / sqlite_page);
     group->limit = (uint32_t)limit;
+    group->rest = rest > SQ_QUARANTINE ? (uint32_t)rest : SQ_QUARANTINE;
+    group->fresh = frames.config.fill != NULL && strcmp(frames.config.fill, "pattern") == 0;
     group->resting = group->unborn = group->stuck = empty;
+    const char *pins = frames.config.pins != NULL ? frames.config.pins : "off";
+    group->hidden = strcmp(pins, "all") == 0;
+    group->enforced = group->hidden || strcmp(pins, "write") == 0;
+    group->counted = strcmp(pins, "off") != 0 || frames.config.sample != 0;
 
     char name[64];
     snprintf(name, sizeof name, "%s-%u", frames.config.name, sqlite_page);
@@ -72,10 +80,14 @@ static int group_open(sq_group *group, uint32_t sqlite_page)
     config.provenance = frames.config.provenance;
     config.provenance_depth = frames.config.provenance_depth;
     config.report_limit = frames.config.report_limit;
+    config.pins = pins;
     config.name = name;
     config.fork = "exclude";          /* SQLite's connections may not be used in a forked child */
     config.flags = BUFPOOL_LAZY_ZERO; /* for the cushions: nobody writes to them, so they never get a frame */
     config.flags |= frames.config.monitor ? BUFPOOL_MONITOR : 0;
+    config.flags |= frames.config.scrub ? BUFPOOL_SCRUB : 0;
+    config.sample = frames.config.sample;
+    config.seed = frames.config.seed;
     int result = bufpool_open(&config, &group->pool);
     if (result < 0)
         return sq_say_bufpool(result, "the pool for SQLite's pages of %u bytes", sqlite_page);
@@ -209,8 +221,7 @@ static source choose(sq_group *group, uint32_t *frame)
     }
     uint32_t fresh = group->limit - group->used + group->unborn.count;
     uint64_t live = atomic_load_explicit(&group->resident, memory_order_relaxed);
-    if (group->resting.count > 0 &&
-        (fresh == 0 || group->resting.count > (live > SQ_QUARANTINE ? live : SQ_QUARANTINE))) {
+    if (group->resting.count > 0 && (fresh == 0 || group->resting.count > (live > group->rest ? live : group->rest))) {
         *frame = take_first(group, &group->resting);
         return RESTING;
     }
@@ -231,7 +242,13 @@ static int fill(sq_group *group, uint32_t frame, source from)
     int result = bufpool_allocate_at(group->pool, data + 1, NULL, 0);
     if (result < 0)
         return result;
-    result = bufpool_allocate_at(group->pool, data, zeros, size);
+    /* The cushion is open for reading for ever. */
+    result = group->hidden ? bufpool_pin(group->pool, data + 1, false) : 0;
+    if (result == 0) {
+        result = bufpool_allocate_at(group->pool, data, zeros, size);
+        if (result < 0 && group->hidden)
+            bufpool_unpin(group->pool, data + 1);
+    }
     if (result < 0)
         bufpool_free(group->pool, data + 1);
     return result;

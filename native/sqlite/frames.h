@@ -26,6 +26,11 @@ typedef struct sq_group {
     uint32_t page;        /* bytes, of the pool */
     uint32_t slots;       /* SQLite pages in a pool page */
     uint32_t limit;       /* frame numbers there are */
+    uint32_t rest;        /* numbers that rest at least */
+    bool fresh;           /* pages that are given out are filled with BUFPOOL_FRESH bytes */
+    bool counted;         /* the pool is told of pins; */
+    bool enforced;        /* unpinned pages are at least read-only, all of them, */
+    bool hidden;          /* not accessible at all */
     _Atomic uint32_t caches;
     _Atomic uint64_t resident, evictions, populates, evict_failures;
 

@@ -18,7 +18,7 @@ static struct {
     bool fork_watched;
     sq_library library;
     sqlite3_pcache_methods2 stock; /* what SQLite had before */
-    char *strings[6];              /* copies: memory, trap, on_fault, name, log, provenance */
+    char *strings[8];              /* copies: memory, trap, on_fault, name, log, provenance, pins, fill */
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Fork: the child has none of its parent's pools, and opens its own ---- */
@@ -43,8 +43,8 @@ static void free_strings(void)
 /* Replaces the caller's strings by copies. */
 static int copy_strings(bufpool_sqlite_config *config)
 {
-    const char **fields[] = {&config->memory, &config->trap, &config->on_fault,
-                             &config->name,   &config->log,  &config->provenance};
+    const char **fields[] = {&config->memory, &config->trap,       &config->on_fault, &config->name,
+                             &config->log,    &config->provenance, &config->pins,     &config->fill};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         if (*fields[i] == NULL)
             continue;
@@ -83,6 +83,8 @@ static int check(const bufpool_sqlite_config *given, bufpool_sqlite_config *conf
         return sq_say(BUFPOOL_EARGUMENT, "capacity is %llu bytes: from %llu (1 MiB) to %llu (4 TiB) is right",
                       (unsigned long long)config->capacity, (unsigned long long)CAPACITY_LEAST,
                       (unsigned long long)CAPACITY_MOST);
+    if (config->fill != NULL && strcmp(config->fill, "zeros") != 0 && strcmp(config->fill, "pattern") != 0)
+        return sq_say(BUFPOOL_EARGUMENT, "unknown fill \"%.64s\": valid are \"zeros\", \"pattern\"", config->fill);
     if (config->name[0] == '\0')
         return sq_say(BUFPOOL_EARGUMENT, "name is \"\": 1 to %d bytes are right", NAME_MOST);
     if (strlen(config->name) > NAME_MOST)
@@ -225,6 +227,8 @@ static void collect(bufpool_sqlite_statistics *all)
     all->exhausted = totals.counters[SQ_EXHAUSTED];
     all->recycles = totals.counters[SQ_RECYCLES];
     all->steals = totals.counters[SQ_STEALS];
+    all->pins = totals.counters[SQ_PINS];
+    all->left_open = totals.counters[SQ_LEFT_OPEN];
     sq_group *group = NULL;
     for (size_t n = 0; (group = sq_group_at(n)) != NULL; n++) {
         all->groups++;

@@ -11,67 +11,55 @@
  * Which file goes where: preload*.c are in libbufpool_sqlite3.so only, all others in this directory also in the Python
  * extension. preload.map shows the sqlite3_ functions and hides the rest. */
 #include "cache.h"
+#include "config_options.h"
 #include "library.h"
-#include "options.h"
 
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* ---- Options ---- */
 
-static struct {
-    uint64_t capacity;
-    char memory[64], trap[64], on_fault[64], name[64], log[4096], provenance[64];
-    uint32_t provenance_depth, report_limit;
-    bool monitor, stats, help;
-} options = {.memory = "anon", .trap = "auto", .on_fault = "abort", .name = "sqlite", .provenance = "off"};
+static struct options {
+    bufpool_config pool;
+    uint64_t capacity; /* of all pages together */
+    uint32_t stats;
+} options = {.pool = BUFPOOL_CONFIG_INIT};
 
-static const option table[] = {
-    {"capacity", OPTION_SIZE, &options.capacity, 0,
-     "limit of all page buffers, as 64 MiB (default: half of the memory)"},
-    {"memory", OPTION_TEXT, options.memory, sizeof options.memory, "anon (default) or shared"},
-    {"trap", OPTION_TEXT, options.trap, sizeof options.trap, "auto (default), uffd, guard, mprotect or none"},
-    {"on_fault", OPTION_TEXT, options.on_fault, sizeof options.on_fault, "abort (default), resume or freeze"},
-    {"name", OPTION_TEXT, options.name, sizeof options.name, "of the pools, shown in reports (default: sqlite)"},
-    {"log", OPTION_TEXT, options.log, sizeof options.log, "file that receives each report as a line of JSON"},
-    {"report_limit", OPTION_NUMBER, &options.report_limit, 0,
-     "reports of one place that are written in full (default: 16)"},
-    {"provenance", OPTION_TEXT, options.provenance, sizeof options.provenance,
-     "off (default), last or stacks: reports say who evicted the page"},
-    {"provenance_depth", OPTION_NUMBER, &options.provenance_depth, 0, "native frames kept with stacks (default: 8)"},
-    {"monitor", OPTION_FLAG, &options.monitor, 0, "1: report what system calls touch, too"},
-    {"stats", OPTION_FLAG, &options.stats, 0, "1: at the program's end, a line of counters to stderr"},
-    {"help", OPTION_FLAG, &options.help, 0, "1: this list, to stderr"},
+/* Not on_fault=raise: that needs a program which asks for its faults. */
+static const struct bp_option table[] = {
+    {"capacity", BP_OPTION_SIZE, offsetof(struct options, capacity), 0, "half of the memory", NULL,
+     "limit of all page buffers, as 64 MiB"},
+    {"on_fault", BP_OPTION_TEXT, offsetof(struct options, pool.on_fault), 0, NULL, "abort resume freeze",
+     "what a stray access does beyond its report"},
+    {"stats", BP_OPTION_FLAG, offsetof(struct options, stats), 1, NULL, NULL,
+     "1: at the program's end, a line of counters to stderr"},
+    {"red_zones", BP_OPTION_REFUSED, 0, 0, NULL, NULL,
+     "SQLite reads a little past its pages, on purpose, where a file is damaged; an overrun that writes is trapped by "
+     "pins=write or pins=all"},
 };
+
+/* Of a pool's keys those that have a field in bufpool_sqlite_config. */
+#define TAKEN \
+    "memory trap name log report_limit provenance provenance_depth monitor pins quarantine fill scrub sample seed"
 
 static bool read_options(void)
 {
-    char error[1024];
-    const char *text = getauxval(AT_SECURE) != 0 ? NULL : getenv("BUFPOOL_OPTIONS");
-    int result = options_parse(text, table, COUNT(table), error, sizeof error);
-    if (options.help) {
-        char help[2048];
-        options_help(table, COUNT(table), help, sizeof help);
-        fprintf(stderr, "bufpool: keys of BUFPOOL_OPTIONS (key=value:key='another value'):\n%s", help);
-    }
-    if (result < 0) {
-        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: %s\n", error);
-        return false;
-    }
-    /* Not raise: that needs a program which asks for its faults. */
-    if (strcmp(options.on_fault, "abort") != 0 && strcmp(options.on_fault, "resume") != 0 &&
-        strcmp(options.on_fault, "freeze") != 0) {
-        fprintf(stderr, "bufpool: BUFPOOL_OPTIONS: on_fault=%s is unknown here: valid are abort, resume, freeze\n",
-                options.on_fault);
-        return false;
-    }
-    return true;
+    options.pool.name = "sqlite";
+    const struct bp_option_set sets[] = {
+        {table, COUNT(table), &options, NULL, NULL},
+        {bp_config_options, bp_config_options_count, &options.pool, TAKEN, bp_config_options_fit},
+    };
+    if (bp_options_read("BUFPOOL_OPTIONS", bp_options_environment(), sets, COUNT(sets), bp_config_presets) == 0)
+        return true;
+    char sentence[1024];
+    bufpool_last_error(sentence, sizeof sentence);
+    fprintf(stderr, "bufpool: %s\n", sentence);
+    return false;
 }
 
 /* ---- Installing ---- */
@@ -133,16 +121,22 @@ static void install(void)
         return; /* it has said why */
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = options.capacity;
-    config.memory = options.memory;
-    config.trap = options.trap;
-    config.on_fault = options.on_fault;
-    config.name = options.name;
-    config.log = options.log[0] != '\0' ? options.log : NULL;
+    config.memory = options.pool.memory;
+    config.trap = options.pool.trap;
+    config.on_fault = options.pool.on_fault;
+    config.name = options.pool.name;
+    config.log = options.pool.log;
     config.handle = preload.handle;
-    config.provenance = options.provenance;
-    config.provenance_depth = options.provenance_depth;
-    config.report_limit = options.report_limit;
-    config.monitor = options.monitor;
+    config.provenance = options.pool.provenance;
+    config.provenance_depth = options.pool.provenance_depth;
+    config.report_limit = options.pool.report_limit;
+    config.monitor = options.pool.flags & BUFPOOL_MONITOR;
+    config.pins = options.pool.pins;
+    config.quarantine = options.pool.quarantine;
+    config.fill = options.pool.fill;
+    config.scrub = options.pool.flags & BUFPOOL_SCRUB;
+    config.sample = options.pool.sample;
+    config.seed = options.pool.seed;
     preload.how = INSTALLED;
     if (bufpool_sqlite_install(&config) < 0)
         complain();
@@ -240,4 +234,11 @@ __attribute__((destructor)) static void at_exit(void)
             (unsigned long long)all.hits, (unsigned long long)all.misses, (unsigned long long)all.evictions,
             (unsigned long long)all.recycles, (unsigned long long)all.steals, (unsigned long long)all.refused,
             (unsigned long long)all.exhausted);
+    char sample[32] = "";
+    if (options.pool.sample != 0)
+        snprintf(sample, sizeof sample, "sample %u, ", options.pool.sample);
+    const char *pins = options.pool.pins != NULL ? options.pool.pins : "off";
+    if (strcmp(pins, "off") != 0 || options.pool.sample != 0)
+        fprintf(stderr, "bufpool: SQLite page cache: pins %s, %s%llu pin cycles, %llu pages left open\n", pins, sample,
+                (unsigned long long)all.pins, (unsigned long long)all.left_open);
 }

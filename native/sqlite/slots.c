@@ -45,6 +45,29 @@ static void partial_unlink(sqlite3_pcache *cache, sq_granule *granule)
     *(granule->next != NULL ? &granule->next->previous : &cache->partial_last) = granule->previous;
 }
 
+/* ---- Pins: a pool page has one for each of its SQLite pages that is pinned ---- */
+
+bool sq_slot_pin(sqlite3_pcache *cache, sq_page *page)
+{
+    if (!cache->group->counted)
+        return true;
+    if (sq_inherited(cache))
+        return false;
+    if (!page->pinned) {
+        page->pinned = bufpool_pin(cache->group->pool, (uint64_t)page->frame * 2, true) == 0;
+        sq_count(&cache->counters[SQ_PINS], page->pinned);
+    }
+    return page->pinned;
+}
+
+void sq_slot_unpin(sqlite3_pcache *cache, sq_page *page)
+{
+    if (!page->pinned || sq_inherited(cache))
+        return;
+    page->pinned = bufpool_unpin_for(cache->group->pool, (uint64_t)page->frame * 2, true) < 0;
+    sq_count(&cache->counters[SQ_LEFT_OPEN], page->pinned);
+}
+
 /* ---- Taking ---- */
 
 static uint32_t take_rested(sqlite3_pcache *cache, sq_granule *granule)
@@ -119,7 +142,16 @@ bool sq_slot_take(sqlite3_pcache *cache, sq_page *page, bool *exhausted)
     if (!(group->slots == 1 ? take_whole(cache, page, exhausted) : take_shared(cache, page, exhausted)))
         return false;
     page->base.pBuf = sq_frame_address(group, page->frame) + (size_t)page->slot * group->sqlite_page;
-    return true;
+    if (sq_slot_pin(cache, page)) {
+        if (group->fresh)
+            memset(page->base.pBuf, BUFPOOL_FRESH, group->sqlite_page);
+        return true;
+    }
+    sq_drops drops = {.count = 0};
+    sq_slot_give(cache, page, &drops);
+    sq_drops_flush(cache, &drops);
+    *exhausted = true;
+    return false;
 }
 
 /* ---- Giving back ---- */
@@ -139,6 +171,7 @@ void sq_slot_give(sqlite3_pcache *cache, sq_page *page, sq_drops *drops)
         return;
     }
     if (granule == NULL) {
+        sq_slot_unpin(cache, page);
         drop(cache, page->frame, drops);
         return;
     }
@@ -148,11 +181,14 @@ void sq_slot_give(sqlite3_pcache *cache, sq_page *page, sq_drops *drops)
         cache->left_slots -= granule->left;
         if (cache->filling == granule)
             cache->filling = NULL;
+        sq_slot_unpin(cache, page);
         drop(cache, granule->frame, drops);
         free(granule);
         return;
     }
-    memset(page->base.pBuf, BUFPOOL_POISON, cache->group->sqlite_page);
+    if (sq_slot_pin(cache, page))
+        memset(page->base.pBuf, BUFPOOL_POISON, cache->group->sqlite_page);
+    sq_slot_unpin(cache, page);
     granule->rested[page->slot / 64] |= UINT64_C(1) << page->slot % 64;
     cache->left_slots++;
     if (granule->left++ == 0)

@@ -8,6 +8,7 @@
 #include "fill.h"
 #include "numbers.h"
 #include "recover.h"
+#include "rest.h"
 #include "scratch.h"
 
 #include <errno.h>
@@ -46,13 +47,17 @@ static int exhausted(const bufpool_pool *pool, size_t count)
                     (unsigned long long)evicted);
 }
 
-/* A free number; those that strays have diverted are re-armed for it, as others may be diverted meanwhile. One that
- * somebody has BUSY to look at it, or amid giving it back, is waited for, but not for ever: he may have been stopped. */
+/* A free number; those that strays have diverted are re-armed for it, as others may be diverted meanwhile; then those that
+ * rest come, the oldest first. One that somebody has BUSY to look at it, or amid giving it back, is waited for, but not
+ * for ever: he may have been stopped. */
 static uint64_t take(bufpool_pool *pool)
 {
     uint64_t page = bp_pages_take(&pool->pages);
     for (int patience = 0; page == BP_NO_PAGE && patience < 16 && atomic_load(&pool->scratched) > 0; patience++) {
         bp_scratch_rearm_pool(pool, true);
+        page = bp_pages_take(&pool->pages);
+    }
+    while (page == BP_NO_PAGE && bp_rest_cut(&pool->pages)) {
         page = bp_pages_take(&pool->pages);
     }
     if (page == BP_NO_PAGE && bp_recover(pool) > 0) {
@@ -104,6 +109,7 @@ static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *wh
         if (bp_pages_claim(&pool->pages, page, state, 0)) {
             if (!evicted) {
                 bp_pages_mark_taken(&pool->pages, page);
+                bp_rest_leave(&pool->pages, page);
             }
             return 0;
         }

@@ -56,7 +56,7 @@ bool bp_callback_ask(struct bp_event *event, bufpool_fault_callback callback, vo
         return true;
     }
     bool again = bp_thread.last_pc == event->machine.pc && bp_thread.last_address == event->fault->address &&
-                 !bp_pool_has_page(pool, event->fault->page);
+                 (event->fault->state == BUFPOOL_STATE_RED_ZONE || !bp_pool_has_page(pool, event->fault->page));
     bp_thread.restarts = verdict == BUFPOOL_VERDICT_RESTART && again ? bp_thread.restarts + 1 : 0;
     if (verdict == BUFPOOL_VERDICT_RESTART && bp_thread.restarts < BP_MAX_RESTARTS) {
         bp_event_remember(event);

@@ -24,7 +24,7 @@ int bufpool_close(bufpool_pool *pool)
     }
     bool open = false;
     bool first = atomic_compare_exchange_strong(&pool->closed, &open, true);
-    if (first && !pool->guest) {
+    if (first && !pool->guest && !pool->space.adopted) { /* others have adopted theirs for themselves */
         atomic_store(&pool->pages.counts->gone, true);
         BP_STORED("closed for all");
     }
@@ -54,11 +54,16 @@ int bufpool_close(bufpool_pool *pool)
         pool->space.ours = true;
     }
     bp_space_close(&pool->space);
+    if (pool->space.adopted) { /* what happens there is the program's affair again */
+        atomic_store(&pool->end, atomic_load(&pool->first));
+    }
     bp_scratch_forget(pool);
     bp_pages_keep_counts(&pool->pages);
     while (atomic_load(&pool->users) > 0) { /* bufpool_stats() may be reading those that go */
         bp_kernel_sleep_ns(10000);
     }
+    bp_pins_close(&pool->pins);
+    bp_audit_close(&pool->audit);
     bp_pages_close(&pool->pages);
     bp_registry_lock();
     bp_registry_rest(pool);

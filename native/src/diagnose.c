@@ -2,6 +2,7 @@
 #include "diagnose.h"
 
 #include "thread.h"
+#include "trap_adopted.h"
 
 #include <signal.h>
 
@@ -21,6 +22,9 @@ bufpool_state bp_state_seen(uint16_t state)
 static bool fault_of_trap(const bufpool_pool *pool, int signo)
 {
     const struct bp_trap *trap = pool->space.trap;
+    if (pool->space.adopted) {
+        return signo == SIGBUS ? pool->space.uffd >= 0 : bp_adopted_protects(&pool->space);
+    }
     if (signo == SIGBUS) { /* of a file also for any trap: it was truncated past us */
         return trap == &bp_trap_uffd || trap == &bp_trap_noautofill || pool->space.memory->path;
     }
@@ -69,14 +73,13 @@ void bp_neighbours(const bufpool_pool *pool, uint64_t page, uint64_t *below, uin
 void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access access, int signo, int code,
                  struct bp_finding *finding)
 {
-    uint64_t offset = address - pool->space.base; /* not first, which is 0 while the range is given back */
     bool closed = bp_pool_is_closed(pool);
-    *finding = (struct bp_finding){.page = offset / pool->page_size,
-                                   .offset = offset % pool->page_size,
-                                   .state = BUFPOOL_STATE_CLOSED,
-                                   .ours = true};
+    uint64_t page = bp_page_at(pool, address);
+    *finding = (struct bp_finding){
+        .page = page, .offset = address - bp_page_address(pool, page), .state = BUFPOOL_STATE_CLOSED, .ours = true};
     if (!closed) {
-        finding->state = bp_state_seen(bp_pages_load(&pool->pages, finding->page));
+        finding->state = bp_in_zone(pool, address) ? BUFPOOL_STATE_RED_ZONE
+                                                   : bp_state_seen(bp_pages_load(&pool->pages, finding->page));
     }
     if (pool->process != bp_process()) {
         /* Not mapped here, or sealed. Another mapping that took the addresses since the fork is none of ours. */
@@ -88,6 +91,13 @@ void bp_diagnose(const bufpool_pool *pool, uintptr_t address, bufpool_access acc
     if (closed || finding->state != BUFPOOL_STATE_ALLOCATED || access == BUFPOOL_EXECUTE) {
         return;
     }
-    finding->ours = fault_of_trap(pool, signo);
-    finding->flags |= BUFPOOL_FAULT_RACED;
+    /* By the key of the pool: this thread has no right to write to any page. */
+    bool keyed = pool->space.key > 0 && access == BUFPOOL_WRITE && signo == SIGSEGV && code == SEGV_PKUERR;
+    finding->ours = keyed || fault_of_trap(pool, signo) || (signo == SIGSEGV && pool->pins.sample.one_in != 0);
+    finding->state = bp_pins_judge(pool, finding->page, access);
+    if (keyed && finding->state == BUFPOOL_STATE_ALLOCATED) {
+        finding->state = BUFPOOL_STATE_READ_ONLY;
+        finding->flags |= bp_pins_writing(pool, finding->page) ? BUFPOOL_FAULT_OTHERS_PIN : 0;
+    }
+    finding->flags |= finding->state == BUFPOOL_STATE_ALLOCATED ? BUFPOOL_FAULT_RACED : 0;
 }

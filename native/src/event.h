@@ -26,7 +26,7 @@ struct bp_event {
     int before;            /* errno of the interrupted code */
     bool guarded;          /* it ends a guarded call: nothing goes to stderr */
     struct bp_more more;
-    uint32_t depth; /* of stack; walked before the fault's own two KiB are on the handler's stack, which may be small */
+    uint32_t depth; /* of stack; walked before the fault is on the handler's stack: it has three KiB */
     uint64_t stack[BUFPOOL_STACK_DEPTH];
     bufpool_fault *fault;
 };

@@ -17,6 +17,7 @@
  */
 #include "callback.h"
 #include "chain.h"
+#include "keys.h"
 #include "orders.h"
 #include "poison.h"
 #include "policy.h"
@@ -49,7 +50,6 @@ _Noreturn static void jump(struct bp_event *event, bufpool_section *section)
 
 _Noreturn static void end_guarded_call(struct bp_event *event, bufpool_section *section)
 {
-    event->guarded = true;
     bp_event_keep(event);
     bp_event_log(event);
     *section->fault = *event->fault;
@@ -99,7 +99,10 @@ static bool is_raised_again(const struct bp_event *event)
     if (pool == NULL) {
         return false;
     }
-    bool hole = !bp_pool_has_page(pool, bp_page_at(pool, address));
+    uint64_t page = bp_page_at(pool, address);
+    bool hole = bp_in_zone(pool, address) || !bp_pool_has_page(pool, page) ||
+                bp_pins_judge(pool, page, event->machine.access) != BUFPOOL_STATE_ALLOCATED ||
+                bp_keys_forbid(pool, event->machine.access);
     bp_pool_leave(pool);
     /* Only from inside another handler, and once: else the raise is meant. Where the stack may not be walked, not for a
      * fault that we have answered ourselves. */
@@ -121,12 +124,20 @@ static bool is_readable(uintptr_t address)
     return readable;
 }
 
-/* Is a page that is allocated unreadable? Once could be a moment in which others free the page and allocate it again, and
- * to them nothing of this shows; as many moments as this, with sleep between them, could not. */
-static bool stays_unreadable(const struct bp_event *event, uint64_t page)
+static bool is_accessible(const struct bp_event *event)
+{
+    uintptr_t address = (uintptr_t)event->info->si_addr;
+    return event->machine.access == BUFPOOL_WRITE && event->signo == SIGSEGV
+               ? bp_kernel_writable((void *)(address & ~(uintptr_t)3))
+               : is_readable(address);
+}
+
+/* Is a page that is allocated not accessible to the kernel either? Once could be a moment in which others free the page and
+ * allocate it again, and to them nothing of this shows; as many moments as this, with sleep between them, could not. */
+static bool stays_shut(const struct bp_event *event, uint64_t page)
 {
     for (int moment = 0; moment < 16; moment++) {
-        if (is_readable((uintptr_t)event->info->si_addr) || !bp_pool_has_page(event->pool, page)) {
+        if (is_accessible(event) || !bp_pool_has_page(event->pool, page)) {
             return false;
         }
         bp_kernel_sleep_ns(20000);
@@ -134,37 +145,73 @@ static bool stays_unreadable(const struct bp_event *event, uint64_t page)
     return true;
 }
 
-/* An allocated page has raised SIGBUS. Was it not accessible before, or has it lost its frame past us, by somebody who
- * truncated or punched the file? */
+/* Has an allocated page lost its frame past us, by somebody who truncated or punched the file? Where the kernel would sleep on
+ * the hole it is poisoned first, so that it can be asked. */
+static bool is_lost(const struct bp_event *event, uint64_t page)
+{
+    uint64_t address = (uintptr_t)event->info->si_addr;
+    struct bp_order order = {.address = address};
+    order.poisoned = event->pool->space.sleep == BP_SLEEP_ALL && bp_poison(event->pool, address) == 0;
+    bool lost = stays_shut(event, page) && bp_pool_has_page(event->pool, page);
+    if (order.poisoned && !lost) {
+        bp_unpoison(event->pool, &order);
+    }
+    return lost;
+}
+
+/* An allocated page has raised SIGBUS. Was it not accessible before, or is its frame gone? */
 static void tell_lost(const struct bp_event *event, struct bp_finding *finding)
 {
     if (finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGBUS && finding->state == BUFPOOL_STATE_ALLOCATED &&
-        (bp_poison_finds_lost(event->pool, finding->page, (uintptr_t)event->info->si_addr) ||
-         stays_unreadable(event, finding->page)) &&
-        bp_pool_has_page(event->pool, finding->page)) {
+        is_lost(event, finding->page)) {
         finding->flags ^= BUFPOOL_FAULT_RACED | BUFPOOL_FAULT_LOST;
     }
 }
 
-/* An allocated page has raised the signal of a trap that works by protection. Was it not accessible before, or has the
- * host protected it for purposes of its own? The kernel itself tries. Once could be a moment in which others free the page
- * and allocate it again, and to them nothing of this shows; a millisecond of such moments could not. */
-static bool is_protected_by_host(const struct bp_event *event, const struct bp_finding *finding)
+/* A page that is open has raised SIGBUS. Has the kernel unmapped it? Then it is shown again, and the access is no stray;
+ * but what faults on and on is. */
+static bool is_forgotten(const struct bp_event *event, const struct bp_finding *finding)
 {
-    if (!(finding->flags & BUFPOOL_FAULT_RACED) || event->signo != SIGSEGV) {
+    uint64_t address = (uint64_t)(uintptr_t)event->info->si_addr;
+    if (!(finding->flags & BUFPOOL_FAULT_RACED) || event->signo != SIGBUS || bp_event_is_call(event) ||
+        !bp_space_forgets(&event->pool->space)) {
         return false;
     }
+    bool again = bp_thread.retried_pc == event->machine.pc && bp_thread.retried_address == address;
+    bp_thread.retried_pc = event->machine.pc;
+    bp_thread.retried_address = address;
+    bp_thread.restarts = again ? bp_thread.restarts + 1 : 0;
+    return bp_thread.restarts < BP_MAX_RESTARTS && bp_pins_show_again(event->pool, finding->page, (uintptr_t)address);
+}
+
+/* Has a careful read met such a page? Then it goes on. */
+static bool is_probe_forgotten(struct bp_event *event)
+{
     uintptr_t address = (uintptr_t)event->info->si_addr;
-    for (int moment = 0; moment < 16; moment++) {
-        bool accessible = event->machine.access == BUFPOOL_WRITE
-                              ? bp_kernel_writable((void *)(address & ~(uintptr_t)3))
-                              : bp_kernel_readable((void *)(address & ~(uintptr_t)7));
-        if (accessible || bp_pages_load(&event->pool->pages, finding->page) != BUFPOOL_STATE_ALLOCATED) {
-            return false;
-        }
-        bp_kernel_sleep_ns(20000);
+    const bufpool_pool *pool = bp_pool_at(address);
+    /* Most pools forget none, and need not be visited, for which a fork would be waited for. */
+    if (event->signo != SIGBUS || event->info->si_code != BUS_ADRERR || pool == NULL ||
+        pool->space.unpinned == BP_OPEN_WRITE) {
+        return false;
     }
-    return true;
+    event->pool = bp_pool_visit_at(address);
+    if (event->pool == NULL) {
+        return false;
+    }
+    struct bp_finding finding = {.ours = false};
+    if (bp_space_forgets(&event->pool->space)) {
+        bp_diagnose(event->pool, address, event->machine.access, event->signo, event->info->si_code, &finding);
+    }
+    bool forgotten = finding.ours && is_forgotten(event, &finding);
+    bp_pool_leave(event->pool);
+    return forgotten;
+}
+
+/* An allocated page has raised the signal of a trap that works by protection. Was it not accessible before, or has the
+ * host protected it for purposes of its own? */
+static bool is_protected_by_host(const struct bp_event *event, const struct bp_finding *finding)
+{
+    return finding->flags & BUFPOOL_FAULT_RACED && event->signo == SIGSEGV && stays_shut(event, finding->page);
 }
 
 /* Is it the fault of a careful read, not of a host's handler that has interrupted one? */
@@ -179,7 +226,8 @@ static bool is_probe(const siginfo_t *info)
 static bool is_optimistic(const struct bp_event *event, const struct bp_finding *finding)
 {
     return event->machine.access == BUFPOOL_READ && !bp_event_is_call(event) &&
-           finding->state != BUFPOOL_STATE_CLOSED && !(finding->flags & (BUFPOOL_FAULT_FORKED | BUFPOOL_FAULT_LOST));
+           finding->state != BUFPOOL_STATE_CLOSED && finding->state != BUFPOOL_STATE_UNPINNED &&
+           !(finding->flags & (BUFPOOL_FAULT_FORKED | BUFPOOL_FAULT_LOST));
 }
 
 /* This thread sleeps in an access, and the monitor has woken it for the answer: from here on the signal is what the kernel
@@ -221,7 +269,22 @@ static bool is_poison(const bufpool_pool *pool, uintptr_t address)
 {
     uint64_t page = bp_page_at(pool, address);
     return pool->space.flags & BUFPOOL_MONITOR && bp_pool_has_frames(pool) &&
-           (!bp_pool_has_page(pool, page) || is_readable(address));
+           (bp_in_zone(pool, address) || !bp_pool_has_page(pool, page) || is_readable(address));
+}
+
+/* A fault by the key of a pool, to which this thread has the right? It may be that of a careful read, too. */
+static bool is_admitted(const struct bp_event *event)
+{
+    if (event->signo != SIGSEGV || event->info->si_code != SEGV_PKUERR) {
+        return false;
+    }
+    bufpool_pool *pool = bp_pool_visit_at((uintptr_t)event->info->si_addr);
+    bool admitted = pool != NULL && bp_keys_is_fault(pool, event->signo, event->info) &&
+                    bp_keys_admit(pool, event->context, event->machine.access);
+    if (pool != NULL) {
+        bp_pool_leave(pool);
+    }
+    return admitted;
 }
 
 /* A function of its own for the stack that the fault takes. */
@@ -230,6 +293,7 @@ __attribute__((noinline)) static bool take_up(struct bp_event *event, const stru
 {
     bufpool_fault fault;
     event->fault = &fault;
+    event->guarded = section != NULL;
     bp_event_fill(event, finding);
     if (section != NULL) {
         end_guarded_call(event, section);
@@ -252,8 +316,14 @@ static bool handle(int signo, siginfo_t *info, void *context, int before)
             return true;
         }
     }
+    if (is_admitted(&event)) {
+        return true;
+    }
     bp_thread.let_go = false;
     if (bp_thread.probe != NULL && is_probe(info) && !bp_event_is_call(&event)) {
+        if (is_probe_forgotten(&event)) {
+            return true;
+        }
         restore_mask(context);
         siglongjmp(*bp_thread.probe, 1);
     }
@@ -278,11 +348,17 @@ static bool handle(int signo, siginfo_t *info, void *context, int before)
         }
     }
     struct bp_finding finding;
-    bp_diagnose(event.pool, (uintptr_t)info->si_addr, event.machine.access, signo, info->si_code, &finding);
+    bp_diagnose(event.pool, (uintptr_t)info->si_addr, event.machine.access, signo,
+                info->si_code != SEGV_PKUERR || bp_keys_is_fault(event.pool, signo, info) ? info->si_code : SEGV_ACCERR,
+                &finding);
     if (!finding.ours) {
         bool shut = bp_scratch_was_shut(event.pool, signo, info, event.machine.pc);
         bp_pool_leave(event.pool);
         return shut;
+    }
+    if (is_forgotten(&event, &finding)) {
+        bp_pool_leave(event.pool);
+        return true;
     }
     tell_lost(&event, &finding);
     if (is_protected_by_host(&event, &finding)) {
@@ -304,7 +380,9 @@ static bool handle(int signo, siginfo_t *info, void *context, int before)
 bool bufpool_handle_signal(int signo, siginfo_t *info, void *context)
 {
     int before = errno;
+    int64_t rights = context == NULL ? -1 : bp_keys_enter(context);
     bool ours = handle(signo, info, context, before);
+    bp_keys_leave(rights);
     errno = before;
     return ours;
 }

@@ -47,12 +47,27 @@ static int map_tail(size_t granule, const char *data, size_t size, void **tail)
     return bp_probe_copy(*tail, data, size) ? 0 : -EFAULT;
 }
 
+static int fill_fresh(bufpool_pool *pool, uintptr_t address, size_t length, size_t *done)
+{
+    int code = 0;
+    for (*done = 0; code == 0 && *done < length;) {
+        size_t step = length - *done < pool->fresh_size ? length - *done : pool->fresh_size;
+        size_t filled;
+        code = bp_space_populate(&pool->space, address + *done, step, pool->fresh, &filled);
+        *done += filled;
+    }
+    return code;
+}
+
 /* Fills one run of neighbouring pages, which hold source bytes from at on. *done: bytes, from the front. */
 static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp_source *source, size_t at,
                 size_t *done)
 {
     uintptr_t address = bp_page_address(pool, page);
     size_t length = count * pool->page_size;
+    if (source->data == NULL && pool->fresh != NULL) {
+        return fill_fresh(pool, address, length, done);
+    }
     if (source->data == NULL || source->size >= at + length) {
         const char *data = source->data == NULL ? NULL : source->data + at;
         return bp_space_populate(&pool->space, address, length, data, done);
@@ -130,17 +145,23 @@ static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t
     }
 }
 
+/* The end of the run of neighbours, of contiguous addresses, that begins at index i. */
+static size_t run(const bufpool_pool *pool, const uint64_t *pages, size_t count, size_t i)
+{
+    return pool->lead > 0 ? i + 1 : bp_numbers_run(pages, count, i);
+}
+
 /* Fills every run; on an error undoes those before it and what is done of it. */
 static int fill_runs(bufpool_pool *pool, const uint64_t *pages, size_t count, const struct bp_source *source)
 {
     for (size_t i = 0; i < count;) {
-        size_t end = bp_numbers_run(pages, count, i);
+        size_t end = run(pool, pages, count, i);
         size_t done;
         int code = fill(pool, pages[i], end - i, source, i * pool->page_size, &done);
         if (code < 0) {
             undo(pool, pages + i, end - i, done, source->caller);
             for (size_t from = 0; from < i; from = end) {
-                end = bp_numbers_run(pages, i, from);
+                end = run(pool, pages, i, from);
                 undo(pool, pages + from, end - from, (end - from) * pool->page_size, source->caller);
             }
             return code;
@@ -156,6 +177,8 @@ int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struc
     if (code == 0 && count > 0) {
         bool evicted = is_evicted(pool, pages[0]);
         count_given(pool, count, evicted);
+        bp_pins_sample(pool, &pool->pins, pages, count,
+                       atomic_load(&pool->pages.counts->allocations) + atomic_load(&pool->pages.counts->populates));
         bp_record(&pool->provenance, pages, count, evicted ? BUFPOOL_EVENT_POPULATE : BUFPOOL_EVENT_ALLOCATE,
                   source->caller);
     }

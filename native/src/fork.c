@@ -137,6 +137,7 @@ static void renew_pool(bufpool_pool *pool)
     uint64_t faults = atomic_load(&pool->faults);
     for (uint64_t i = 0; i < BP_FAULT_RING && i < faults; i++) {
         atomic_store(&pool->ring[i].serial, 0); /* it is odd for ever where a thread was writing */
+        atomic_store(&pool->ring[i].number, 0);
     }
     atomic_store(&pool->faults, 0);
     atomic_store(&pool->repeats, 0);

@@ -1,6 +1,7 @@
 /* format.c: a fault as text and as JSON. Async-signal-safe: fixed buffers, plain system calls. */
 #include "format.h"
 
+#include "provenance.h"
 #include "text.h"
 
 #include <bufpool/bufpool.h>
@@ -9,7 +10,8 @@
 
 const char *bufpool_state_name(bufpool_state state)
 {
-    static const char *const names[] = {"unallocated", "allocated", "freed", "evicted", "closed"};
+    static const char *const names[] = {"unallocated", "allocated", "freed",     "evicted",
+                                        "closed",      "unpinned",  "read-only", "red-zone"};
     return (unsigned)state < sizeof names / sizeof *names ? names[state] : "unknown";
 }
 
@@ -19,7 +21,7 @@ const char *bufpool_access_name(bufpool_access access)
     return (unsigned)access < sizeof names / sizeof *names ? names[access] : "unknown";
 }
 
-enum { STRAYED, ALLOCATED, FREED, STACKS };
+enum { STRAYED, ALLOCATED, FREED, PINNED };
 
 static void take_stack(struct bp_frames *frames, int which, const uint64_t *stack, uint32_t depth, uint32_t limit)
 {
@@ -48,6 +50,7 @@ static void find_frames(const bufpool_fault *fault, struct bp_frames *frames)
     take_stack(frames, STRAYED, fault->stack, fault->stack_depth, BUFPOOL_STACK_DEPTH);
     take_origin(frames, ALLOCATED, &fault->allocated);
     take_origin(frames, FREED, &fault->freed);
+    take_origin(frames, PINNED, &fault->pinned);
     bp_modules_find(frames->addresses, frames->count, frames->modules, frames->names, sizeof frames->names,
                     &frames->room);
 }
@@ -85,6 +88,8 @@ static void put_headline(struct bp_text *text, const bufpool_fault *fault)
         bp_text_put(text, "a page of a closed pool");
     } else if (fault->flags & BUFPOOL_FAULT_LOST) {
         bp_text_put(text, "an allocated page whose frame is gone");
+    } else if (fault->state == BUFPOOL_STATE_RED_ZONE) {
+        bp_text_put(text, "a red zone");
     } else {
         put_article(text, fault->state);
         bp_text_put(text, " page");
@@ -127,17 +132,29 @@ static void put_thread(struct bp_text *text, const bufpool_fault *fault)
 
 static void put_pool(struct bp_text *text, const bufpool_fault *fault)
 {
-    bp_text_put(text, "  page ");
-    bp_text_decimal(text, fault->page);
-    bp_text_put(text, " of pool ");
-    bp_text_json(text, fault->pool_name);
-    bp_text_put(text, " is ");
-    bp_text_put(text, bufpool_state_name(fault->state));
-    bp_text_put(text, "; offset ");
-    bp_text_decimal(text, fault->offset);
-    bp_text_put(text, " of ");
-    bp_text_decimal(text, fault->page_size);
-    bp_text_put(text, " bytes; the page is [");
+    bool before = (int64_t)fault->offset < 0;
+    if (fault->state == BUFPOOL_STATE_RED_ZONE) {
+        bp_text_put(text, "  red zone, ");
+        bp_text_decimal(text, before ? 0 - fault->offset : fault->offset - fault->page_size + 1);
+        bp_text_put(text, before ? " bytes before page " : " bytes past the last one of page ");
+        bp_text_decimal(text, fault->page);
+        bp_text_put(text, " of pool ");
+        bp_text_json(text, fault->pool_name);
+        bp_text_put(text, "; the page is [");
+    } else {
+        bp_text_put(text, "  page ");
+        bp_text_decimal(text, fault->page);
+        bp_text_put(text, " of pool ");
+        bp_text_json(text, fault->pool_name);
+        bp_text_put(text, " is ");
+        bp_text_put(text, bufpool_state_name(fault->state));
+        bp_text_put(text, "; offset ");
+        bp_text_put(text, before ? "-" : "");
+        bp_text_decimal(text, before ? 0 - fault->offset : fault->offset);
+        bp_text_put(text, " of ");
+        bp_text_decimal(text, fault->page_size);
+        bp_text_put(text, " bytes; the page is [");
+    }
     bp_text_hex(text, fault->address - fault->offset);
     bp_text_put(text, ", ");
     bp_text_hex(text, fault->address - fault->offset + fault->page_size);
@@ -146,11 +163,16 @@ static void put_pool(struct bp_text *text, const bufpool_fault *fault)
     bp_text_put(text, " is [");
     bp_text_hex(text, fault->pool_address);
     bp_text_put(text, ", ");
-    bp_text_hex(text, fault->pool_address + fault->pool_capacity);
+    uint64_t pages = fault->page_size == 0 ? 0 : fault->pool_capacity / fault->page_size;
+    bp_text_hex(text, fault->pool_address + fault->pool_capacity + (pages + 1) * fault->red_zone);
     bp_text_put(text, "): ");
-    bp_text_decimal(text, fault->page_size == 0 ? 0 : fault->pool_capacity / fault->page_size);
+    bp_text_decimal(text, pages);
     bp_text_put(text, " pages of ");
     bp_text_bytes(text, fault->page_size);
+    if (fault->red_zone > 0) {
+        bp_text_put(text, " with red zones of ");
+        bp_text_bytes(text, fault->red_zone);
+    }
     bp_text_put(text, ", memory ");
     if (strchr(fault->memory, '/') != NULL) {
         bp_text_json(text, fault->memory);
@@ -160,6 +182,21 @@ static void put_pool(struct bp_text *text, const bufpool_fault *fault)
     bp_text_put(text, ", trap ");
     bp_text_put(text, fault->trap);
     bp_text_put(text, "\n");
+    if (fault->sample > 0) {
+        bp_text_put(text, "  the pool guards one allocation in ");
+        bp_text_decimal(text, fault->sample);
+        bp_text_put(text, ": the same ones again with seed ");
+        bp_text_decimal(text, fault->seed);
+        bp_text_put(text, "\n");
+    }
+}
+
+/* The page has been freed, and its number used again since. */
+static bool is_reused(const bufpool_fault *fault)
+{
+    return fault->freed.event == BUFPOOL_EVENT_FREE && fault->freed.sequence != 0 &&
+           fault->allocated.event == BUFPOOL_EVENT_ALLOCATE && fault->allocated.sequence != 0 &&
+           bp_provenance_is_later(fault->allocated.sequence, fault->freed.sequence);
 }
 
 static void put_notes(struct bp_text *text, const bufpool_fault *fault)
@@ -169,6 +206,18 @@ static void put_notes(struct bp_text *text, const bufpool_fault *fault)
     }
     if (fault->flags & BUFPOOL_FAULT_RACED && fault->access != BUFPOOL_EXECUTE) {
         bp_text_put(text, "  note: the page was not accessible when it was touched; it has been allocated since\n");
+    }
+    if (is_reused(fault)) {
+        bp_text_put(text,
+                    "  note: the page's number has been used again: a pointer from before the free is to a page that "
+                    "is gone\n");
+    }
+    if (fault->flags & BUFPOOL_FAULT_OTHERS_PIN) {
+        bp_text_put(
+            text, "  note: the page is pinned for writing, by another thread: this one has no write pin in the pool\n");
+    }
+    if (fault->flags & BUFPOOL_FAULT_WENT_THROUGH) {
+        bp_text_put(text, "  note: the write is let through to the page's data, which others may be reading\n");
     }
     if (fault->flags & BUFPOOL_FAULT_FOREIGN) {
         bp_text_put(text, "  note: made by another process, that of the thread; pc is of that process\n");
@@ -261,12 +310,14 @@ static void put_ago(struct bp_text *text, int64_t now, int64_t then)
 static void put_origin(struct bp_text *text, const bufpool_fault *fault, const bufpool_origin *origin,
                        const struct bp_frames *frames, int which)
 {
-    static const char *const verbs[] = {"unknown", "allocated", "populated", "freed", "evicted", "closed"};
+    static const char *const verbs[] = {"unknown", "allocated", "populated", "freed",
+                                        "evicted", "closed",    "pinned",    "unpinned"};
     if (origin->sequence == 0) {
         return;
     }
     bp_text_put(text, "  ");
     bp_text_put(text, verbs[origin->event < sizeof verbs / sizeof *verbs ? origin->event : 0]);
+    bp_text_put(text, which == ALLOCATED && is_reused(fault) ? " again" : "");
     if (origin->thread_id == 0) {
         bp_text_put(text, " by a thread that is not known any more");
     } else {
@@ -292,24 +343,44 @@ static void put_origin(struct bp_text *text, const bufpool_fault *fault, const b
 static void put_neighbours(struct bp_text *text, const bufpool_fault *fault)
 {
     uint64_t at = fault->address - fault->pool_address;
-    bool below = fault->below < fault->page;
-    bool above = fault->above > fault->page && fault->above != BUFPOOL_NO_PAGE;
+    uint64_t stride = fault->red_zone + fault->page_size;
+    bool beside = fault->state == BUFPOOL_STATE_RED_ZONE;
+    bool below = fault->below < fault->page || (beside && fault->below == fault->page);
+    bool above =
+        fault->above != BUFPOOL_NO_PAGE && (fault->above > fault->page || (beside && fault->above == fault->page));
     if (!below && !above) {
         return;
     }
     bp_text_put(text, "  neighbours: ");
     if (below) {
-        bp_text_decimal(text, at - (fault->below + 1) * fault->page_size);
+        bp_text_decimal(text, at - (fault->below + 1) * stride);
         bp_text_put(text, " bytes past the end of page ");
         bp_text_decimal(text, fault->below);
     }
     if (above) {
         bp_text_put(text, below ? "; " : "");
-        bp_text_decimal(text, fault->above * fault->page_size - at);
+        bp_text_decimal(text, fault->red_zone + fault->above * stride - at);
         bp_text_put(text, " bytes before page ");
         bp_text_decimal(text, fault->above);
     }
     bp_text_put(text, below && above ? ", which are allocated\n" : ", which is allocated\n");
+}
+
+/* "  pins: 2 for reading, 1 for writing" */
+static void put_pins(struct bp_text *text, const bufpool_fault *fault)
+{
+    if (fault->read_pins + fault->write_pins == 0) {
+        return;
+    }
+    bp_text_put(text, "  pins: ");
+    if (fault->read_pins > 0) {
+        bp_text_decimal(text, fault->read_pins);
+        bp_text_put(text, fault->write_pins > 0 ? " for reading, " : " for reading\n");
+    }
+    if (fault->write_pins > 0) {
+        bp_text_decimal(text, fault->write_pins);
+        bp_text_put(text, " for writing\n");
+    }
 }
 
 size_t bp_format_text(const bufpool_fault *fault, struct bp_frames *frames, char *buffer, size_t size)
@@ -331,6 +402,8 @@ size_t bp_format_text(const bufpool_fault *fault, struct bp_frames *frames, char
     put_stack(&text, frames, STRAYED);
     put_pool(&text, fault);
     put_neighbours(&text, fault);
+    put_pins(&text, fault);
+    put_origin(&text, fault, &fault->pinned, frames, PINNED);
     put_origin(&text, fault, &fault->freed, frames, FREED);
     put_origin(&text, fault, &fault->allocated, frames, ALLOCATED);
     put_notes(&text, fault);
@@ -452,6 +525,18 @@ static void put_origin_member(struct bp_text *text, const char *key, const bufpo
     bp_text_put(text, "]}");
 }
 
+/* A string, as addresses are: all its bits are wanted. */
+static void put_seed(struct bp_text *text, const bufpool_fault *fault)
+{
+    char digits[24];
+    struct bp_text one = {digits, sizeof digits, 0};
+    if (fault->sample > 0) {
+        bp_text_decimal(&one, fault->seed);
+    }
+    bp_text_end(&one);
+    put_text(text, "seed", digits);
+}
+
 size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char *buffer, size_t size)
 {
     struct bp_text text = {buffer, size, 0};
@@ -471,8 +556,13 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     put_address(&text, "pool_address", fault->pool_address);
     put_count(&text, "pool_capacity", fault->pool_capacity);
     put_count(&text, "page", fault->page);
-    put_count(&text, "offset", fault->offset);
+    put_key(&text, "offset");
+    bp_text_put(&text, (int64_t)fault->offset < 0 ? "-" : "");
+    bp_text_decimal(&text, (int64_t)fault->offset < 0 ? 0 - fault->offset : fault->offset);
     put_count(&text, "page_size", fault->page_size);
+    put_count(&text, "red_zone", fault->red_zone);
+    put_count(&text, "sample", fault->sample);
+    put_seed(&text, fault);
     put_member(&text, "memory", fault->memory);
     put_member(&text, "trap", fault->trap);
     put_count(&text, "signal", (uint64_t)fault->signal);
@@ -482,6 +572,12 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_FORKED ? "true" : "false");
     put_key(&text, "lost");
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_LOST ? "true" : "false");
+    put_key(&text, "went_through");
+    bp_text_put(&text, fault->flags & BUFPOOL_FAULT_WENT_THROUGH ? "true" : "false");
+    put_key(&text, "others_pin");
+    bp_text_put(&text, fault->flags & BUFPOOL_FAULT_OTHERS_PIN ? "true" : "false");
+    put_count(&text, "read_pins", fault->read_pins);
+    put_count(&text, "write_pins", fault->write_pins);
     put_key(&text, "inherited");
     bp_text_put(&text, fault->flags & BUFPOOL_FAULT_INHERITED ? "true" : "false");
     put_text(&text, "fork_note", fault->fork_note);
@@ -490,6 +586,7 @@ size_t bp_format_json(const bufpool_fault *fault, struct bp_frames *frames, char
     put_page(&text, "above", fault->above);
     put_origin_member(&text, "allocated", &fault->allocated, frames, ALLOCATED);
     put_origin_member(&text, "freed", &fault->freed, frames, FREED);
+    put_origin_member(&text, "pinned", &fault->pinned, frames, PINNED);
     put_stack_member(&text, frames, STRAYED, NULL);
     bp_text_put(&text, "}");
     return bp_text_end(&text);

@@ -6,12 +6,12 @@
 
 #include <bufpool/bufpool.h>
 
-#define BP_FRAMES (BUFPOOL_STACK_DEPTH + 2 * BUFPOOL_ORIGIN_DEPTH)
+#define BP_FRAMES (BUFPOOL_STACK_DEPTH + 3 * BUFPOOL_ORIGIN_DEPTH)
 
 /* Room to look up all the frames of a report. */
 struct bp_frames {
     uint32_t count;
-    uint32_t starts[4]; /* of each stack in addresses, and the end */
+    uint32_t starts[5]; /* of each stack in addresses, and the end */
     uint64_t addresses[BP_FRAMES];
     struct bp_module modules[BP_FRAMES];
     char names[2048];

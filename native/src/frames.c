@@ -67,6 +67,11 @@ static int open_alias(struct bp_frames *frames)
 int bp_frames_open(struct bp_frames *frames, const struct bp_space *space)
 {
     *frames = (struct bp_frames){.space = space, .way = BP_BY_SEEK, .fd = -1};
+    if (space->adopted && space->memory->file) {
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "which pages of shared memory that was adopted have frames cannot be told: "
+                        "its file is the program's");
+    }
     if (space->fd < 0) {
         frames->way = BP_BY_PAGEMAP;
         frames->fd = bp_kernel_open_pagemap();
@@ -139,6 +144,37 @@ static int next_granule(struct bp_frames *frames, uint64_t from, uint64_t end, u
     return found < 0 ? found : *stop > *start ? 0 : -ENXIO;
 }
 
+/* Of one mapping of the pool's size, in offsets. */
+static int next_mapped(const struct bp_frames *frames, uintptr_t base, uint64_t from, uint64_t end, uint64_t *start,
+                       uint64_t *stop)
+{
+    uintptr_t first;
+    uintptr_t last;
+    bool marked = atomic_load(&frames->space->poisoned) > 0;
+    int code = bp_kernel_next_frame(frames->fd, base + from, base + end, marked, &first, &last);
+    *start = code == 0 ? first - base : end;
+    *stop = code == 0 ? last - base : end;
+    return code;
+}
+
+/* In the pool, or in the vault. */
+static int next_private(const struct bp_frames *frames, uint64_t from, uint64_t end, uint64_t *start, uint64_t *stop)
+{
+    const struct bp_space *space = frames->space;
+    uint64_t hidden;
+    uint64_t hidden_stop;
+    int code = next_mapped(frames, space->base, from, end, start, stop);
+    if (space->vault.base == 0 || (code < 0 && code != -ENXIO)) {
+        return code;
+    }
+    int other = next_mapped(frames, space->vault.base, from, end, &hidden, &hidden_stop);
+    if (other == 0 && (code < 0 || hidden < *start)) {
+        *start = hidden;
+        *stop = hidden_stop;
+    }
+    return code == 0 ? 0 : other;
+}
+
 int bp_frames_next(struct bp_frames *frames, uint64_t from, uint64_t end, uint64_t *start, uint64_t *stop)
 {
     const struct bp_space *space = frames->space;
@@ -148,16 +184,8 @@ int bp_frames_next(struct bp_frames *frames, uint64_t from, uint64_t end, uint64
     if (frames->way == BP_BY_SEEK) {
         return next_data(space, from, end, start, stop);
     }
-    if (frames->way != BP_BY_PAGEMAP) {
-        return next_granule(frames, from, end, start, stop);
-    }
-    uintptr_t first;
-    uintptr_t last;
-    bool marked = atomic_load(&space->poisoned) > 0;
-    int code = bp_kernel_next_frame(frames->fd, space->base + from, space->base + end, marked, &first, &last);
-    *start = code == 0 ? first - space->base : end;
-    *stop = code == 0 ? last - space->base : end;
-    return code;
+    return frames->way == BP_BY_PAGEMAP ? next_private(frames, from, end, start, stop)
+                                        : next_granule(frames, from, end, start, stop);
 }
 
 bool bp_frames_see_scratch(const struct bp_frames *frames)

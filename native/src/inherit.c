@@ -1,17 +1,23 @@
 /* inherit.c: getting a pool into a forked child, see inherit.h. */
 #include "inherit.h"
 
+#include "keys.h"
 #include "roster.h"
 #include "thread.h"
+#include "trap_adopted.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 
-enum way { COPIED_ON_WRITE, COPIED, SHARED, ALONE };
+enum way { COPIED_ON_WRITE, COPIED, SHARED, ALONE, HIDDEN };
 
 static enum way way_of(const struct bp_space *space)
 {
-    return space->fd < 0                ? COPIED_ON_WRITE
+    if (space->adopted) {
+        return !space->memory->file ? COPIED_ON_WRITE : space->trap->needs_file ? ALONE : SHARED;
+    }
+    return space->vault.base != 0       ? HIDDEN
+           : space->fd < 0              ? COPIED_ON_WRITE
            : space->memory->hidden_file ? COPIED
            : space->trap->needs_file    ? ALONE
                                         : SHARED;
@@ -31,11 +37,12 @@ static int for_each_run(bufpool_pool *pool, int (*function)(bufpool_pool *, uint
     int code = 0;
     for (uint64_t page = 0; page < high && code == 0;) {
         uint64_t end = page;
-        while (end < high && bp_pages_load(&pool->pages, end) == BUFPOOL_STATE_ALLOCATED) {
+        while (end < high && (pool->lead == 0 || end == page) &&
+               bp_pages_load(&pool->pages, end) == BUFPOOL_STATE_ALLOCATED) {
             end++;
         }
         code = end == page ? 0 : function(pool, bp_page_address(pool, page), (end - page) * pool->page_size);
-        page = end + 1;
+        page = pool->lead > 0 && end > page ? end : end + 1;
     }
     return code;
 }
@@ -44,14 +51,35 @@ static int for_each_run(bufpool_pool *pool, int (*function)(bufpool_pool *, uint
 
 static int copy_run(bufpool_pool *pool, uintptr_t address, size_t length)
 {
-    return bp_kernel_pwrite(pool->heritage.fd, (const void *)address, length, address - pool->space.base);
+    uintptr_t offset = address - pool->space.base;
+    return bp_kernel_pwrite(pool->heritage.fd, (const char *)pool->heritage.readable + offset, length, offset);
+}
+
+/* Where all pages can be read: hidden ones by another mapping of the file. */
+static int find_readable(bufpool_pool *pool)
+{
+    struct bp_space *space = &pool->space;
+    pool->heritage.readable = (void *)space->base;
+    if (space->unpinned != BP_OPEN_NONE && pool->pins.sample.one_in == 0) {
+        return 0;
+    }
+    int code = bp_kernel_is_kept(space->fd) ? 0 : -EBADF;
+    return code < 0 ? code
+                    : bp_kernel_mmap_file(NULL, space->capacity, PROT_READ, MAP_SHARED | MAP_NORESERVE, space->fd, 0,
+                                          &pool->heritage.readable);
 }
 
 static int copy(bufpool_pool *pool)
 {
     pool->heritage.changes = changes(pool);
-    pool->heritage.fd = bp_kernel_memfd(pool->name, pool->capacity, 0);
-    int code = pool->heritage.fd < 0 ? pool->heritage.fd : for_each_run(pool, copy_run);
+    pool->heritage.fd = bp_kernel_memfd(pool->name, pool->space.capacity, 0);
+    int code = pool->heritage.fd < 0 ? pool->heritage.fd : find_readable(pool);
+    if (code == 0) {
+        code = for_each_run(pool, copy_run);
+        if (pool->heritage.readable != (void *)pool->space.base) {
+            bp_kernel_munmap(pool->heritage.readable, pool->space.capacity);
+        }
+    }
     if (code < 0 && pool->heritage.fd >= 0) {
         bp_kernel_close(pool->heritage.fd);
         pool->heritage.fd = -1;
@@ -63,10 +91,13 @@ void bp_inherit_prepare(bufpool_pool *pool)
 {
     struct bp_space *space = &pool->space;
     struct bp_heritage *heritage = &pool->heritage;
+    if (space->key > 0) { /* a copy is made by this thread, which has made no call on the pool */
+        bp_keys_follow(pool);
+    }
     switch (way_of(space)) {
     case COPIED_ON_WRITE:
         heritage->step = BP_HERITAGE_LIFT;
-        heritage->code = bp_kernel_madvise((void *)space->base, space->capacity, MADV_DOFORK);
+        heritage->code = space->adopted ? 0 : bp_kernel_madvise((void *)space->base, space->capacity, MADV_DOFORK);
         break;
     case COPIED:
         heritage->step = BP_HERITAGE_COPY;
@@ -78,6 +109,9 @@ void bp_inherit_prepare(bufpool_pool *pool)
     case ALONE:
         heritage->step = BP_HERITAGE_ALONE;
         return;
+    case HIDDEN: /* a frame that a fork has shared cannot be moved, neither here nor there */
+        heritage->step = BP_HERITAGE_HIDDEN;
+        return;
     }
     if (heritage->code == 0) {
         heritage->step = BP_HERITAGE_READY;
@@ -88,8 +122,8 @@ void bp_inherit_parent(bufpool_pool *pool)
 {
     if (pool->heritage.fd >= 0) {
         bp_kernel_close(pool->heritage.fd);
-    } else if (way_of(&pool->space) == COPIED_ON_WRITE) { /* or closed meanwhile */
-        bp_kernel_madvise((void *)pool->space.base, pool->capacity, MADV_DONTFORK);
+    } else if (way_of(&pool->space) == COPIED_ON_WRITE && !pool->space.adopted) { /* or closed meanwhile */
+        bp_kernel_madvise((void *)pool->space.base, pool->space.capacity, MADV_DONTFORK);
     }
 }
 
@@ -116,7 +150,7 @@ void bp_inherit_place(bufpool_pool *pool)
 {
     struct bp_heritage *heritage = &pool->heritage;
     bool ready = heritage->step == BP_HERITAGE_READY;
-    bool there = ready && way_of(&pool->space) == COPIED_ON_WRITE;
+    bool there = pool->space.adopted || (ready && way_of(&pool->space) == COPIED_ON_WRITE);
     if (heritage->step == BP_HERITAGE_NONE || atomic_load(&pool->closed) || there) {
         return;
     }
@@ -133,6 +167,9 @@ static int keep_private(bufpool_pool *pool)
     struct bp_space *space = &pool->space;
     pool->heritage.step = BP_HERITAGE_ARM;
     int code = space->trap->inherit == NULL ? 0 : space->trap->inherit(space);
+    if (code == 0 && space->adopted) {
+        return 0;
+    }
     if (code == 0) {
         code = bp_kernel_madvise((void *)space->base, space->capacity, MADV_DONTFORK);
     }
@@ -148,6 +185,22 @@ static int keep_private(bufpool_pool *pool)
 static int open_run(bufpool_pool *pool, uintptr_t address, size_t length)
 {
     return pool->space.trap->open_range(&pool->space, address, length);
+}
+
+/* Of a userfaultfd's: private pages have lost their protection, those of a file are hidden. */
+static int close_run(bufpool_pool *pool, uintptr_t address, size_t length)
+{
+    return bp_space_protect(&pool->space, address, length, pool->space.memory->file ? BP_OPEN_NONE : BP_OPEN_WRITE,
+                            BP_OPEN_READ);
+}
+
+static int pin_pages(bufpool_pool *pool)
+{
+    if (pool->space.key > 0) {
+        bp_keys_inherit(pool);
+    }
+    int code = pool->space.uffd >= 0 && pool->space.unpinned == BP_OPEN_READ ? for_each_run(pool, close_run) : 0;
+    return code == 0 ? bp_pins_inherit(pool) : code;
 }
 
 /* Maps the file over the range, with nothing accessible but what was. */
@@ -168,7 +221,7 @@ static int map_copy(bufpool_pool *pool)
         return -ESTALE;
     }
     int code = map_file(pool);
-    return code == 0 ? for_each_run(pool, open_run) : code;
+    return code == 0 && space->trap->open_range != NULL ? for_each_run(pool, open_run) : code;
 }
 
 /* Of the parent's description the locks would be one with the parent's: the child takes one of its own, and a number. */
@@ -203,6 +256,10 @@ bool bp_inherit_child(bufpool_pool *pool)
     pool->heritage.code = way == COPIED_ON_WRITE ? keep_private(pool)
                           : way == COPIED        ? map_copy(pool)
                                                  : map_shared(pool);
+    if (pool->heritage.code == 0) {
+        pool->heritage.code = pin_pages(pool);
+    }
+    bp_audit_inherit(pool);
     return pool->heritage.code == 0;
 }
 
@@ -229,10 +286,15 @@ void bp_inherit_refuse(bufpool_pool *pool)
         }
         bp_pages_part(&pool->pages);
     }
-    bool lifted = space->fd < 0 && (heritage->step == BP_HERITAGE_ARM || heritage->step == BP_HERITAGE_READY);
+    bool lifted =
+        !space->adopted && space->fd < 0 && (heritage->step == BP_HERITAGE_ARM || heritage->step == BP_HERITAGE_READY);
     if (lifted || heritage->sealed) {
         bp_space_seal(space);
         heritage->sealed = true;
+    }
+    if (space->adopted) {
+        bp_adopted_refuse(space, pool->inherit);
+        heritage->sealed = pool->inherit;
     }
     bp_space_unstage(space);
     give_up(&space->uffd);
@@ -252,6 +314,7 @@ const char *bp_heritage_reason(const bufpool_pool *pool)
         [BP_HERITAGE_LIFT] = "its addresses could not be shared with the child",
         [BP_HERITAGE_COPY] = "its pages could not be copied for the child",
         [BP_HERITAGE_ALONE] = "its trap closes pages in one process only, and its memory is shared",
+        [BP_HERITAGE_HIDDEN] = "huge pages of memory thp that pins \"all\" closes cannot be shared with a child",
         [BP_HERITAGE_CHANGED] = "a fork handler changed it after its pages were copied",
         [BP_HERITAGE_JOIN] = "it could not be entered among those who have the pool",
         [BP_HERITAGE_MAP] = "it could not be mapped in the child",

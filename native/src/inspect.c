@@ -86,7 +86,6 @@ static uint64_t lower(uint64_t one, uint64_t other)
 static int look_ahead(struct bp_look *look, uint64_t page)
 {
     const struct bp_pages *pages = &look->pool->pages;
-    uint64_t size = look->pool->page_size;
     bool fast = look->frames.way == BP_BY_SEEK || look->frames.way == BP_BY_PAGEMAP;
     uint64_t window = fast ? FAST_WINDOW : SLOW_WINDOW;
     if (look->states.end <= page &&
@@ -101,9 +100,10 @@ static int look_ahead(struct bp_look *look, uint64_t page)
             look->index = (struct bp_run){pages->count, pages->count};
         }
     }
-    while (look->memory.end <= page * size) {
-        uint64_t end = lower(page + window, pages->count) * size;
-        int code = bp_frames_next(&look->frames, page * size, end, &look->memory.start, &look->memory.end);
+    uint64_t begin = bp_page_offset(look->pool, page);
+    while (look->memory.end <= begin) {
+        uint64_t end = bp_page_offset(look->pool, lower(page + window, pages->count));
+        int code = bp_frames_next(&look->frames, begin, end, &look->memory.start, &look->memory.end);
         if (code < 0 && code != -ENXIO) {
             return bp_error(code, "which pages of pool \"%s\" have frames cannot be told: %s", look->pool->name,
                             strerror(-code));
@@ -121,7 +121,7 @@ static int look_at_word(struct bp_look *look, uint64_t *next)
     const struct bp_pages *pages = &look->pool->pages;
     uint64_t page = *next;
     int code = look_ahead(look, page);
-    uint64_t first = lower(lower(look->states.start, look->index.start), look->memory.start / look->pool->page_size);
+    uint64_t first = lower(lower(look->states.start, look->index.start), bp_page_from(look->pool, look->memory.start));
     if (code == 0 && first <= page + 63) {
         uint64_t end = lower(page + 64, pages->count);
         for (; page < end && code == 0; page++) {

@@ -1,6 +1,8 @@
 /* inspect_index.c: are the levels of the index as those below say? See inspect.h and pages.h. */
 #include "inspect.h"
 
+#include "rest.h"
+
 #define FULL UINT64_MAX
 #define WORDS 4096 /* looked at before the pool is left for a moment */
 
@@ -75,8 +77,9 @@ static void mend(struct bp_look *look, int level, uint64_t below)
     uint64_t page = lead(pages, level - 1, below);
     uint16_t word = page == BP_NO_PAGE ? BP_BUSY : bp_pages_load(pages, page);
     if (!(word & BP_BUSY) && bp_pages_claim(pages, page, word, 0)) {
-        bp_pages_mend(pages, page, !bp_state_is_free(word));
+        bp_pages_mend(pages, page, bp_rest_is_taken(pages, page, word));
         bp_pages_settle(pages, page, word);
+        bp_rest_end(pages, page);
     }
 }
 

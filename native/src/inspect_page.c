@@ -2,6 +2,7 @@
 #include "inspect.h"
 
 #include "recover.h"
+#include "rest.h"
 #include "roster.h"
 
 #include <errno.h>
@@ -65,12 +66,12 @@ static bool fills_late(const struct bp_space *space)
 /* How much of the page has frames: bytes, or -errno. */
 static int64_t frames_of(struct bp_look *look, uint64_t page)
 {
-    uint64_t size = look->pool->page_size;
-    uint64_t end = (page + 1) * size;
+    uint64_t begin = bp_page_offset(look->pool, page);
+    uint64_t end = begin + look->pool->page_size;
     uint64_t start;
     uint64_t stop;
     int64_t covered = 0;
-    for (uint64_t at = page * size; at < end; at = stop) {
+    for (uint64_t at = begin; at < end; at = stop) {
         int code = bp_frames_next(&look->frames, at, end, &start, &stop);
         if (code < 0) {
             return code == -ENXIO ? covered : code;
@@ -104,6 +105,9 @@ static unsigned examine(struct bp_look *look, uint64_t page, uint16_t word, bool
         wrong |= BIT(BUFPOOL_WRONG_STRAY_FRAME);
     }
     bool taken = atomic_load(&pages->levels[0][page / 64]) >> (page % 64) & 1;
+    if (taken && bp_state_is_free(word) && pages->rest.length > 0) {
+        return wrong; /* it rests, or its rest is just being ended */
+    }
     return wrong | (taken == bp_state_is_free(word) ? BIT(BUFPOOL_WRONG_INDEX) : 0);
 }
 
@@ -125,6 +129,7 @@ static bool examine_free(struct bp_look *look, uint64_t page, uint16_t word, uns
     bool known;
     *wrong = examine_now(look, page, word, &known);
     bp_pages_settle(&look->pool->pages, page, word);
+    bp_rest_end(&look->pool->pages, page);
     return known;
 }
 
@@ -175,11 +180,13 @@ static void mend(struct bp_look *look, uint64_t page, unsigned wrong)
         size_t done;
         if (bp_space_zap(&pool->space, &range, 1, &done) < 0) {
             bp_pages_settle(&pool->pages, page, word);
+            bp_rest_end(&pool->pages, page);
             return;
         }
     }
-    bp_pages_mend(&pool->pages, page, held || !bp_state_is_free(state));
+    bp_pages_mend(&pool->pages, page, held || bp_rest_is_taken(&pool->pages, page, state));
     bp_pages_settle(&pool->pages, page, held ? state | BP_SCRATCH : state);
+    bp_rest_end(&pool->pages, page);
 }
 
 static void count(struct bp_look *look, uint64_t page, uint16_t word)
@@ -210,7 +217,7 @@ void bp_look_page(struct bp_look *look, uint64_t page)
         return;
     }
     count(look, page, word);
-    uint64_t begin = page * look->pool->page_size;
+    uint64_t begin = bp_page_offset(look->pool, page);
     uint64_t end = begin + look->pool->page_size;
     bool some = look->memory.start < end && look->memory.end > begin;
     bool all = look->memory.start <= begin && look->memory.end >= end;

@@ -255,6 +255,12 @@ int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length)
     return result(ioctl(uffd, UFFDIO_REGISTER, &range));
 }
 
+int bp_kernel_uffd_unregister(int uffd, uintptr_t address, size_t length)
+{
+    struct uffdio_range range = {address, length};
+    return result(ioctl(uffd, UFFDIO_UNREGISTER, &range));
+}
+
 int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done)
 {
     struct uffdio_copy copy = {.dst = to, .src = (uintptr_t)from, .len = length, .mode = BP_DONTWAKE};

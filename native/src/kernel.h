@@ -69,6 +69,7 @@ int bp_kernel_uffd_open_with(uint64_t features);
  * call, too, which takes a privilege; then UFFDIO_POISON (Linux 6.6) is there. Both take Linux 5.18. */
 int bp_kernel_uffd_open_sleeping(int full);
 int bp_kernel_uffd_register(int uffd, uintptr_t address, size_t length);
+int bp_kernel_uffd_unregister(int uffd, uintptr_t address, size_t length);
 
 /* UFFDIO_COPY and UFFDIO_ZEROPAGE. *done receives the bytes filled, also on an error. */
 int bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
@@ -76,6 +77,34 @@ int bp_kernel_uffd_zero(int uffd, uintptr_t to, size_t length, size_t *done);
 
 /* UFFDIO_MOVE of frames (Linux 6.8). *done receives the bytes moved, also on an error. */
 int bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done);
+
+/* ---- kernel_pins.c: closing a page whose frame stays ---- */
+
+/* A userfaultfd with SIGBUS that also write-protects, and (file) hides what the file has: Linux 5.7; of files 6.4. */
+int bp_kernel_uffd_open_closing(int file, int huge);
+int bp_kernel_uffd_register_closing(int uffd, uintptr_t address, size_t length, int file);
+
+/* UFFDIO_COPY, write-protected from the start. */
+int bp_kernel_uffd_copy_protected(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
+
+/* Write-protects what is there, and of files what will be (on), or takes that away. */
+int bp_kernel_uffd_protect(int uffd, uintptr_t address, size_t length, int on);
+
+/* Shows frames of the file that are hidden, write-protected if asked. -EEXIST: one is shown already; -EFAULT: the file has
+ * none; those before it are shown. */
+int bp_kernel_uffd_continue(int uffd, uintptr_t address, size_t length, int protect);
+
+/* A userfaultfd with SIGBUS that tracks writes: what is protected is written to without a signal, and is not protected any
+ * more (Linux 6.7). Registered as bp_kernel_uffd_register_closing(), file 0. */
+int bp_kernel_uffd_open_tracking(int file);
+
+/* Memory protection keys (Linux 4.9). A new key, with which this thread may read, and others what the kernel lets them,
+ * which is nothing; -ENOSPC: there is none left. To free it takes it off no mapping. */
+int bp_kernel_key_alloc(void);
+int bp_kernel_key_free(int key);
+
+/* mprotect, and the mapping has the key from now on, whatever mprotect makes of it later. */
+int bp_kernel_key_protect(void *address, size_t length, int protection, int key);
 
 /* ---- kernel_huge.c ---- */
 
@@ -199,6 +228,10 @@ int bp_kernel_is_huge(int pagemap, uintptr_t address, size_t length);
 /* The next part of [from, end) of this process's addresses that has frames, swapped ones too unless resident is set (a
  * mark that userfaultfd has put there looks like one). -ENXIO: there is none. */
 int bp_kernel_next_frame(int pagemap, uintptr_t from, uintptr_t end, int resident, uintptr_t *start, uintptr_t *stop);
+
+/* The first page in [from, end) that is not write-protected by a userfaultfd that tracks (PAGEMAP_SCAN). What is protected is
+ * so, too, while it is swapped out, or unmapped from a file; a hole is not. -ENXIO: there is none. */
+int bp_kernel_next_written(int pagemap, uintptr_t from, uintptr_t end, uintptr_t *written);
 
 /* ---- kernel_fault.c: threads that sleep on a fault ---- */
 

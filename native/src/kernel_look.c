@@ -43,6 +43,7 @@ struct pagemap_scan {
 };
 _Static_assert(sizeof(struct pagemap_scan) == 96, "the kernel's struct pm_scan_arg has 96 bytes");
 #define BP_PAGEMAP_SCAN _IOWR('f', 16, struct pagemap_scan)
+#define BP_PAGE_IS_WRITTEN 2
 #define BP_PAGE_IS_PRESENT 8
 #define BP_PAGE_IS_SWAPPED 16
 #define BP_PAGE_IS_HUGE 64
@@ -121,6 +122,23 @@ int bp_kernel_next_frame(int pagemap, uintptr_t from, uintptr_t end, int residen
     *start = region[0];
     *stop = region[1];
     return 0;
+}
+
+int bp_kernel_next_written(int pagemap, uintptr_t from, uintptr_t end, uintptr_t *written)
+{
+    uint64_t region[3];
+    struct pagemap_scan scan = {.size = sizeof scan,
+                                .start = from,
+                                .end = end,
+                                .vec = (uintptr_t)region,
+                                .vec_len = 1,
+                                .category_mask = BP_PAGE_IS_WRITTEN,
+                                .return_mask = BP_PAGE_IS_WRITTEN};
+    int found = pagemap < 0 ? pagemap : result(ioctl(pagemap, BP_PAGEMAP_SCAN, &scan));
+    if (found > 0) {
+        *written = region[0];
+    }
+    return found < 0 ? found : found > 0 ? 0 : -ENXIO;
 }
 
 int bp_kernel_open_pagemap(void)

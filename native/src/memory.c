@@ -22,6 +22,19 @@ static const struct bp_memory memories[] = {
 
 static const struct bp_memory anon_from_file = {.name = "anon", .file = true, .hidden_file = true};
 
+/* Mappings of the program's own. */
+static const struct bp_memory adopted[] = {
+    {.name = "adopted anon"},
+    {.name = "adopted shared", .file = true},
+    {.name = "adopted hugetlb", .hugetlb = true},
+    {.name = "adopted hugetlb", .file = true, .hugetlb = true},
+};
+
+const struct bp_memory *bp_memory_adopted(bool hugetlb, bool shared)
+{
+    return &adopted[2 * hugetlb + shared];
+}
+
 /* In the order in which "auto" tries them. */
 static const struct bp_trap *const traps[] = {&bp_trap_noautofill, &bp_trap_uffd, &bp_trap_guard, &bp_trap_mprotect,
                                               &bp_trap_none};
@@ -46,9 +59,9 @@ const struct bp_trap *bp_trap_find(const char *name)
     return NULL;
 }
 
-const struct bp_memory *bp_memory_for(const struct bp_memory *memory, const struct bp_trap *trap)
+const struct bp_memory *bp_memory_for(const struct bp_memory *memory, const struct bp_trap *trap, bool hides)
 {
-    return trap->needs_file && !memory->file ? &anon_from_file : memory;
+    return (trap->needs_file || (hides && !memory->thp)) && !memory->file ? &anon_from_file : memory;
 }
 
 const struct bp_trap *bp_trap_candidate(size_t n)

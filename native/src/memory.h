@@ -29,8 +29,12 @@ struct bp_memory {
 const struct bp_memory *bp_memory_find(const char *name);
 const struct bp_trap *bp_trap_find(const char *name);
 
-/* The memory as the trap takes it: filling behind a closed mapping needs a file, so "anon" gets a memfd then. */
-const struct bp_memory *bp_memory_for(const struct bp_memory *memory, const struct bp_trap *trap);
+/* Of a mapping of the program's own, see bufpool_adopt(). */
+const struct bp_memory *bp_memory_adopted(bool hugetlb, bool shared);
+
+/* The memory as the trap takes it: filling behind a closed mapping needs a file, and so does hiding pages that keep their
+ * content; so "anon" gets a memfd then, and thp a vault (vault.h). */
+const struct bp_memory *bp_memory_for(const struct bp_memory *memory, const struct bp_trap *trap, bool hides);
 
 /* The n-th mechanism that "auto" tries, in order; NULL past the last. */
 const struct bp_trap *bp_trap_candidate(size_t n);

@@ -178,7 +178,7 @@ static void answer_alone(struct bp_monitor *monitor, const struct bp_order *orde
             return; /* it sleeps already */
         }
         thawed(order);
-        if (!bp_scratch_divert(pool, bp_page_at(pool, order->address), (uintptr_t)order->address)) {
+        if (!bp_scratch_divert(pool, bp_page_at(pool, order->address), order->access, (uintptr_t)order->address)) {
             die(monitor, order);
         }
         wake_later(monitor, order->address);
@@ -316,9 +316,10 @@ static void correct(struct bp_monitor *monitor, struct bp_order *order)
         return;
     }
     snprintf(order->in_syscall, sizeof order->in_syscall, "unknown");
-    order->poisoned = bp_poison(monitor->pool, order->address) == 0;
-    if (!bp_order_correct(order) && order->poisoned) {
-        bp_unpoison(monitor->pool, order); /* it has taken it */
+    /* The call ends as soon as there is poison, and the thread then takes the order as it is. */
+    if (bp_order_correct(order) && bp_poison(monitor->pool, order->address) == 0 && !bp_order_poisoned(order->thread)) {
+        order->poisoned = true;
+        bp_unpoison(monitor->pool, order);
     }
     wake_later(monitor, order->address);
 }
@@ -326,7 +327,7 @@ static void correct(struct bp_monitor *monitor, struct bp_order *order)
 static void take_up(struct bp_monitor *monitor, const struct bp_sleeper *sleeper)
 {
     bufpool_pool *pool = monitor->pool;
-    if (sleeper->address - pool->space.base >= pool->capacity) {
+    if (sleeper->address - pool->space.base >= pool->space.capacity) {
         wake_later(monitor, sleeper->address);
         return;
     }

@@ -2,17 +2,21 @@
 #include "chain.h"
 #include "config.h"
 #include "error.h"
+#include "fillers.h"
 #include "fork.h"
 #include "frozen.h"
+#include "keys.h"
 #include "modules.h"
 #include "monitor.h"
 #include "postmortem.h"
 #include "recover.h"
 #include "registry.h"
 #include "report.h"
+#include "rest.h"
 #include "roster.h"
 #include "stack.h"
 #include "thread.h"
+#include "trap_adopted.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -23,8 +27,20 @@
 
 static uint64_t openings;
 
-static int try_trap(bufpool_pool *pool, const struct bp_wish *wish, const struct bp_trap *trap, bool *final)
+static int try_trap(bufpool_pool *pool, struct bp_wish *wish, const struct bp_trap *trap, bool *final)
 {
+    if (wish->backing != NULL) {
+        *final = false;
+        return bp_space_adopt(&pool->space, wish,
+                              trap == &bp_trap_uffd ? &bp_trap_adopted_uffd : &bp_trap_adopted_mprotect);
+    }
+    if (wish->flags & BUFPOOL_PIN_KEYS) {
+        wish->key = bp_keys_take();
+        if (wish->key < 0) {
+            *final = true;
+            return wish->key;
+        }
+    }
     int code = bp_space_reserve(&pool->space, wish, trap);
     *final = code < 0;
     return code < 0 ? code : bp_space_arm(&pool->space, wish);
@@ -42,7 +58,7 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
 {
     struct bp_wish wish = {config->memory,
                            config->path,
-                           config->capacity,
+                           pool->lead + config->capacity / config->page_size * (pool->lead + config->page_size),
                            config->granule,
                            config->flags,
                            config->numa,
@@ -51,7 +67,15 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
                            sleep_of(config),
                            -1,
                            {0, 0},
-                           0};
+                           0,
+                           bp_pins_unpinned(config->pins),
+                           config->audit == BP_AUDIT_TRACK,
+                           0,
+                           NULL};
+    if (config->adoption != NULL) {
+        wish.base = config->adoption->base;
+        wish.backing = config->adoption->backing;
+    }
     if (config->guest != NULL) {
         const struct bp_constants *constants = &config->guest->constants;
         wish.guest = config->guest->memory;
@@ -65,7 +89,8 @@ static int open_space(bufpool_pool *pool, const struct bp_config *config)
     size_t length = 0;
     for (size_t n = 0; bp_trap_candidate(n) != NULL; n++) {
         const struct bp_trap *trap = bp_trap_candidate(n);
-        if (bp_cell(config->memory, trap, NULL) != NULL || (config->guest != NULL && trap->needs_file)) {
+        if (bp_cell(config->memory, trap, NULL) != NULL || (config->guest != NULL && trap->needs_file) ||
+            (config->adoption != NULL && trap == &bp_trap_guard)) {
             continue;
         }
         int code = try_trap(pool, &wish, trap, &final);
@@ -87,11 +112,12 @@ static int open_pages(bufpool_pool *pool, const struct bp_config *config, struct
     struct bp_pages *pages = &pool->pages;
     constants->provenance = bp_provenance_terms(config->provenance, config->provenance_depth);
     if (!config->memory->file) {
-        return bp_pages_open(pages, config->capacity / config->page_size);
+        return bp_pages_open(pages, config->capacity / config->page_size, config->rest);
     }
     constants->capacity = config->capacity;
     constants->page_size = config->page_size;
     constants->granule = config->granule;
+    constants->rest = config->rest;
     int code = config->guest != NULL ? bp_tables_map(pages, config->guest->tables, &config->guest->constants)
                                      : bp_tables_create(pages, constants);
     if (code == 0) {
@@ -113,21 +139,44 @@ static int open_provenance(bufpool_pool *pool, const struct bp_config *config, c
     return code;
 }
 
+static int open_pins(bufpool_pool *pool, const struct bp_config *config)
+{
+    int code = bp_pins_open(&pool->pins, config->pins, config->sample, config->seed, pool->pages.count);
+    if (code == 0 && (config->pins != BP_PINS_OFF || config->sample != 0)) {
+        code = bp_provenance_open_pins(&pool->provenance);
+    }
+    if (code == 0 && config->flags & BUFPOOL_PIN_KEYS) {
+        code = bp_keys_open(&pool->pins);
+    }
+    return code == 0 ? 0
+                     : bp_error(code, "cannot reserve the pins of pool \"%s\" (%llu pages): %s", pool->name,
+                                (unsigned long long)pool->pages.count, strerror(-code));
+}
+
+static int open_audit(bufpool_pool *pool, const struct bp_config *config)
+{
+    int code = bp_audit_open(&pool->audit, config->audit, pool->pages.count);
+    return code == 0 ? 0
+                     : bp_error(code, "cannot reserve the audit of pool \"%s\" (%llu pages): %s", pool->name,
+                                (unsigned long long)pool->pages.count, strerror(-code));
+}
+
 /* The pool is there: says in its tables what others have to know. */
 static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp_constants *constants)
 {
     if (pool->pages.header == NULL) {
         return 0;
     }
-    int code = bp_kernel_identify(pool->space.fd, constants->file);
+    int code = pool->space.adopted ? 0 : bp_kernel_identify(pool->space.fd, constants->file);
     if (code < 0) {
         return bp_error(code, "cannot look at the memory of pool \"%s\": %s", pool->name, strerror(-code));
     }
     constants->base = pool->space.base;
     constants->pid_space = bp_kernel_pid_space();
     constants->pid = pool->pid;
-    constants->flags = config->flags & (BUFPOOL_LAZY_ZERO | BUFPOOL_RESERVE);
-    if (pool->space.trap->needs_file || !pool->space.trap->traps) {
+    constants->flags = config->flags & (BUFPOOL_LAZY_ZERO | BUFPOOL_RESERVE | BUFPOOL_RED_ZONES | BUFPOOL_SCRUB);
+    constants->flags |= config->fresh ? BP_TABLES_FRESH : 0;
+    if (pool->space.trap->needs_file || !pool->space.trap->traps || pool->space.adopted) {
         constants->flags |= BP_TABLES_ALONE;
     }
     memcpy(constants->name, pool->name, sizeof constants->name);
@@ -138,7 +187,7 @@ static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp
 
 static void drop_frame(bufpool_pool *pool, uint64_t page)
 {
-    bp_kernel_punch(pool->space.fd, page * pool->page_size, pool->page_size);
+    bp_kernel_punch(pool->space.fd, bp_page_offset(pool, page), pool->page_size);
 }
 
 #define TRIES 8
@@ -194,6 +243,7 @@ static int verify_guest(bufpool_pool *pool)
             drop_frame(pool, tried[i]);
         }
         bp_pages_settle(pages, tried[i], states[i]);
+        bp_rest_end(pages, tried[i]);
     }
     return code;
 }
@@ -237,12 +287,33 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
                         (unsigned long long)pool->pages.count, strerror(-code));
         goto no_provenance;
     }
-    code = open_space(pool, config);
+    code = open_pins(pool, config);
+    if (code == 0) {
+        code = open_audit(pool, config);
+    }
+    if (code == 0) {
+        code = open_space(pool, config);
+    }
     if (code < 0) {
         goto no_space;
     }
-    if (pool->space.trap->traps && !(config->flags & BUFPOOL_HOST_HANDLER)) {
+    pool->pins.plain = config->pins != BP_PINS_OFF && config->sample == 0 && !bp_audit_is_on(&pool->audit) &&
+                       pool->provenance.mode == BP_PROVENANCE_OFF && pool->space.key == 0;
+    if (config->fresh) {
+        pool->fresh_size = config->granule < BP_FILL_SIZE ? BP_FILL_SIZE : config->granule;
+        code = bp_fill_prepare_bytes(BUFPOOL_FRESH, pool->fresh_size, &pool->fresh);
+    }
+    if (code == 0 && config->flags & BUFPOOL_SCRUB) {
+        code = bp_fill_prepare_bytes(BUFPOOL_SCRUBBED, BP_FILL_SIZE, &pool->scrubbed);
+    }
+    if (code == 0 && config->audit == BP_AUDIT_TRACK) {
+        code = bp_audit_probe(pool);
+    }
+    if (code == 0 && pool->space.trap->traps && !(config->flags & BUFPOOL_HOST_HANDLER)) {
         code = bp_signal_install();
+    }
+    if (code == 0 && pool->space.adopted) {
+        bp_pages_take_all(&pool->pages);
     }
     if (code == 0) {
         code = pool->guest ? verify_guest(pool) : publish(pool, config, &constants);
@@ -260,6 +331,9 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     }
     return 0;
 no_space:
+    bp_audit_close(&pool->audit);
+    bp_pins_close(&pool->pins);
+    bp_pins_forget(&pool->pins);
     bp_provenance_close(&pool->provenance);
 no_provenance:
     bp_roster_leave(&pool->pages);
@@ -284,8 +358,15 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     if (code < 0) {
         return code;
     }
+    if (config->adoption != NULL) {
+        code = bp_registry_check_vacant(config->adoption->base, config->adoption->length);
+        if (code < 0) {
+            return code;
+        }
+    }
     pool->page_size = config->page_size;
     pool->capacity = config->capacity;
+    pool->lead = config->flags & BUFPOOL_RED_ZONES ? config->granule : 0;
     pool->policy = config->policy;
     pool->tell = config->flags & BUFPOOL_TELL;
     pool->report_limit = config->report_limit;
@@ -310,7 +391,7 @@ static int open_locked(const struct bp_config *config, bufpool_pool **opened)
     if (code < 0) {
         return code;
     }
-    atomic_store(&pool->end, pool->space.base + pool->capacity);
+    atomic_store(&pool->end, pool->space.base + pool->space.capacity);
     atomic_store(&pool->first, pool->space.base);
     *opened = pool;
     return 0;

@@ -83,12 +83,22 @@ bool bp_order_correct(const struct bp_order *order)
     if (place == NULL) {
         return false;
     }
-    bool wrong = place->order.in_syscall[0] == 0;
-    if (wrong) {
+    if (place->order.in_syscall[0] == 0) {
         place->order = *order;
     }
     atomic_store(&place->state, WAITING);
-    return wrong;
+    return true;
+}
+
+bool bp_order_poisoned(int32_t thread)
+{
+    struct place *place = claim_of(thread);
+    if (place == NULL) {
+        return false;
+    }
+    place->order.poisoned = true;
+    atomic_store(&place->state, WAITING);
+    return true;
 }
 
 bool bp_order_take(int32_t thread, struct bp_order *order)

@@ -33,8 +33,11 @@ void *bp_order_marker(void);
 /* Leaves an order for order->thread. false: all places are taken. */
 bool bp_order_put(const struct bp_order *order);
 
-/* The same, if one waits for the thread that is about an access of the program itself: it was a system call after all. */
+/* The order that waits for order->thread is about a system call, not an access of the program itself. false: none waits. */
 bool bp_order_correct(const struct bp_order *order);
+
+/* The granule of that order has been poisoned. false: none waits. */
+bool bp_order_poisoned(int32_t thread);
 
 /* The order for a thread, which is then gone; false if there is none. */
 bool bp_order_take(int32_t thread, struct bp_order *order);

@@ -3,6 +3,7 @@
 
 #include "kernel.h"
 #include "lazy.h"
+#include "rest.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -25,7 +26,12 @@ static size_t states_size(uint64_t count)
     return (count * sizeof(uint16_t) + 7) / 8 * 8;
 }
 
-size_t bp_pages_size(uint64_t count)
+static size_t tickets_size(uint64_t count)
+{
+    return (count * sizeof(uint32_t) + 7) / 8 * 8;
+}
+
+size_t bp_pages_size(uint64_t count, uint64_t rest)
 {
     uint64_t words[BP_LEVELS];
     int depth = measure(count, words);
@@ -33,10 +39,13 @@ size_t bp_pages_size(uint64_t count)
     for (int level = 0; level < depth; level++) {
         total += words[level] * 8;
     }
+    if (rest > 0) {
+        total += tickets_size(count) + rest * sizeof(uint64_t);
+    }
     return total;
 }
 
-void bp_pages_lay(struct bp_pages *pages, uint64_t count, void *place, bool fresh)
+void bp_pages_lay(struct bp_pages *pages, uint64_t count, uint64_t rest, void *place, bool fresh)
 {
     pages->count = count;
     pages->depth = measure(count, pages->words);
@@ -51,18 +60,34 @@ void bp_pages_lay(struct bp_pages *pages, uint64_t count, void *place, bool fres
         }
         bits = pages->words[level];
     }
+    pages->rest = (struct bp_rest){rest, (_Atomic uint32_t *)next, (_Atomic uint64_t *)(next + tickets_size(count))};
 }
 
-int bp_pages_open(struct bp_pages *pages, uint64_t count)
+int bp_pages_open(struct bp_pages *pages, uint64_t count, uint64_t rest)
 {
     *pages = (struct bp_pages){.fd = -1, .busy = BP_BUSY_OF(1), .counts = &pages->own};
-    size_t size = bp_pages_size(count);
+    size_t size = bp_pages_size(count, rest);
     int code = bp_lazy_map(size, &pages->place);
     if (code == 0) {
         pages->mapped = size;
-        bp_pages_lay(pages, count, pages->place, true);
+        bp_pages_lay(pages, count, rest, pages->place, true);
     }
     return code;
+}
+
+void bp_pages_take_all(struct bp_pages *pages)
+{
+    for (uint64_t page = 0; page < pages->count; page++) {
+        atomic_store_explicit(&pages->states[page], BUFPOOL_STATE_ALLOCATED, memory_order_relaxed);
+    }
+    for (int level = 0; level < pages->depth; level++) {
+        for (uint64_t word = 0; word < pages->words[level]; word++) {
+            atomic_store_explicit(&pages->levels[level][word], FULL, memory_order_relaxed);
+        }
+    }
+    atomic_store(&pages->counts->high_water, pages->count);
+    atomic_store(&pages->counts->taken, pages->count);
+    atomic_store(&pages->counts->allocations, pages->count);
 }
 
 void bp_pages_keep_counts(struct bp_pages *pages)
@@ -263,6 +288,7 @@ uint64_t bp_pages_take(struct bp_pages *pages)
             if (last) {
                 summarise(pages, page, true);
             }
+            bp_rest_leave(pages, page); /* if a process that was killed has left it there */
             atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);
             BP_STORED("cursor");
             return page;

@@ -6,7 +6,7 @@
  * set bit meaning "taken" or "full") only says where to look, and a page's bit is changed only by who has set BUSY.
  * Tables of memory that several processes have are in a file that they all map (tables.h): then all this goes for their
  * threads, too, and BUSY says whose it is, so that what a process has left that was killed can be repaired (recover.h).
- * Memory: 2.13 bytes a page, only where touched, and apart from the pool's own memory, so that a stray write cannot
+ * Memory: 2.13 bytes a page (with a quarantine up to 12 more), only where touched, and apart from the pool's own memory, so that a stray write cannot
  * damage it.
  *
  * All functions are thread-safe and lock-free; reading a state and the functions of the handler (bp_pages_try, _settle)
@@ -43,7 +43,17 @@ struct bp_counts {
     atomic_bool gone;             /* in shared tables: the process that opened the pool has closed it */
     atomic_bool stale;            /* in shared tables: the calls of a killed process may be missing, see recover.h */
     _Atomic uint64_t faults;      /* in shared tables: of all processes, of those too that have left */
+    /* Of the quarantine, see rest.h: rests begun, where the oldest is to be looked for, and pages that rest. */
+    _Atomic uint64_t rests, cut, resting;
 };
+
+/* The quarantine, see rest.h: an entry a page, and a ring. Both take memory only where used. */
+struct bp_rest {
+    uint64_t length; /* slots of the ring; 0: there is no quarantine */
+    _Atomic uint32_t *tickets;
+    _Atomic uint64_t *slots; /* page + 1, or 0 */
+};
+#define BP_MAX_REST (UINT64_C(1) << 31)
 
 struct bp_pages {
     uint64_t count;
@@ -52,6 +62,7 @@ struct bp_pages {
     _Atomic uint64_t *levels[BP_LEVELS]; /* levels[0]: a bit per page */
     uint64_t words[BP_LEVELS];
     int depth;
+    struct bp_rest rest;
     void *place; /* the one mapping that holds it all */
     size_t mapped;
     int fd;                    /* the file of shared tables, a description of this process's own; else -1 */
@@ -63,8 +74,8 @@ struct bp_pages {
     struct bp_counts own;
 };
 
-/* Reserves tables of this process's own, all pages "unallocated". Errors: -ENOMEM. */
-int bp_pages_open(struct bp_pages *pages, uint64_t count);
+/* Reserves tables of this process's own, all pages "unallocated", with a quarantine of so many. Errors: -ENOMEM. */
+int bp_pages_open(struct bp_pages *pages, uint64_t count, uint64_t rest);
 
 /* In a forked child that has not got the pool, whose thread is amid a call on it: what is written to shared tables from
  * here on is its own, so that the end of the call changes nothing of the parent's; without memory for it, they become
@@ -77,9 +88,10 @@ void bp_pages_keep_counts(struct bp_pages *pages);
 /* Gives them back, of whatever kind; the counts stay. */
 void bp_pages_close(struct bp_pages *pages);
 
-/* For tables.c: how many bytes states and index take, and setting the pointers into a mapping; fresh: it is all zeros. */
-size_t bp_pages_size(uint64_t count);
-void bp_pages_lay(struct bp_pages *pages, uint64_t count, void *place, bool fresh);
+/* For tables.c: how many bytes states, index and quarantine take, and setting the pointers into a mapping; fresh: it is all
+ * zeros. */
+size_t bp_pages_size(uint64_t count, uint64_t rest);
+void bp_pages_lay(struct bp_pages *pages, uint64_t count, uint64_t rest, void *place, bool fresh);
 
 static inline uint16_t bp_pages_load(const struct bp_pages *pages, uint64_t page)
 {
@@ -130,6 +142,9 @@ uint64_t bp_pages_take(struct bp_pages *pages);
 
 /* The first page >= from that the index has as free, or BP_NO_PAGE; it may be another's by now. */
 uint64_t bp_pages_find(struct bp_pages *pages, uint64_t from);
+
+/* All pages are allocated, of tables that nobody uses yet. */
+void bp_pages_take_all(struct bp_pages *pages);
 
 /* Put a page into the index as taken (a page claimed by other means than bp_pages_take()) or free. The caller has the
  * page BUSY. */

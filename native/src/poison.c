@@ -1,6 +1,8 @@
 /* poison.c: holes that make system calls fail, see poison.h. */
 #include "poison.h"
 
+#include "rest.h"
+
 /* What is poisoned at a time: of hugetlbfs a huge page, else an OS page, also where granules are larger. */
 size_t bp_poison_size(const bufpool_pool *pool)
 {
@@ -29,29 +31,19 @@ void bp_unpoison(bufpool_pool *pool, const struct bp_order *order)
     uint64_t page = bp_page_at(pool, order->address);
     uint16_t state = bp_pages_load(&pool->pages, page);
     uintptr_t granule = bp_poison_granule(pool, order->address);
-    if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
-        bp_pages_claim(&pool->pages, page, state, BP_SCRATCH)) {
+    if (bp_in_zone(pool, order->address)) { /* nobody's, and never filled */
+        bp_kernel_discard((void *)granule, bp_poison_size(pool));
+    } else if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
+               bp_pages_claim(&pool->pages, page, state, BP_SCRATCH)) {
         if (pool->space.memory->thp) { /* its page table would keep the next frame small */
             bp_space_restore(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1), pool->space.granule);
         } else {
             bp_kernel_discard((void *)granule, bp_poison_size(pool));
         }
         bp_pages_settle(&pool->pages, page, state);
+        bp_rest_end(&pool->pages, page);
     }
     if (order->poisoned) {
         atomic_fetch_sub(&pool->space.poisoned, 1);
     }
-}
-
-bool bp_poison_finds_lost(bufpool_pool *pool, uint64_t page, uintptr_t address)
-{
-    struct bp_order order = {.address = address, .poisoned = true};
-    if (pool->space.sleep != BP_SLEEP_ALL || bp_poison(pool, address) < 0) {
-        return false;
-    }
-    if (bp_pages_load(&pool->pages, page) != BUFPOOL_STATE_ALLOCATED) { /* no longer */
-        bp_unpoison(pool, &order);
-        return false;
-    }
-    return true;
 }

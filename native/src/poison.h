@@ -21,8 +21,4 @@ int bp_poison(bufpool_pool *pool, uint64_t address);
 /* Takes the poison away that a system call was answered with, if the page is still a hole. Async-signal-safe. */
 void bp_unpoison(bufpool_pool *pool, const struct bp_order *order);
 
-/* Is the granule of an allocated page a hole, in a pool whose holes make the kernel sleep, too? It is poisoned then, so that
- * the kernel can be asked. Async-signal-safe. */
-bool bp_poison_finds_lost(bufpool_pool *pool, uint64_t page, uintptr_t address);
-
 #endif

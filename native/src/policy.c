@@ -3,6 +3,7 @@
 
 #include "chain.h"
 #include "freeze.h"
+#include "keys.h"
 #include "owed.h"
 #include "postmortem.h"
 #include "record.h"
@@ -34,13 +35,22 @@ void bp_event_remember(const struct bp_event *event)
     bp_thread.last_ms = now_ms();
 }
 
+static bool divert(const struct bp_event *event, uint64_t page, uintptr_t address)
+{
+    bool done = bp_scratch_divert(event->pool, page, event->machine.access, address);
+    if (done && event->machine.access == BUFPOOL_WRITE) {
+        bp_keys_let_through(event->pool, event->context);
+    }
+    return done;
+}
+
 bool bp_event_divert(struct bp_event *event)
 {
     if (bp_event_is_call(event)) {
         return true; /* nothing will touch the page again */
     }
     return event->fault->access != BUFPOOL_EXECUTE && !(event->fault->flags & BUFPOOL_FAULT_LOST) &&
-           bp_scratch_divert(event->pool, event->fault->page, (uintptr_t)event->fault->address);
+           divert(event, event->fault->page, (uintptr_t)event->fault->address);
 }
 
 /* Where the program does not go on, the report is whole, however many there were. */
@@ -92,8 +102,8 @@ void bp_policy_thaw(struct bp_event *event, enum bp_frozen_wish wish)
         return; /* gone meanwhile: the access is tried again, as somebody else's */
     }
     uint64_t page = bp_page_at(pool, address);
-    if (wish == BP_WISH_RESUME && (bp_event_is_call(event) || (event->machine.access != BUFPOOL_EXECUTE &&
-                                                               bp_scratch_divert(pool, page, address)))) {
+    if (wish == BP_WISH_RESUME &&
+        (bp_event_is_call(event) || (event->machine.access != BUFPOOL_EXECUTE && divert(event, page, address)))) {
         bp_event_remember(event);
         bp_pool_leave(event->pool);
         return;
@@ -108,7 +118,7 @@ static void freeze(struct bp_event *event)
 {
     bufpool_pool *pool = event->pool;
     bool sleeps = event->order.thread != 0 && !bp_event_is_call(event) && bp_pool_has_frames(pool) &&
-                  !bp_pool_has_page(pool, event->fault->page);
+                  (event->fault->state == BUFPOOL_STATE_RED_ZONE || !bp_pool_has_page(pool, event->fault->page));
     lift_limit(event);
     atomic_fetch_add(&pool->kept, 1); /* so that there is something to go on with, when the pool is closed */
     bp_pool_leave(event->pool);

@@ -4,6 +4,7 @@
 #include "diagnose.h"
 #include "error.h"
 #include "fork.h"
+#include "keys.h"
 #include "postmortem.h"
 #include "scratch.h"
 #include "thread.h"
@@ -130,10 +131,13 @@ static int enter(bufpool_pool *pool, bool gone_too)
     if (!gone_too && bp_pool_is_closed(pool)) {
         if (!pool->space.ours &&
             !atomic_exchange(&pool->emptied, true)) { /* who closed it may have been killed amid that */
-            bp_kernel_punch(pool->space.fd, 0, pool->capacity);
+            bp_kernel_punch(pool->space.fd, 0, pool->space.capacity);
         }
         bp_pool_leave(pool);
         return bp_pool_closed_error(pool);
+    }
+    if (pool->space.key > 0) {
+        bp_keys_follow(pool);
     }
     return 0;
 }

@@ -8,8 +8,10 @@
 #ifndef BP_POOL_H
 #define BP_POOL_H
 
+#include "audit.h"
 #include "limit.h"
 #include "pages.h"
+#include "pins.h"
 #include "provenance.h"
 #include "space.h"
 
@@ -18,17 +20,20 @@ enum bp_policy { BP_ABORT, BP_RAISE, BP_RESUME, BP_FREEZE };
 #define BP_FAULT_RING 256
 #define BP_SCRATCH_SLOTS 64 /* BP_MEMBER_SCRATCH */
 
-/* One remembered fault, word by word, since it may be read while it is written; serial is odd meanwhile. */
+/* One remembered fault, word by word, since it may be read while it is written; serial is odd meanwhile. The number is its own
+ * among those of the pool, from 1; it only grows. */
 #define BP_FAULT_WORDS (sizeof(bufpool_fault) / 8)
 _Static_assert(sizeof(bufpool_fault) % 8 == 0, "a fault is a whole number of words");
 struct bp_ring_entry {
     _Atomic uint64_t serial;
     _Atomic uint64_t fault[BP_FAULT_WORDS];
+    _Atomic uint64_t number;
 };
 
 /* One page that shows the scratch pattern; see scratch.h. */
 struct bp_scratch_slot {
     _Atomic uint64_t page; /* page (if pasted, granule) + 2; 1 while being changed; 0 empty */
+    atomic_bool pinned;    /* an allocated page, see pins.h */
     atomic_bool pasted;    /* a mapping of its own over one granule, not a frame of the pool */
     _Atomic int32_t thread;
     _Atomic int64_t since_ns;
@@ -45,6 +50,7 @@ struct bp_heritage {
         BP_HERITAGE_LIFT,
         BP_HERITAGE_COPY,
         BP_HERITAGE_ALONE,
+        BP_HERITAGE_HIDDEN,
         BP_HERITAGE_CHANGED, /* in the child */
         BP_HERITAGE_JOIN,
         BP_HERITAGE_MAP,
@@ -53,6 +59,7 @@ struct bp_heritage {
     int code;         /* of the kernel, or 0 */
     int fd;           /* the copy of the pages, or -1 */
     uint64_t changes; /* of page states, when it was made */
+    void *readable;   /* while it is being made */
     bool sealed;      /* in a child that has not got the pool: its range is mapped, inaccessible */
     bool gone;        /* since an earlier fork */
 };
@@ -65,12 +72,13 @@ struct bufpool_pool {
     /* What follows is cleared before the descriptor is used again. Written at open, read without a lock. */
     _Atomic uintptr_t end;
     uint64_t page_size;
-    uint64_t capacity;
-    int32_t process; /* that has the pool; see bp_process() */
-    int32_t pid;     /* its id */
-    int32_t opener;  /* of an inherited pool: the id of the process that it came from; else 0 */
-    bool inherit;    /* fork = "inherit" */
-    bool guest;      /* another process has opened it */
+    uint64_t capacity; /* of the pages; the range is space.capacity */
+    uint64_t lead;     /* bytes of the red zone before each page, and behind the last; 0: there are none */
+    int32_t process;   /* that has the pool; see bp_process() */
+    int32_t pid;       /* its id */
+    int32_t opener;    /* of an inherited pool: the id of the process that it came from; else 0 */
+    bool inherit;      /* fork = "inherit" */
+    bool guest;        /* another process has opened it */
     struct bp_heritage heritage;
     enum bp_policy policy;
     bool tell;             /* BUFPOOL_TELL */
@@ -78,11 +86,16 @@ struct bufpool_pool {
     uint64_t log_id[2];    /* its file, see bp_kernel_identify() */
     atomic_bool log_torn;  /* our last line in it was cut short */
     uint32_t report_limit; /* see limit.h */
+    const char *fresh;     /* with fill "pattern": whole granules of it; else NULL */
+    size_t fresh_size;
+    const char *scrubbed; /* with BUFPOOL_SCRUB: BP_FILL_SIZE bytes; else NULL */
     char name[64];
     char memory[64]; /* its name, or the path, cut */
     char trap_note[768];
     struct bp_space space;
     struct bp_pages pages;
+    struct bp_pins pins;
+    struct bp_audit audit;
     struct bp_provenance provenance; /* stays, with its tables, while the descriptor is in use */
 
     atomic_bool emptied; /* by this process, when another one had closed the pool for all */
@@ -136,15 +149,42 @@ bufpool_pool *bp_pool_at(uintptr_t address);
 /* The first descriptor of the list of all; then ->next. Those not in use have first == 0. */
 bufpool_pool *bp_pool_first(void);
 
-/* The page of an address within the pool's range. */
-static inline uint64_t bp_page_at(const bufpool_pool *pool, uintptr_t address)
+/* ---- Where pages lie: the one place that knows ----
+ *
+ * Without red zones page after page. With them a granule that is never filled lies before each page, and one behind the
+ * last; neighbours are no longer contiguous, in addresses or in the file. */
+
+/* From the beginning of the range, and of the file. */
+static inline uint64_t bp_page_offset(const bufpool_pool *pool, uint64_t page)
 {
-    return (address - pool->space.base) / pool->page_size;
+    return pool->lead + page * (pool->lead + pool->page_size);
 }
 
 static inline uintptr_t bp_page_address(const bufpool_pool *pool, uint64_t page)
 {
-    return pool->space.base + page * pool->page_size;
+    return pool->space.base + bp_page_offset(pool, page);
+}
+
+/* Does an address within the range lie in a red zone? */
+static inline bool bp_in_zone(const bufpool_pool *pool, uintptr_t address)
+{
+    return pool->lead != 0 && (address - pool->space.base) % (pool->lead + pool->page_size) < pool->lead;
+}
+
+/* The page that begins at or after an offset of the range, or has it. */
+static inline uint64_t bp_page_from(const bufpool_pool *pool, uint64_t offset)
+{
+    return offset / (pool->lead + pool->page_size);
+}
+
+/* The page of an address within the range; of one in a red zone the nearer page. */
+static inline uint64_t bp_page_at(const bufpool_pool *pool, uintptr_t address)
+{
+    uint64_t stride = pool->lead + pool->page_size;
+    uint64_t page = (address - pool->space.base) / stride;
+    uint64_t within = (address - pool->space.base) % stride;
+    bool after = page > 0 && (within < pool->lead / 2 || page == pool->capacity / pool->page_size);
+    return within < pool->lead && after ? page - 1 : page;
 }
 
 #endif

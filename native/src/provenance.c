@@ -30,7 +30,7 @@ const char *bp_provenance_name(enum bp_provenance_mode mode)
 
 const char *bufpool_event_name(bufpool_event event)
 {
-    static const char *const names[] = {"none", "allocate", "populate", "free", "evict", "close"};
+    static const char *const names[] = {"none", "allocate", "populate", "free", "evict", "close", "pin", "unpin"};
     return (unsigned)event < sizeof names / sizeof *names ? names[event] : "unknown";
 }
 
@@ -151,6 +151,28 @@ void bp_provenance_close(struct bp_provenance *provenance)
     if (provenance->numbers != NULL) {
         bp_kernel_munmap(provenance->numbers, NUMBERS_SIZE);
     }
+    if (provenance->pin_mapped > 0) {
+        bp_kernel_munmap(provenance->pin_records, provenance->pin_mapped);
+        provenance->pin_mapped = 0;
+    }
+}
+
+int bp_provenance_open_pins(struct bp_provenance *provenance)
+{
+    if (provenance->mode == BP_PROVENANCE_OFF) {
+        return 0;
+    }
+    void *place;
+    size_t size = records_size(provenance->pages) + stacks_size(provenance->mode, provenance->pages);
+    int code = bp_lazy_map(size, &place);
+    if (code == 0) {
+        provenance->pin_records = place;
+        provenance->pin_mapped = size;
+        if (provenance->mode == BP_PROVENANCE_STACKS) {
+            provenance->pin_stacks = (struct bp_record_stacks *)((char *)place + records_size(provenance->pages));
+        }
+    }
+    return code;
 }
 
 void bp_provenance_part(struct bp_provenance *provenance, int fd, uint64_t offset)
@@ -269,12 +291,15 @@ static void write_event(struct bp_record *record, struct bp_record_stacks *stack
 void bp_provenance_write(struct bp_provenance *provenance, const uint64_t *pages, size_t count, bufpool_event event,
                          const void *caller)
 {
-    int which = event == BUFPOOL_EVENT_FREE || event == BUFPOOL_EVENT_EVICT ? BP_TAKEN : BP_GIVEN;
+    bool pins = event == BUFPOOL_EVENT_PIN || event == BUFPOOL_EVENT_UNPIN;
+    bool takes = event == BUFPOOL_EVENT_FREE || event == BUFPOOL_EVENT_EVICT || event == BUFPOOL_EVENT_UNPIN;
+    int which = takes ? BP_TAKEN : BP_GIVEN;
+    struct bp_record *records = pins ? provenance->pin_records : provenance->records;
+    struct bp_record_stacks *kept = pins ? provenance->pin_stacks : provenance->stacks;
     bool other = event == BUFPOOL_EVENT_POPULATE || event == BUFPOOL_EVENT_EVICT;
     struct event described = describe(provenance, other, caller);
     for (size_t i = 0; i < count; i++) {
-        struct bp_record_stacks *stacks = provenance->stacks == NULL ? NULL : &provenance->stacks[pages[i]];
-        write_event(&provenance->records[pages[i]], stacks, which, &described);
+        write_event(&records[pages[i]], kept == NULL ? NULL : &kept[pages[i]], which, &described);
     }
 }
 
@@ -425,5 +450,22 @@ void bp_provenance_read(const struct bp_provenance *provenance, uint64_t page, b
     }
     if (atomic_load(&closing->record.when[BP_TAKEN]) != 0) {
         read_event(provenance, &closing->record, &closing->stacks, BP_TAKEN, closed, freed);
+    }
+}
+
+void bp_provenance_read_pins(const struct bp_provenance *provenance, uint64_t page, bufpool_origin *pinned,
+                             bufpool_origin *unpinned)
+{
+    static const uint32_t events[2][2] = {[BP_GIVEN] = {BUFPOOL_EVENT_PIN, BUFPOOL_EVENT_PIN},
+                                          [BP_TAKEN] = {BUFPOOL_EVENT_UNPIN, BUFPOOL_EVENT_UNPIN}};
+    bufpool_origin *const origins[] = {[BP_GIVEN] = pinned, [BP_TAKEN] = unpinned};
+    bool recorded = provenance->mode != BP_PROVENANCE_OFF && provenance->pin_records != NULL;
+    const struct bp_record_stacks *stacks = provenance->pin_stacks == NULL ? NULL : &provenance->pin_stacks[page];
+    for (int which = BP_GIVEN; which <= BP_TAKEN; which++) {
+        if (origins[which] != NULL && recorded) {
+            read_event(provenance, &provenance->pin_records[page], stacks, which, events[which], origins[which]);
+        } else if (origins[which] != NULL) {
+            memset(origins[which], 0, sizeof *origins[which]);
+        }
     }
 }

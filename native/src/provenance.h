@@ -71,6 +71,9 @@ struct bp_provenance {
     struct bp_depot *depot; /* NULL unless mode is STACKS */
     _Atomic uint64_t
         *numbers; /* of shared threads: what this process's own numbers stand for there, each with its serial */
+    struct bp_record *pin_records; /* who pinned and who unpinned, of this process only; or NULL */
+    struct bp_record_stacks *pin_stacks;
+    size_t pin_mapped;
     struct bp_provenance_counts *counts; /* shared, or: */
     struct bp_provenance_counts own;
     struct bp_closing closing; /* by this process */
@@ -95,6 +98,9 @@ uint64_t bp_provenance_size(enum bp_provenance_mode mode, uint64_t pages);
 int bp_provenance_open(struct bp_provenance *provenance, const struct bp_provenance_terms *terms, uint64_t pages,
                        int fd, uint64_t offset);
 void bp_provenance_close(struct bp_provenance *provenance);
+
+/* Records for pins, too, where there are any: 24 bytes a page that was ever pinned, 8 for the stacks. Errors: -ENOMEM. */
+int bp_provenance_open_pins(struct bp_provenance *provenance);
 
 /* In a forked child that has not got the pool: see bp_pages_part(). */
 void bp_provenance_part(struct bp_provenance *provenance, int fd, uint64_t offset);
@@ -147,5 +153,9 @@ static inline bool bp_provenance_is_later(uint64_t first, uint64_t second)
 /* Reads a page's two events; sequence 0: not recorded, or just being written. Async-signal-safe. */
 void bp_provenance_read(const struct bp_provenance *provenance, uint64_t page, bufpool_origin *allocated,
                         bufpool_origin *freed);
+
+/* The same of its pins; NULL: not asked for. */
+void bp_provenance_read_pins(const struct bp_provenance *provenance, uint64_t page, bufpool_origin *pinned,
+                             bufpool_origin *unpinned);
 
 #endif

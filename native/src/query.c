@@ -78,8 +78,8 @@ int bufpool_locate(const void *address, bufpool_location *location)
     if (pool == NULL || location == NULL) {
         return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
     }
-    uint64_t offset = (uintptr_t)address - pool->space.base;
-    bufpool_location full = {sizeof full, pool, offset / pool->page_size, offset % pool->page_size};
+    uint64_t page = bp_page_at(pool, (uintptr_t)address);
+    bufpool_location full = {sizeof full, pool, page, (uintptr_t)address - bp_page_address(pool, page)};
     size_t size = location->size == 0 || location->size > sizeof full ? sizeof full : location->size;
     memcpy(location, &full, size);
     location->size = size;
@@ -106,12 +106,16 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         atomic_load(&pool->pages.counts->frees); /* read before allocations, so that the difference is never negative */
     uint64_t evicted = closed ? 0 : atomic_load(&pool->pages.counts->evicted);
     uint64_t allocations = atomic_load(&pool->pages.counts->allocations);
+    uint64_t unpins = atomic_load(&pool->pins.taken); /* first, for the same reason */
+    uint64_t pins = atomic_load(&pool->pins.given);
+    uint64_t resting = atomic_load(&pool->pages.counts->resting); /* a peer may have ruined it */
     bufpool_statistics full = {
         .size = sizeof full,
         .capacity = pool->capacity,
         .page_size = pool->page_size,
         .granule = pool->space.granule,
-        .address = pool->space.base,
+        .address = bp_page_address(pool, 0),
+        .red_zone = pool->lead,
         .pages = pool->capacity / pool->page_size,
         .allocated = closed || allocations < frees + evicted ? 0 : allocations - frees - evicted,
         .evicted = evicted,
@@ -134,7 +138,16 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .provenance_lost = atomic_load(&pool->provenance.counts->lost),
         .restarts = atomic_load(&pool->restarts),
         .reports_limited = atomic_load(&pool->reports_limited),
+        .sample = pool->pins.sample.one_in,
+        .seed = pool->pins.sample.seed,
+        .sampled = atomic_load(&pool->pins.sample.chosen),
+        .clean = closed ? 0 : atomic_load(&pool->audit.clean),
+        .pins = closed || unpins > pins ? 0 : pins - unpins,
+        .pin_operations = pins + unpins,
         .members = closed ? 0 : bp_roster_count(&pool->pages),
+        .quarantined = closed                              ? 0
+                       : resting < pool->pages.rest.length ? resting
+                                                           : pool->pages.rest.length,
     };
     full.faults_all = atomic_load(&pool->pages.counts->faults);
     full.faults_all = full.faults_all > full.faults ? full.faults_all : full.faults; /* of private tables, or closed */
@@ -147,6 +160,8 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
     snprintf(full.provenance, sizeof full.provenance, "%s",
              bp_provenance_name((enum bp_provenance_mode)pool->provenance.mode));
     memcpy(full.memory_note, pool->space.note, sizeof full.memory_note);
+    snprintf(full.pins_mode, sizeof full.pins_mode, "%s", bp_pins_name(pool->pins.mode));
+    snprintf(full.audit, sizeof full.audit, "%s", bp_audit_name(pool->audit.mode));
     bp_pool_leave(visited);
     size_t size = statistics->size < sizeof full ? statistics->size : sizeof full;
     memcpy(statistics, &full, size);
@@ -154,7 +169,10 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
     return 0;
 }
 
-int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated, bufpool_origin *freed)
+/* Reads one of a page's two histories, both ends of it. */
+static int read_history(const bufpool_pool *pool, uint64_t page,
+                        void (*read)(const struct bp_provenance *, uint64_t, bufpool_origin *, bufpool_origin *),
+                        bufpool_origin *begun, bufpool_origin *ended)
 {
     if (pool == NULL || pool->page_size == 0 || page >= pool->capacity / pool->page_size) {
         return BUFPOOL_EARGUMENT; /* without a sentence: this function is async-signal-safe */
@@ -165,16 +183,26 @@ int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin
     if (!bp_pool_visit(visited)) {
         return BUFPOOL_ECLOSED;
     }
-    bp_provenance_read(&pool->provenance, page, &first, &last);
+    read(&pool->provenance, page, &first, &last);
     bp_pool_leave(visited);
     /* Not inside the pool: a stray access to the caller's memory may leave by longjmp. */
-    if (allocated != NULL) {
-        *allocated = first;
+    if (begun != NULL) {
+        *begun = first;
     }
-    if (freed != NULL) {
-        *freed = last;
+    if (ended != NULL) {
+        *ended = last;
     }
     return 0;
+}
+
+int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated, bufpool_origin *freed)
+{
+    return read_history(pool, page, bp_provenance_read, allocated, freed);
+}
+
+int bufpool_pin_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *pinned, bufpool_origin *unpinned)
+{
+    return read_history(pool, page, bp_provenance_read_pins, pinned, unpinned);
 }
 
 int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callback, void *context)
@@ -191,30 +219,31 @@ int bufpool_set_fault_callback(bufpool_pool *pool, bufpool_fault_callback callba
     return 0;
 }
 
-/* false: never written, or being written. */
-static bool read_ring(struct bp_ring_entry *entry, bufpool_fault *fault)
+/* The number of the fault that is there; 0: never written, or being written. */
+static uint64_t read_ring(struct bp_ring_entry *entry, bufpool_fault *fault)
 {
     uint64_t serial = atomic_load(&entry->serial);
     for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
         uint64_t word = atomic_load_explicit(&entry->fault[i], memory_order_acquire); /* so that serial is read last */
         memcpy((char *)fault + i * 8, &word, 8);
     }
-    return serial != 0 && serial % 2 == 0 && atomic_load(&entry->serial) == serial;
+    uint64_t number = atomic_load(&entry->number);
+    return serial % 2 == 0 && atomic_load(&entry->serial) == serial ? number : 0;
 }
 
-/* The n-th fault of the pool. One that is still being written, or still holds the fault of a lap before (which came before
- * `last`), is waited for: those behind it would make the caller pass it over. But not for ever: it may have been lost. 1, 0,
- * or an error. */
-static int read_fault(bufpool_pool *pool, uint64_t n, uint64_t last, bufpool_fault *fault)
+/* The n-th fault of the pool. One that is still being written, or whose place still has the fault of a lap before, is waited
+ * for: those behind it would make the caller pass it over. But not for ever: it may have been lost. 1; 0, also where its place
+ * has one of a later lap; or an error. */
+static int read_fault(bufpool_pool *pool, uint64_t n, bufpool_fault *fault)
 {
     for (int patience = 0; patience < 10000; patience++) { /* a second: the writer may have lost the processor */
         if (!bp_pool_visit(pool)) {
             return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
         }
-        bool whole = read_ring(&pool->ring[n % BP_FAULT_RING], fault) && fault->sequence > last;
+        uint64_t number = read_ring(&pool->ring[n % BP_FAULT_RING], fault);
         bp_pool_leave(pool);
-        if (whole) {
-            return 1;
+        if (number > n) {
+            return number == n + 1;
         }
         bp_kernel_sleep_ns(100000);
     }
@@ -234,15 +263,13 @@ int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t count, bufpo
         return bp_error(BUFPOOL_ECLOSED, GIVEN_BACK);
     }
     size_t copied = 0;
-    uint64_t last = 0;
     uint64_t total = atomic_load(&pool->faults);
     for (uint64_t n = total > BP_FAULT_RING ? total - BP_FAULT_RING : 0; n < total && copied < count; n++) {
         bufpool_fault fault;
-        int code = read_fault((bufpool_pool *)pool, n, last, &fault); /* counting visitors changes nothing to see */
+        int code = read_fault((bufpool_pool *)pool, n, &fault); /* counting visitors changes nothing to see */
         if (code < 0) {
             return code;
         }
-        last = code == 0 ? last : fault.sequence;
         /* Not inside the pool: a stray access to the caller's memory may leave by longjmp. */
         if (code > 0 && fault.sequence > after) {
             bp_fault_copy(&faults[copied++], &fault);

@@ -2,6 +2,7 @@
 #include "record.h"
 
 #include "fork.h"
+#include "keys.h"
 #include "postmortem.h"
 #include "roster.h"
 #include "syscalls.h"
@@ -21,6 +22,33 @@ static void forget_later(bufpool_origin *origin, uint64_t known)
     }
 }
 
+/* Of an address in a red zone the page at its edge is the first of its neighbours. */
+static void find_neighbours(const bufpool_pool *pool, const struct bp_finding *finding, uint64_t *below,
+                            uint64_t *above)
+{
+    uint64_t page = finding->page;
+    bp_neighbours(pool, page, below, above);
+    if (finding->state == BUFPOOL_STATE_RED_ZONE &&
+        bp_state_seen(bp_pages_load(&pool->pages, page)) == BUFPOOL_STATE_ALLOCATED) {
+        *(finding->offset < BUFPOOL_NO_PAGE / 2 ? below : above) = page;
+    }
+}
+
+/* Who has the page pinned, and who has unpinned it. */
+static void fill_pins(const bufpool_pool *pool, uint64_t page, bufpool_fault *fault)
+{
+    bufpool_origin *unpinned = &fault->pinned; /* for now: a handler's stack is small */
+    bp_provenance_read_pins(&pool->provenance, page, NULL, unpinned);
+    if (bp_provenance_is_later(unpinned->sequence, fault->allocated.sequence)) { /* not by an earlier owner */
+        fault->freed = *unpinned;
+    }
+    memset(&fault->pinned, 0, sizeof fault->pinned);
+    bp_pins_read(pool, page, &fault->read_pins, &fault->write_pins);
+    if (fault->read_pins + fault->write_pins > 0) {
+        bp_provenance_read_pins(&pool->provenance, page, &fault->pinned, NULL);
+    }
+}
+
 /* Who gave and took the page, and what lies beside it. */
 static void fill_history(struct bp_event *event, const struct bp_finding *finding)
 {
@@ -28,11 +56,19 @@ static void fill_history(struct bp_event *event, const struct bp_finding *findin
     bufpool_fault *fault = event->fault;
     fault->below = fault->above = BUFPOOL_NO_PAGE;
     if (finding->state != BUFPOOL_STATE_CLOSED) {
-        bp_neighbours(pool, finding->page, &fault->below, &fault->above);
+        find_neighbours(pool, finding, &fault->below, &fault->above);
     }
     bp_provenance_read(&pool->provenance, finding->page, &fault->allocated, &fault->freed);
+    if (finding->state == BUFPOOL_STATE_UNPINNED || finding->state == BUFPOOL_STATE_READ_ONLY) {
+        fill_pins(pool, finding->page, fault);
+        bool shown = finding->state == BUFPOOL_STATE_READ_ONLY || pool->space.adopted ||
+                     bp_sample_has(&pool->pins.sample, finding->page);
+        bool through = !event->guarded && pool->policy != BP_ABORT && shown;
+        fault->flags |= through ? BUFPOOL_FAULT_WENT_THROUGH : 0;
+    }
     forget_later(&fault->allocated, event->known);
     forget_later(&fault->freed, event->known);
+    forget_later(&fault->pinned, event->known);
 }
 
 void bp_event_fill(struct bp_event *event, const struct bp_finding *finding)
@@ -50,6 +86,9 @@ void bp_event_fill(struct bp_event *event, const struct bp_finding *finding)
     fault->pool_address = pool->space.base;
     fault->pool_capacity = pool->capacity;
     fault->page_size = pool->page_size;
+    fault->red_zone = pool->lead;
+    fault->sample = pool->pins.sample.one_in;
+    fault->seed = pool->pins.sample.seed;
     fault->time_ns = bp_kernel_realtime_ns();
     fault->pid = (int32_t)getpid();
     fault->thread_id = event->order.thread != 0 ? event->order.thread : bp_thread_id();
@@ -72,16 +111,20 @@ void bp_event_fill(struct bp_event *event, const struct bp_finding *finding)
 }
 
 /* Gives the fault its number among those of the process and returns that among those of the pool: together, so that both
- * rise alike and whoever asks for the faults after the last he knows misses none. Bounded, in case the holder has been
- * interrupted by a handler that strays. */
+ * rise alike and whoever asks for the faults after the last he knows misses none. Bounded; at once where this thread is the
+ * holder, interrupted by a handler that strays, or another process was, of which this one is a child. */
 static uint64_t take_numbers(struct bp_event *event)
 {
-    static atomic_flag held;
+    static _Atomic uint64_t holder; /* process << 32 | thread */
+    const uint64_t self = (uint64_t)(uint32_t)bp_process() << 32 | (uint32_t)bp_thread_id();
+    uint64_t seen = 0;
     bool mine = false;
-    for (int patience = 0; patience < 100 && !mine; patience++) {
-        mine = !atomic_flag_test_and_set(&held);
-        if (!mine) {
-            bp_kernel_sleep_ns(10000);
+    for (int patience = 0; patience < 10000 && !mine && seen != self; patience++) {
+        seen = atomic_load(&holder);
+        if (seen == 0 || seen >> 32 != self >> 32) {
+            mine = atomic_compare_exchange_strong(&holder, &seen, self);
+        } else if (seen != self) {
+            bp_kernel_sleep_ns(patience < 10 ? 10000 : 100000);
         }
     }
     event->fault->sequence = atomic_fetch_add(&sequence, 1) + 1;
@@ -93,7 +136,7 @@ static uint64_t take_numbers(struct bp_event *event)
         BP_STORED("faults of all counted");
     }
     if (mine) {
-        atomic_flag_clear(&held);
+        atomic_store(&holder, 0);
     }
     return number;
 }
@@ -115,10 +158,14 @@ void bp_event_keep(struct bp_event *event)
         bp_kernel_sleep_ns(100000);
         serial = atomic_load(&entry->serial);
     }
-    for (size_t i = 0; i < BP_FAULT_WORDS; i++) {
+    bool lapped = atomic_load(&entry->number) > number + 1;
+    for (size_t i = 0; i < BP_FAULT_WORDS && !lapped; i++) {
         uint64_t word;
         memcpy(&word, (const char *)event->fault + i * 8, 8);
         atomic_store_explicit(&entry->fault[i], word, memory_order_relaxed);
+    }
+    if (!lapped) {
+        atomic_store(&entry->number, number + 1);
     }
     atomic_store(&entry->serial, serial + 2);
 }
@@ -145,14 +192,17 @@ void bp_event_stderr(struct bp_event *event)
 static void prepare(struct bp_event *event, siginfo_t *info, uint64_t address, bufpool_fault *fault)
 {
     memset(info, 0, sizeof *info);
-    info->si_signo = SIGBUS;
+    bool keyed = bp_keys_forbid(event->pool, event->machine.access);
+    int signo = keyed ? SIGSEGV : SIGBUS;
+    info->si_signo = signo;
     info->si_addr = (void *)(uintptr_t)address;
-    event->signo = SIGBUS;
+    event->signo = signo;
     event->info = info;
     event->fault = fault;
     event->known = bp_provenance_now(&event->pool->provenance);
     struct bp_finding finding;
-    bp_diagnose(event->pool, (uintptr_t)address, event->machine.access, SIGBUS, BUS_ADRERR, &finding);
+    bp_diagnose(event->pool, (uintptr_t)address, event->machine.access, signo, keyed ? SEGV_PKUERR : BUS_ADRERR,
+                &finding);
     bp_event_fill(event, &finding);
 }
 
@@ -172,10 +222,11 @@ void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fau
     *more = event.more;
 }
 
-void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault)
+void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_access access, bufpool_fault *fault)
 {
     siginfo_t info;
     struct bp_event event = {.pool = pool};
+    event.machine.access = access;
     prepare(&event, &info, address, fault);
     fault->signal = 0;
 }

@@ -18,7 +18,7 @@ void bp_event_stderr(struct bp_event *event);
  * . The caller is inside the pool. */
 void bp_record_for(bufpool_pool *pool, const struct bp_order *order, bufpool_fault *fault, struct bp_more *more);
 
-/* What a report would say of an address, without an access: no pc, no stack, no signal. The caller is inside the pool. */
-void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_fault *fault);
+/* What a report of such an access to an address would say, without one: no pc, no stack, no signal. The caller is inside the pool. */
+void bp_record_describe(bufpool_pool *pool, uintptr_t address, bufpool_access access, bufpool_fault *fault);
 
 #endif

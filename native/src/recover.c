@@ -2,6 +2,7 @@
 #include "recover.h"
 
 #include "interned.h"
+#include "rest.h"
 #include "roster.h"
 
 #include <errno.h>
@@ -19,8 +20,9 @@ static uint16_t settled(uint16_t word)
 static void put_back(bufpool_pool *pool, uint32_t member, uint64_t page, uint16_t state, bool scratch)
 {
     bool shown = scratch && bp_roster_shown_by_others(&pool->pages, member, page);
-    bp_pages_mend(&pool->pages, page, shown || !bp_state_is_free(state));
+    bp_pages_mend(&pool->pages, page, shown || bp_rest_is_taken(&pool->pages, page, state));
     bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
+    bp_rest_end(&pool->pages, page);
 }
 
 /* The page is BUSY with us, and was with `member`. false: it could not be emptied, and is BUSY with `member` again. */
@@ -90,6 +92,8 @@ static bool repair_if_of(bufpool_pool *pool, uint64_t page, void *context)
             record(pool, legacy, page, word);
         }
         legacy->all = ours && repair(pool, legacy->member, page, word) && legacy->all;
+    } else {
+        bp_rest_end(&pool->pages, page); /* it may have been about to */
     }
     return true;
 }
@@ -212,6 +216,7 @@ struct census {
     uint64_t allocated;
     uint64_t evicted;
     uint64_t taken;
+    uint64_t resting;
 };
 
 static bool count_page(bufpool_pool *pool, uint64_t page, void *context)
@@ -220,7 +225,8 @@ static bool count_page(bufpool_pool *pool, uint64_t page, void *context)
     uint16_t word = bp_pages_load(&pool->pages, page);
     census->allocated += (word & BP_STATE_MASK) == BUFPOOL_STATE_ALLOCATED;
     census->evicted += (word & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
-    census->taken += !bp_state_is_free(word);
+    census->taken += bp_rest_is_taken(&pool->pages, page, word);
+    census->resting += bp_rests(&pool->pages, page);
     return !(word & BP_BUSY);
 }
 
@@ -248,6 +254,7 @@ static bool count_anew(bufpool_pool *pool)
     uint64_t frees = atomic_load(&counts->frees);
     uint64_t evicted = atomic_load(&counts->evicted);
     uint64_t taken = atomic_load(&counts->taken);
+    uint64_t resting = atomic_load(&counts->resting);
     struct census census = {0};
     if (!for_each_page(pool, count_page, &census) || bp_pages_changes(&pool->pages) != before) {
         return false;
@@ -258,6 +265,8 @@ static bool count_anew(bufpool_pool *pool)
     BP_STORED("recovery: evicted");
     atomic_fetch_add(&counts->taken, census.taken - taken);
     BP_STORED("recovery: taken");
+    atomic_fetch_add(&counts->resting, census.resting - resting);
+    BP_STORED("recovery: resting");
     return true;
 }
 

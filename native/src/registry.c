@@ -82,6 +82,21 @@ int bp_registry_take(bufpool_pool **taken)
     return 0;
 }
 
+int bp_registry_check_vacant(uintptr_t base, uint64_t length)
+{
+    for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        uintptr_t first = atomic_load(&pool->first);
+        uintptr_t end = atomic_load(&pool->end); /* of what was given back: first, and lies in no range */
+        bool there = first != 0 && first < end && pool->process == bp_process();
+        if (there && first < base + length && base < end) {
+            return bp_error(BUFPOOL_EARGUMENT, "the range at %#llx is, at least in part, that of pool \"%s\"%s",
+                            (unsigned long long)base, pool->name,
+                            atomic_load(&pool->closed) ? ", which is closed" : "");
+        }
+    }
+    return 0;
+}
+
 /* ---- Closed ranges ---- */
 
 void bp_registry_retire(bufpool_pool *pool)
@@ -91,9 +106,12 @@ void bp_registry_retire(bufpool_pool *pool)
     while (atomic_load(&pool->users) > 0) {
         bp_kernel_sleep_ns(10000);
     }
-    bp_kernel_munmap((void *)first, pool->capacity);
+    if (!pool->space.adopted) {
+        bp_kernel_munmap((void *)first, pool->space.capacity);
+    }
     bp_kernel_munmap(pool->ring, BP_FAULT_RING * sizeof *pool->ring);
     bp_provenance_close(&pool->provenance);
+    bp_pins_forget(&pool->pins);
     if (pool->log >= 0) {
         bp_kernel_close_kept(pool->log);
     }
@@ -128,7 +146,7 @@ void bp_registry_limit_closed(void)
         int count = 0;
         for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
             if (may_retire(pool)) {
-                bytes += pool->capacity;
+                bytes += pool->space.capacity;
                 count++;
             }
         }

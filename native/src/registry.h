@@ -30,4 +30,8 @@ bool bp_registry_retire_oldest(void);
 /* The same of as many as are too many; when a pool rests, or is kept no longer. */
 void bp_registry_limit_closed(void);
 
+/* No pool of this process may lie in the range, nor the addresses that are kept of a closed one: EARGUMENT, with a
+ * sentence. */
+int bp_registry_check_vacant(uintptr_t base, uint64_t length);
+
 #endif

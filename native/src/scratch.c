@@ -4,6 +4,7 @@
 #include "chain.h"
 #include "fillers.h"
 #include "recover.h"
+#include "rest.h"
 #include "roster.h"
 #include "thread.h"
 
@@ -39,6 +40,9 @@ static bool unpaste(const bufpool_pool *pool, uint64_t granule)
 static bool seal_page(const bufpool_pool *pool, uint64_t page)
 {
     void *same;
+    if (pool->space.adopted) { /* the program has it back */
+        return true;
+    }
     return bp_kernel_mmap((void *)bp_page_address(pool, page), pool->page_size, PROT_NONE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, &same) == 0;
 }
@@ -60,16 +64,19 @@ static bool rearm_changing(bufpool_pool *pool, struct bp_scratch_slot *slot, uin
         done = unpaste(pool, page);
     } else if (!bp_pool_has_frames(pool)) {
         done = !is_ours(pool) || seal_page(pool, page); /* of a fork's parent nothing is mapped here */
+    } else if (atomic_load(&slot->pinned)) {
+        done = bp_pins_rearm(pool, page);
     } else {
         uint16_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_SCRATCH && !(state & BP_BUSY) && bp_pages_claim(&pool->pages, page, state, 0)) {
             done = bp_space_restore(&pool->space, bp_page_address(pool, page), pool->page_size) == 0;
             state &= (uint16_t)~(done && bp_roster_hide(&pool->pages, (size_t)(slot - pool->scratch), page) ? BP_SCRATCH
                                                                                                             : 0u);
-            if (bp_state_is_free(state)) {
+            if (!bp_rest_is_taken(&pool->pages, page, state)) {
                 bp_pages_mark_free(&pool->pages, page);
             }
             bp_pages_settle(&pool->pages, page, state);
+            bp_rest_end(&pool->pages, page);
         } else if (!(state & BP_SCRATCH)) {
             done = true; /* re-armed through another slot */
         }
@@ -154,6 +161,13 @@ void bp_scratch_await(bufpool_pool *pool, uint64_t page, uint16_t state, int tur
     }
 }
 
+void bp_scratch_await_pin(bufpool_pool *pool, uint64_t page)
+{
+    if (!rearm_page(pool, page)) {
+        bp_kernel_sleep_ns(100000);
+    }
+}
+
 /* An empty slot, set to CHANGING; if all are in use, the oldest one's page is re-armed. NULL: no luck, and try again.
  */
 static struct bp_scratch_slot *claim_slot(bufpool_pool *pool)
@@ -175,8 +189,9 @@ static struct bp_scratch_slot *claim_slot(bufpool_pool *pool)
     return NULL;
 }
 
-static void fill_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, bool pasted)
+static void fill_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page, bool pasted, bool pinned)
 {
+    atomic_store(&slot->pinned, pinned);
     atomic_store(&slot->pasted, pasted);
     atomic_store(&slot->thread, bp_thread_id());
     atomic_store(&slot->since_ns, bp_kernel_monotonic_ns());
@@ -188,6 +203,9 @@ static void fill_slot(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t
 
 static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
 {
+    if (pool->space.adopted) { /* nothing may take the place of the program's mapping */
+        return false;
+    }
     for (int patience = 0; patience < 1000; patience++) {
         struct bp_scratch_slot *slot = claim_slot(pool);
         if (slot != NULL) {
@@ -198,7 +216,7 @@ static bool divert_pasted(bufpool_pool *pool, uintptr_t granule)
                 atomic_store(&slot->page, 0);
                 return false;
             }
-            fill_slot(pool, slot, (granule - pool->space.base) / BP_GRANULE, true);
+            fill_slot(pool, slot, (granule - pool->space.base) / BP_GRANULE, true, false);
             return true;
         }
         bp_kernel_sleep_ns(10000);
@@ -213,11 +231,12 @@ static bool show(bufpool_pool *pool, struct bp_scratch_slot *slot, uint64_t page
     if (shown && slot != NULL) {
         bp_pages_mark_withheld(&pool->pages, page);
         bp_roster_show(&pool->pages, (size_t)(slot - pool->scratch), page);
-        fill_slot(pool, slot, page, false);
+        fill_slot(pool, slot, page, false, false);
     } else if (slot != NULL) {
         atomic_store(&slot->page, 0);
     }
     bp_pages_settle(&pool->pages, page, shown ? state | BP_SCRATCH : state);
+    bp_rest_end(&pool->pages, page);
     return shown;
 }
 
@@ -232,9 +251,29 @@ static bool is_shown(const bufpool_pool *pool, uint64_t page)
     return here;
 }
 
-bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
+/* A page that is allocated, with its data. true: run the instruction again. */
+static bool divert_pinned(bufpool_pool *pool, uint64_t page, bufpool_access access, uintptr_t granule)
 {
-    if (!bp_pool_has_frames(pool)) {
+    struct bp_scratch_slot *slot = NULL;
+    for (int patience = 0; patience < 1000 && slot == NULL; patience++) {
+        slot = claim_slot(pool);
+        if (slot == NULL) {
+            bp_kernel_sleep_ns(10000);
+        }
+    }
+    bool loose = false;
+    bool done = slot != NULL && bp_pins_divert(pool, page, access, granule, &loose);
+    if (loose) {
+        fill_slot(pool, slot, page, false, true);
+    } else if (slot != NULL) {
+        atomic_store(&slot->page, 0);
+    }
+    return done;
+}
+
+bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, bufpool_access access, uintptr_t address)
+{
+    if (!bp_pool_has_frames(pool) || bp_in_zone(pool, address)) {
         return divert_pasted(pool, address & ~(uintptr_t)(BP_GRANULE - 1));
     }
     uintptr_t granule = address & ~(uintptr_t)(pool->space.granule - 1);
@@ -242,7 +281,8 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, uintptr_t address)
     for (int patience = 0; patience < 10000; patience++) {
         uint16_t state = bp_pages_load(&pool->pages, page);
         if (state == BUFPOOL_STATE_ALLOCATED) {
-            return true;
+            bool closes = pool->space.unpinned != BP_OPEN_WRITE || bp_sample_has(&pool->pins.sample, page);
+            return !closes || divert_pinned(pool, page, access, granule);
         }
         if (state & BP_BUSY) {
             /* Not at once: who is dead takes reading a file of /proc. */

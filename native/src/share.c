@@ -17,6 +17,9 @@ static bool is_handle(const bufpool_handle *handle)
 static const char *private_reason(const bufpool_pool *pool)
 {
     const struct bp_space *space = &pool->space;
+    if (space->adopted) {
+        return "its memory is the program's: let each process map that and adopt it";
+    }
     if (space->trap->needs_file) {
         return "guard and mprotect close pages in the page tables of one process: open it with trap uffd or noautofill";
     }

@@ -5,6 +5,7 @@
 #include "fillers.h"
 #include "source.h"
 #include "thread.h"
+#include "trap_adopted.h"
 
 #include <bufpool/bufpool.h>
 #include <errno.h>
@@ -30,7 +31,7 @@ static int check_os_page(void)
 }
 
 /* What every mapping of the pool's memory has. On an error *step says what was refused. Async-signal-safe. */
-enum step { TO_MAP, TO_KEEP_FROM_FORKS, TO_LOCK, TO_BIND };
+enum step { TO_MAP, TO_KEY, TO_KEEP_FROM_FORKS, TO_LOCK, TO_BIND };
 
 static int dress(const struct bp_space *space, void *address, size_t length, enum step *step)
 {
@@ -41,8 +42,15 @@ static int dress(const struct bp_space *space, void *address, size_t length, enu
     if (space->memory->thp) {
         bp_kernel_madvise(address, length, MADV_HUGEPAGE); /* without a trap, pages are huge by fault */
     }
-    *step = TO_KEEP_FROM_FORKS;
-    int code = bp_kernel_madvise(address, length, MADV_DONTFORK); /* a child's copy would not be armed */
+    int code = 0;
+    if (space->key > 0) {
+        *step = TO_KEY;
+        code = bp_kernel_key_protect(address, length, PROT_NONE, space->key);
+    }
+    if (code == 0) {
+        *step = TO_KEEP_FROM_FORKS;
+        code = bp_kernel_madvise(address, length, MADV_DONTFORK); /* a child's copy would not be armed */
+    }
     /* Huge pages of hugetlbfs are never swapped, and mlock2 knows no ONFAULT for them: it would fill every hole. */
     if (code == 0 && space->flags & BUFPOOL_LOCK && !space->memory->hugetlb) {
         *step = TO_LOCK;
@@ -91,6 +99,8 @@ static int map_error(const struct bp_space *space, int code, enum step step, con
 {
     unsigned long long capacity = space->capacity;
     switch (step) {
+    case TO_KEY:
+        return bp_error(code, "cannot give pool \"%s\" its memory protection key: %s", name, strerror(-code));
     case TO_KEEP_FROM_FORKS:
         return bp_error(code, "cannot keep pool \"%s\" out of forked children: %s", name, strerror(-code));
     case TO_LOCK:
@@ -171,9 +181,16 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
 {
     *space = (struct bp_space){.capacity = wish->capacity,
                                .granule = wish->granule,
-                               .flags = wish->flags,
-                               .sleep = trap == &bp_trap_uffd ? wish->sleep : BP_SLEEP_NEVER,
-                               .memory = bp_memory_for(wish->memory, trap),
+                               /* The file has to have what is to be hidden. */
+                               .flags = wish->flags & ~(wish->unpinned == BP_OPEN_NONE ? BUFPOOL_LAZY_ZERO : 0u),
+                               /* Of hidden pages the descriptor would have to tell much more. */
+                               .sleep = trap == &bp_trap_uffd && wish->unpinned == BP_OPEN_WRITE && !wish->tracked
+                                            ? wish->sleep
+                                            : BP_SLEEP_NEVER,
+                               .unpinned = wish->unpinned,
+                               .tracked = wish->tracked,
+                               .key = wish->key,
+                               .memory = bp_memory_for(wish->memory, trap, wish->unpinned == BP_OPEN_NONE),
                                .trap = trap,
                                .fd = -1,
                                .uffd = -1,
@@ -202,12 +219,37 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
     return code;
 }
 
+int bp_space_adopt(struct bp_space *space, const struct bp_wish *wish, const struct bp_trap *trap)
+{
+    *space = (struct bp_space){.base = wish->base,
+                               .capacity = wish->capacity,
+                               .granule = wish->granule,
+                               .flags = wish->flags,
+                               .unpinned = wish->unpinned,
+                               .memory = wish->memory,
+                               .trap = trap,
+                               .fd = -1,
+                               .uffd = -1,
+                               .gauge = -1,
+                               .adopted = true,
+                               .backing = wish->backing,
+                               .thp = {.pagemap = -1}};
+    int code = prepare(wish);
+    if (code == 0) {
+        code = trap->arm(space);
+    }
+    if (code < 0) {
+        bp_space_close(space);
+    }
+    return code;
+}
+
 /* Opens the whole mapping, or prepares to open it chunk by chunk: because the mechanism works that way, or because the
  * system does not allow so much writable memory at once (vm.overcommit_memory=2). */
 static int unlock(struct bp_space *space, const char *name)
 {
     if (!space->stepwise) {
-        int code = bp_kernel_mprotect((void *)space->base, space->capacity, PROT_READ | PROT_WRITE);
+        int code = space->trap->open_chunk(space, space->base, space->capacity);
         if (code == 0) {
             return 0;
         }
@@ -285,6 +327,16 @@ static int open_chunks(struct bp_space *space, uintptr_t address, size_t length)
     return code;
 }
 
+static int try_vault(struct bp_space *space)
+{
+    int code = bp_vault_try(space);
+    return code == 0 ? 0
+                     : bp_error(BUFPOOL_EUNSUPPORTED,
+                                "pins \"all\" closes pages of memory \"%s\" by moving their frames (UFFDIO_MOVE), "
+                                "which is refused (%s): it takes Linux 6.8 or newer, or pins \"write\" or \"count\"",
+                                space->memory->name, strerror(-code));
+}
+
 int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
 {
     int code = space->trap->arm(space);
@@ -297,9 +349,12 @@ int bp_space_arm(struct bp_space *space, const struct bp_wish *wish)
     if (code == 0 && space->memory->thp && space->uffd >= 0) {
         code = space->stepwise ? open_chunks(space, space->base, space->granule) : 0; /* where it is tried out */
         if (code == 0) {
-            bp_thp_open(space);
+            code = space->vault.base == 0 ? 0 : try_vault(space);
         } else {
             bp_error(code, "cannot make the first page of pool \"%s\" accessible: %s", wish->name, strerror(-code));
+        }
+        if (code == 0) {
+            bp_thp_open(space);
         }
     }
     if (code < 0) {
@@ -329,18 +384,25 @@ bool bp_space_check(struct bp_space *space)
 {
     bool whole = (space->uffd < 0 || bp_kernel_is_kept(space->uffd)) && (space->fd < 0 || bp_kernel_is_kept(space->fd));
     if (!whole && !atomic_exchange(&space->orphaned, true)) {
-        bp_space_seal(space);
+        if (space->adopted) {
+            bp_adopted_give_back(space); /* the program needs it; and the calls say that it is trapped no more */
+        } else {
+            bp_space_seal(space);
+        }
     }
     return whole;
 }
 
 void bp_space_close(struct bp_space *space)
 {
-    if (space->base != 0) {
+    if (space->adopted) {
+        bp_adopted_give_back(space);
+    } else if (space->base != 0) {
         bp_space_seal(space);
     }
     bp_stash_close(&space->stash);
     bp_thp_close(space);
+    bp_vault_close(&space->vault);
     if (space->uffd >= 0) {
         bp_kernel_close_kept(space->uffd);
         space->uffd = -1;
@@ -360,12 +422,16 @@ void bp_space_close(struct bp_space *space)
         bp_kernel_munmap((void *)space->chunks, space->chunk_count);
         space->chunks = NULL;
     }
+    if (space->key > 0) { /* last: no mapping has it any more */
+        bp_kernel_key_free(space->key);
+        space->key = 0;
+    }
 }
 
 void bp_space_destroy(struct bp_space *space)
 {
-    void *base = (void *)space->base;
-    space->base = 0;
+    void *base = space->adopted ? NULL : (void *)space->base;
+    space->base = space->adopted ? space->base : 0;
     if (base != NULL) {
         bp_kernel_munmap(base, space->capacity);
     }
@@ -392,7 +458,7 @@ static void reserve_again(struct bp_space *space, uintptr_t address, size_t leng
 /* Does populating write to the file by its number, which had better not be the host's by now? */
 static bool changes_file(const struct bp_space *space)
 {
-    return space->fd >= 0 && (space->uffd < 0 || space->memory->hugetlb);
+    return space->fd >= 0 && (space->uffd < 0 || space->memory->hugetlb || space->unpinned == BP_OPEN_NONE);
 }
 
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
@@ -411,6 +477,9 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     if (code == 0 && (atomic_load_explicit(&space->torn, memory_order_relaxed) ||
                       atomic_load_explicit(&space->poisoned, memory_order_relaxed) > 0)) {
         code = bp_space_restore(space, address, length);
+        if (code == 0 && space->vault.base != 0) {
+            code = bp_space_restore(space, bp_vault_home(space, address), length);
+        }
     }
     if (code == 0) {
         bp_thread.fills++;
@@ -440,11 +509,24 @@ int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t c
     return code;
 }
 
+int bp_space_protect(struct bp_space *space, uintptr_t address, size_t length, enum bp_open from, enum bp_open to)
+{
+    bool whole = space->vault.base != 0 && (from == BP_OPEN_NONE || to == BP_OPEN_NONE); /* all or none, by itself */
+    int code = space->trap->protect(space, address, length, from, to);
+    if (code < 0 && !whole && bp_space_check(space)) { /* a part of it may be done: as it was */
+        space->trap->protect(space, address, length, to, from);
+    }
+    return code;
+}
+
 /* ---- In a forked child ---- */
 
 int bp_space_map_again(struct bp_space *space)
 {
     enum step step;
+    if (space->adopted) { /* it is there */
+        return space->trap->inherit == NULL ? 0 : space->trap->inherit(space);
+    }
     int code = map(space, space->base, space->capacity, &space->base, &step);
     if (code < 0 && step == TO_LOCK) {
         bp_space_note(space, "not locked in memory in this forked child");
@@ -454,7 +536,7 @@ int bp_space_map_again(struct bp_space *space)
         code = space->trap->inherit(space);
     }
     if (code == 0 && !space->stepwise) {
-        code = bp_kernel_mprotect((void *)space->base, space->capacity, PROT_READ | PROT_WRITE);
+        code = space->trap->open_chunk(space, space->base, space->capacity);
     }
     for (uint64_t chunk = 0; code == 0 && space->stepwise && chunk < space->chunk_count; chunk++) {
         if (atomic_load(&space->chunks[chunk]) == OPEN) {
@@ -469,6 +551,7 @@ void bp_space_unstage(struct bp_space *space)
 {
     bp_stash_forget(&space->stash);
     bp_thp_forget(&space->thp);
+    space->vault.base = 0; /* as the others, not mapped here */
 }
 
 void bp_space_stage_again(struct bp_space *space)
@@ -476,7 +559,7 @@ void bp_space_stage_again(struct bp_space *space)
     bp_space_unstage(space);
     if (space->uffd >= 0 && space->memory->thp) {
         bp_thp_open_again(space);
-    } else if (space->uffd >= 0 && space->fd < 0) {
+    } else if (bp_space_stashes(space)) {
         bp_stash_open(space, BP_STASH_SMALL);
     }
 }
@@ -499,10 +582,14 @@ int bp_space_paste(uintptr_t granule)
 
 int bp_space_divert(struct bp_space *space, uintptr_t granule)
 {
+    if (space->adopted) {
+        return bp_adopted_divert(space, granule);
+    }
     if (space->granule == BP_GRANULE) {
         size_t done;
-        return space->family ? bp_space_paste(granule)
-                             : bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
+        return space->family || space->unpinned != BP_OPEN_WRITE
+                   ? bp_space_paste(granule)
+                   : bp_space_populate(space, granule, BP_GRANULE, bp_fill_poison, &done);
     }
     void *same;
     if (!bp_kernel_is_kept(bp_fill_file)) {
@@ -526,7 +613,10 @@ int bp_space_divert(struct bp_space *space, uintptr_t granule)
 
 int bp_space_restore(struct bp_space *space, uintptr_t address, size_t length)
 {
-    if (space->granule == BP_GRANULE && !space->family) {
+    if (space->adopted) {
+        return bp_adopted_restore(space, address, length);
+    }
+    if (space->granule == BP_GRANULE && !space->family && space->unpinned == BP_OPEN_WRITE) {
         struct bp_range range = {address, length};
         size_t zapped;
         return bp_space_zap(space, &range, 1, &zapped);
@@ -558,7 +648,8 @@ void bp_space_note(struct bp_space *space, const char *format, ...)
 
 const char *bp_space_backing(const struct bp_space *space)
 {
-    return space->memory->path       ? "file of huge pages"
+    return space->adopted            ? space->backing
+           : space->memory->path     ? "file of huge pages"
            : space->memory->hugetlb  ? "memfd of huge pages"
            : space->memory->file     ? "memfd"
            : space->thp.nursery != 0 ? "transparent huge pages"
@@ -573,5 +664,10 @@ const char *bp_space_hint(const struct bp_space *space, int code)
                : space->memory->path ? ": no huge page is free for it, or no mapping is left (vm.max_map_count)"
                                      : ": no huge page is free, or no mapping is left (vm.max_map_count)";
     }
-    return space->trap == &bp_trap_mprotect && code == -ENOMEM ? ", or no mapping left (vm.max_map_count)" : "";
+    if (code == -EBUSY && space->vault.base != 0) {
+        return ": a device has a frame of it, or io_uring as a fixed buffer";
+    }
+    bool splits =
+        space->trap == &bp_trap_mprotect || (space->trap == &bp_trap_guard && space->unpinned != BP_OPEN_WRITE);
+    return splits && code == -ENOMEM ? BP_NO_MAPPING_LEFT : "";
 }

@@ -70,7 +70,7 @@ static uint32_t follow_frame_pointers(const struct bp_machine *machine, uint64_t
     uint64_t fp = machine->fp;
     uint64_t low = machine->sp;
     uint64_t pair[2];
-    while (count < size && fp >= low && fp < low + (1u << 20) && fp % 8 == 0 &&
+    while (count < size && fp != 0 && fp >= low && fp < low + (1u << 20) && fp % 8 == 0 &&
            bp_probe_copy(pair, (const void *)(uintptr_t)fp, sizeof pair) && pair[1] != 0) {
         frames[count++] = pair[1];
         low = fp + 16;

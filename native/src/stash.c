@@ -131,7 +131,7 @@ bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule)
     }
     size_t moved;
     int code = bp_kernel_uffd_move(uffd, address_of(stash, slot), granule, stash->slot, &moved);
-    if (code < 0 && moved > 0) {
+    if (code < 0) { /* part of it may be there, whatever moved says (vault.c) */
         bp_kernel_discard((void *)address_of(stash, slot), stash->slot);
     }
     bp_slot_release(code == 0 ? stash->full : stash->empty, slot);
@@ -150,10 +150,11 @@ int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const voi
         return -EFAULT;
     }
     size_t moved;
-    if (bp_kernel_uffd_move(uffd, granule, (uintptr_t)frame, stash->slot, &moved) < 0) {
+    int code = bp_kernel_uffd_move(uffd, granule, (uintptr_t)frame, stash->slot, &moved);
+    if (code < 0) {
         bp_kernel_discard(frame, stash->slot);
         bp_slot_release(stash->empty, slot);
-        return moved > 0 ? -EAGAIN : -ENOENT;
+        return moved > 0 || (code == -EAGAIN && stash->slot > BP_GRANULE) ? -EAGAIN : -ENOENT;
     }
     bp_slot_release(stash->empty, slot);
     atomic_fetch_add_explicit(&stash->recycled, 1, memory_order_relaxed);

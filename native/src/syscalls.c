@@ -179,20 +179,26 @@ void bp_thread_name(int32_t thread, char name[16])
     bp_spare_close(&spare);
 }
 
-void bp_process_name(int32_t pid, char name[16])
+/* "exe" is what a program is called that was run as /proc/self/exe: it has its file's name. That of a path of more than 300
+ * bytes is not looked at: a handler's stack is small. */
+__attribute__((noinline)) static void name_of_file(int32_t pid, char name[16])
 {
-    bp_thread_name(pid, name);
-    if (strcmp(name, "exe") != 0) {
-        return;
-    }
     char path[40];
-    char file[1024];
+    char file[300];
     bp_text_path(path, sizeof path, "/proc/", (uint64_t)pid, "/exe");
-    ssize_t length = readlink(path, file, sizeof file - 1);
-    file[length < 0 ? 0 : length] = 0;
+    ssize_t length = readlink(path, file, sizeof file);
+    file[length < 0 || (size_t)length == sizeof file ? 0 : length] = 0;
     const char *base = strrchr(file, '/');
     if (base != NULL && base[1] != 0) {
         memset(name, 0, 16);
         memcpy(name, base + 1, strnlen(base + 1, 15));
+    }
+}
+
+void bp_process_name(int32_t pid, char name[16])
+{
+    bp_thread_name(pid, name);
+    if (strcmp(name, "exe") == 0) {
+        name_of_file(pid, name);
     }
 }

@@ -27,7 +27,8 @@ static size_t members_size(void)
 
 uint64_t bp_tables_provenance(const struct bp_constants *constants)
 {
-    uint64_t size = OS_PAGE + members_size() + bp_pages_size(constants->capacity / constants->page_size);
+    uint64_t size =
+        OS_PAGE + members_size() + bp_pages_size(constants->capacity / constants->page_size, constants->rest);
     return (size + OS_PAGE - 1) / OS_PAGE * OS_PAGE;
 }
 
@@ -53,7 +54,8 @@ static void lay(struct bp_pages *pages, const struct bp_constants *constants, bo
     pages->header = pages->place;
     pages->counts = &pages->header->counts;
     pages->members = (struct bp_member *)(place + OS_PAGE);
-    bp_pages_lay(pages, constants->capacity / constants->page_size, place + OS_PAGE + members_size(), fresh);
+    bp_pages_lay(pages, constants->capacity / constants->page_size, constants->rest, place + OS_PAGE + members_size(),
+                 fresh);
 }
 
 /* Maps the file, and opens a description for what this process locks to repair it: one that is handed to nobody, nor mapped,
@@ -136,6 +138,10 @@ static int check_sizes(const struct bp_constants *constants)
         constants->capacity / constants->page_size > MAX_PAGES) {
         return bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: a capacity of %llu bytes",
                         (unsigned long long)constants->capacity);
+    }
+    if (constants->rest > constants->capacity / constants->page_size || constants->rest > BP_MAX_REST) {
+        return bp_error(BUFPOOL_EARGUMENT, "the handle's tables cannot be used: a quarantine of %llu pages",
+                        (unsigned long long)constants->rest);
     }
     return 0;
 }

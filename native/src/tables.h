@@ -13,9 +13,10 @@
 #include "provenance.h"
 
 #define BP_TABLES_MAGIC UINT64_C(0x6c6f6f7066756201) /* "\1bufpool" */
-#define BP_TABLES_VERSION 2
+#define BP_TABLES_VERSION 3
 #define BP_TABLES_NAME "bufpool-tables" /* of the memfd: who looks for it sees "/memfd:bufpool-tables" */
 #define BP_TABLES_ALONE 0x80000000u     /* of the flags: the trap works in the process that opened the pool only */
+#define BP_TABLES_FRESH 0x40000000u     /* of the flags: fill is "pattern" */
 #define BP_MEMBER_SCRATCH 64            /* pages that a process may show the scratch pattern on; BP_SCRATCH_SLOTS */
 
 /* What is fixed when the pool is opened. */
@@ -32,11 +33,12 @@ struct bp_constants {
     uint64_t base;      /* the pool's address in the process that opened it */
     uint64_t file[2];   /* device and inode of the memory */
     uint64_t pid_space; /* inode of the pid namespace of the process that opened it */
-    uint32_t flags;     /* BUFPOOL_LAZY_ZERO, BUFPOOL_RESERVE, BP_TABLES_ALONE */
+    uint32_t flags;     /* BUFPOOL_LAZY_ZERO, _RESERVE, _SCRUB, BP_TABLES_ALONE, _FRESH */
     int32_t pid;        /* that opened it */
     char name[64];
     char memory[64]; /* as in reports: "shared", "hugetlb", or the path, cut */
     struct bp_provenance_terms provenance;
+    uint64_t rest;     /* pages in quarantine at most, see rest.h */
     uint64_t checksum; /* FNV-1a of all before it */
 };
 
@@ -55,7 +57,7 @@ struct bp_member {
     _Atomic uint64_t scratch[BP_MEMBER_SCRATCH]; /* page + 1 where it shows the scratch pattern, or 0 */
 };
 
-/* Makes the file and maps it, for constants of which capacity, page_size, granule and provenance are set. Errors: -errno. */
+/* Makes the file and maps it, for constants of which capacity, page_size, granule, provenance and rest are set. Errors: -errno. */
 int bp_tables_create(struct bp_pages *pages, struct bp_constants *constants);
 
 /* Where in the file provenance is. */

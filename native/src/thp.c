@@ -54,8 +54,9 @@ static int fill_fresh(struct bp_space *space, uintptr_t granule, const void *dat
     uintptr_t slot = space->thp.nursery + (uintptr_t)index * space->granule;
     size_t moved = 0;
     int code = write_slot(space, slot, data);
-    if (code == 0 && bp_kernel_uffd_move(space->uffd, granule, slot, space->granule, &moved) < 0) {
-        code = moved > 0 ? -EAGAIN : -ENOENT;
+    if (code == 0) {
+        code = bp_kernel_uffd_move(space->uffd, granule, slot, space->granule, &moved);
+        code = code == 0 ? 0 : moved > 0 || code == -EAGAIN ? -EAGAIN : -ENOENT;
     }
     if (code == 0 || renew_slot(space, slot)) {
         bp_slot_release(space->thp.empty, index);
@@ -101,7 +102,9 @@ int bp_thp_zap(struct bp_space *space, uintptr_t granule)
             bp_thp_count_small(space);
             atomic_fetch_sub_explicit(&space->huge_fills, 1, memory_order_relaxed);
         }
-        if (bp_space_restore(space, granule, space->granule) == 0) {
+        bool restored = bp_space_restore(space, granule, space->granule) == 0;
+        uintptr_t shown = bp_vault_shown(space, granule);
+        if (restored && (shown == granule || bp_space_restore(space, shown, space->granule) == 0)) {
             return 0;
         }
     }
@@ -135,15 +138,16 @@ static const char *why_not_huge(char *buffer, size_t size)
 static void try_out(struct bp_space *space)
 {
     char buffer[160];
-    int code = fill_fresh(space, space->base, NULL);
-    bool huge = code == 0 && is_huge(space, space->base);
-    if (huge && bp_stash_put(&space->stash, space->uffd, space->base)) { /* and by way of the stash? */
-        code = bp_stash_take(&space->stash, space->uffd, space->base, bp_fill_zeros);
-        atomic_store(&space->thp.doubtful, code < 0 || !is_huge(space, space->base));
+    uintptr_t granule = bp_vault_home(space, space->base);
+    int code = fill_fresh(space, granule, NULL);
+    bool huge = code == 0 && is_huge(space, granule);
+    if (huge && bp_stash_put(&space->stash, space->uffd, granule)) { /* and by way of the stash? */
+        code = bp_stash_take(&space->stash, space->uffd, granule, bp_fill_zeros);
+        atomic_store(&space->thp.doubtful, code < 0 || !is_huge(space, granule));
         atomic_store(&space->stash.recycled, 0);
     }
-    if ((code == 0 || code == -EAGAIN) && bp_space_restore(space, space->base, space->granule) < 0) {
-        bp_kernel_discard((void *)space->base, space->granule);
+    if ((code == 0 || code == -EAGAIN) && bp_space_restore(space, granule, space->granule) < 0) {
+        bp_kernel_discard((void *)granule, space->granule);
     }
     if (!huge) {
         bp_space_note(space, "small pages take the place of huge ones at open: %s",

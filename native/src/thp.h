@@ -42,7 +42,7 @@ int bp_thp_populate(struct bp_space *space, uintptr_t granule, const void *data)
 /* A granule was filled with small pages by other means. */
 void bp_thp_count_small(struct bp_space *space);
 
-/* Takes the frames of a granule away. */
+/* Takes the frames of a granule away. With a vault (vault.h), this and the others are given granules of that. */
 int bp_thp_zap(struct bp_space *space, uintptr_t granule);
 
 #endif

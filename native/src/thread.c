@@ -12,7 +12,7 @@ _Thread_local struct bp_thread bp_thread __attribute__((tls_model("initial-exec"
 
 #define NOTICED (-1)
 
-static _Atomic int32_t *process_word;
+_Atomic int32_t *bp_process_word;
 static int32_t generation; /* of the process that set the word last */
 
 int32_t bp_thread_id(void)
@@ -30,14 +30,9 @@ int32_t bp_thread_id(void)
     return bp_thread.id;
 }
 
-int32_t bp_process(void)
-{
-    return process_word == NULL ? 0 : atomic_load_explicit(process_word, memory_order_relaxed);
-}
-
 int bp_process_prepare(void)
 {
-    if (process_word == NULL) {
+    if (bp_process_word == NULL) {
         void *place;
         int code = bp_kernel_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, &place);
         if (code < 0) {
@@ -48,21 +43,21 @@ int bp_process_prepare(void)
             bp_kernel_munmap(place, 4096);
             return bp_error(code, "cannot notice forks: MADV_WIPEONFORK: %s", strerror(-code));
         }
-        process_word = place;
+        bp_process_word = place;
     }
-    if (atomic_load(process_word) <= 0) {
-        atomic_store(process_word, ++generation);
+    if (atomic_load(bp_process_word) <= 0) {
+        atomic_store(bp_process_word, ++generation);
     }
     return 0;
 }
 
 bool bp_process_is_new(void)
 {
-    if (bp_process() > 0 || process_word == NULL) {
+    if (bp_process() > 0 || bp_process_word == NULL) {
         return false;
     }
     int32_t wiped = 0;
-    if (atomic_compare_exchange_strong(process_word, &wiped, NOTICED)) {
+    if (atomic_compare_exchange_strong(bp_process_word, &wiped, NOTICED)) {
         return true;
     }
     while (bp_process() == NOTICED) { /* another thread is setting it */

@@ -9,6 +9,7 @@
 #define BP_THREAD_H
 
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,7 +38,7 @@ struct bp_thread {
     uint32_t scratches;        /* granules this thread's stray accesses diverted and that are not re-armed yet */
     int32_t id;                /* kernel thread id, 0 until asked for, */
     int32_t id_process;        /* and the process that it was asked in */
-    uint16_t interned;         /* this thread's number in the table of interned.h, 0 until it has one */
+    uint32_t serial;           /* a number that no other thread of this process ever has, 0 until it has one */
     uint64_t answered_address; /* of the last fault that we answered */
     uintptr_t callback_frame;  /* of the handler that called the host's fault callback, or 0 */
     uint64_t passed_pc;        /* the last fault that was passed on: by which instruction, */
@@ -47,6 +48,7 @@ struct bp_thread {
     uint8_t passing[2];        /* for SIGBUS and SIGSEGV: how many older handlers are running */
     bool let_go;               /* the last signal was a fault's, raised again by another handler, and let go */
     uint16_t inside;           /* how many pools this thread is inside of, see bp_pool_visit() */
+    uint16_t interned;         /* this thread's number in the table of interned.h, 0 until it has one */
     uintptr_t passing_frame[2];
 };
 
@@ -58,7 +60,12 @@ int32_t bp_thread_id(void);
 /* A word that tells this process from all that it descends from, which a process id does not. It is 0 in a child until
  * the fork handler (fork.h) or, where that was not run, the first open or fork sets it. Async-signal-safe. Read from
  * memory that the kernel wipes on fork (MADV_WIPEONFORK), so that not even a raw clone escapes. */
-int32_t bp_process(void);
+extern _Atomic int32_t *bp_process_word;
+
+static inline int32_t bp_process(void)
+{
+    return bp_process_word == NULL ? 0 : atomic_load_explicit(bp_process_word, memory_order_relaxed);
+}
 
 /* Is this a child in which nobody has set the word? Says so to one thread, which then has to. */
 bool bp_process_is_new(void);

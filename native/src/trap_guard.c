@@ -23,8 +23,13 @@ static int shut_range(struct bp_space *space, uintptr_t address, size_t length)
 
 static int open_range(struct bp_space *space, uintptr_t address, size_t length)
 {
+    return space->unpinned == BP_OPEN_NONE ? 0 : bp_kernel_madvise((void *)address, length, BP_MADV_GUARD_REMOVE);
+}
+
+static int protect_mapping(struct bp_space *space, uintptr_t address, size_t length, enum bp_open open)
+{
     (void)space;
-    return bp_kernel_madvise((void *)address, length, BP_MADV_GUARD_REMOVE);
+    return bp_kernel_mprotect((void *)address, length, open == BP_OPEN_WRITE ? PROT_READ | PROT_WRITE : PROT_READ);
 }
 
 static int arm(struct bp_space *space)
@@ -56,7 +61,20 @@ static int arm(struct bp_space *space)
 static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
 {
     int code = shut_range(space, address, length);
-    return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
+    return code < 0 ? code : protect_mapping(space, address, length, space->unpinned);
+}
+
+/* Where pages are closed, the mapping is read-only but for those that are open for writing: so there are few mappings. */
+static int protect(struct bp_space *space, uintptr_t address, size_t length, enum bp_open from, enum bp_open to)
+{
+    int code = to == BP_OPEN_NONE ? shut_range(space, address, length) : 0;
+    if (code == 0 && (to == BP_OPEN_WRITE || from == BP_OPEN_WRITE)) {
+        code = protect_mapping(space, address, length, to);
+    }
+    if (code == 0 && from == BP_OPEN_NONE) {
+        code = bp_kernel_madvise((void *)address, length, BP_MADV_GUARD_REMOVE);
+    }
+    return code;
 }
 
 const struct bp_trap bp_trap_guard = {.name = "guard",
@@ -66,5 +84,7 @@ const struct bp_trap bp_trap_guard = {.name = "guard",
                                       .open_chunk = open_chunk,
                                       .shut_range = shut_range,
                                       .open_range = open_range,
+                                      .rearm = open_chunk,
+                                      .protect = protect,
                                       .populate = bp_file_populate,
                                       .zap = bp_file_zap};

@@ -19,10 +19,16 @@ static int shut_range(struct bp_space *space, uintptr_t address, size_t length)
     return bp_kernel_mprotect((void *)address, length, PROT_NONE);
 }
 
-static int open_range(struct bp_space *space, uintptr_t address, size_t length)
+static int protect(struct bp_space *space, uintptr_t address, size_t length, enum bp_open from, enum bp_open to)
 {
     (void)space;
-    return bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
+    (void)from;
+    return bp_space_mprotect(address, length, to);
+}
+
+static int open_range(struct bp_space *space, uintptr_t address, size_t length)
+{
+    return protect(space, address, length, BP_OPEN_NONE, space->unpinned);
 }
 
 static int arm(struct bp_space *space)
@@ -46,5 +52,6 @@ const struct bp_trap bp_trap_mprotect = {.name = "mprotect",
                                          .open_chunk = open_chunk,
                                          .shut_range = shut_range,
                                          .open_range = open_range,
+                                         .protect = protect,
                                          .populate = bp_file_populate,
                                          .zap = bp_file_zap};

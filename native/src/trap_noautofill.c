@@ -6,6 +6,9 @@
  * huge page of zeros appears whole by fallocate alone. One with data has to be filled before anybody sees it: by
  * UFFDIO_COPY where a userfaultfd can be had, which then arms the range as well; else behind the mapping, which is
  * closed (mprotect) meanwhile. Each page that was filled so is a mapping of its own from then on (vm.max_map_count).
+ *
+ * Pages that pins close are closed by the userfaultfd, where it can (trap_uffd.c); else, as the last resort, by mprotect: the
+ * whole mapping is as pages are that nobody has pinned, and those that are open to more are mappings of their own.
  */
 #include "error.h"
 #include "mounts.h"
@@ -69,16 +72,27 @@ static int inherit(struct bp_space *space)
     return 0;
 }
 
+/* What a userfaultfd does not close, protection does. */
+static enum bp_open mapped_as(const struct bp_space *space)
+{
+    return space->uffd >= 0 ? BP_OPEN_WRITE : space->unpinned;
+}
+
 static int open_range(struct bp_space *space, uintptr_t address, size_t length)
 {
-    (void)space;
-    return bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
+    return bp_space_mprotect(address, length, mapped_as(space));
 }
 
 static int shut_range(struct bp_space *space, uintptr_t address, size_t length)
 {
     (void)space;
-    return bp_kernel_mprotect((void *)address, length, PROT_NONE);
+    return bp_space_mprotect(address, length, BP_OPEN_NONE);
+}
+
+static int protect(struct bp_space *space, uintptr_t address, size_t length, enum bp_open from, enum bp_open to)
+{
+    return space->uffd >= 0 ? bp_uffd_protect(space, address, length, from, to)
+                            : bp_space_mprotect(address, length, to);
 }
 
 static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
@@ -124,4 +138,5 @@ const struct bp_trap bp_trap_noautofill = {.name = "noautofill",
                                            .populate = populate,
                                            .inherit = inherit,
                                            .rearm = rearm,
+                                           .protect = protect,
                                            .zap = zap};

@@ -10,6 +10,7 @@
 #include "trap_uffd.h"
 #include "error.h"
 #include "fillers.h"
+#include "trap_adopted.h"
 #include "trap_file.h"
 
 #include <bufpool/bufpool.h>
@@ -46,9 +47,30 @@ static int monitor_refused(int code)
                     strerror(-code));
 }
 
+/* Are closed pages closed by way of the descriptor? */
+static bool closes(const struct bp_space *space)
+{
+    return space->unpinned != BP_OPEN_WRITE && !bp_adopted_protects(space);
+}
+
+static int open_descriptor(struct bp_space *space)
+{
+    return closes(space)                    ? bp_kernel_uffd_open_closing(space->memory->file, space->memory->hugetlb)
+           : space->tracked                 ? bp_kernel_uffd_open_tracking(space->fd >= 0)
+           : space->sleep == BP_SLEEP_NEVER ? bp_kernel_uffd_open()
+                                            : open_sleeping(space);
+}
+
+static int do_register(struct bp_space *space, uintptr_t address, size_t length)
+{
+    return closes(space) || space->tracked
+               ? bp_kernel_uffd_register_closing(space->uffd, address, length, space->memory->file && !space->tracked)
+               : bp_kernel_uffd_register(space->uffd, address, length);
+}
+
 int bp_uffd_arm(struct bp_space *space)
 {
-    int fd = space->sleep == BP_SLEEP_NEVER ? bp_kernel_uffd_open() : open_sleeping(space);
+    int fd = open_descriptor(space);
     if (fd < 0 && space->sleep == BP_SLEEP_ALL && fd != -EMFILE && fd != -ENFILE && fd != -ENOMEM) {
         return monitor_refused(fd);
     }
@@ -63,14 +85,33 @@ int bp_uffd_arm(struct bp_space *space)
     if (fd == -ENOSYS) {
         return bp_error(BUFPOOL_EUNSUPPORTED, "this kernel has no userfaultfd (ENOSYS): it takes CONFIG_USERFAULTFD=y");
     }
+    if (fd < 0 && closes(space)) {
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "userfaultfd cannot close the pages of memory \"%s\" for pins \"write\" and \"all\" (%s): it takes "
+            "Linux 6.4 or newer",
+            space->memory->name, strerror(-fd));
+    }
+    if (fd < 0 && space->tracked) {
+        return bp_error(
+            BUFPOOL_EUNSUPPORTED,
+            "userfaultfd cannot track writes for audit \"track\" (%s): it takes Linux 6.7 or newer, or audit "
+            "\"checksum\"",
+            strerror(-fd));
+    }
     if (fd < 0) {
         return bp_error(BUFPOOL_EUNSUPPORTED, "userfaultfd with SIGBUS is refused (%s): it takes Linux 5.11 or newer",
                         strerror(-fd));
     }
     space->uffd = fd;
-    int code = bp_kernel_uffd_register(fd, space->base, space->capacity);
+    int code = do_register(space, space->base, space->capacity);
     if (code == -ENOMEM) {
         return bp_error(code, "cannot register %llu bytes with userfaultfd: %s", (unsigned long long)space->capacity,
+                        strerror(-code));
+    }
+    if (code < 0 && space->adopted && !space->memory->hugetlb && strcmp(space->backing, BP_BACKING_SYSV) == 0) {
+        return bp_error(BUFPOOL_EUNSUPPORTED,
+                        "userfaultfd does not take System V shared memory (%s) but of huge pages (SHM_HUGETLB)",
                         strerror(-code));
     }
     if (code < 0) {
@@ -78,7 +119,14 @@ int bp_uffd_arm(struct bp_space *space)
                         "userfaultfd does not take memory \"%s\" (%s): it takes Linux 4.14 or newer",
                         space->memory->name, strerror(-code));
     }
-    if (space->fd < 0 && !space->memory->thp) {
+    if (space->memory->thp && space->unpinned == BP_OPEN_NONE) {
+        code = bp_vault_open(space);
+        if (code < 0) {
+            return bp_error(code, "cannot map another %llu bytes, where closed pages of memory \"thp\" lie: %s",
+                            (unsigned long long)space->capacity, strerror(-code));
+        }
+    }
+    if (bp_space_stashes(space)) {
         bp_stash_open(space, BP_STASH_SMALL);
     }
     return 0;
@@ -94,30 +142,34 @@ int bp_uffd_inherit(struct bp_space *space)
             bp_space_note(space, "system calls are not monitored in this forked child");
         }
     }
-    space->uffd = bp_kernel_uffd_open();
+    space->uffd = open_descriptor(space);
     if (space->uffd < 0) {
         int code = space->uffd;
         space->uffd = -1;
         return code;
     }
-    return bp_kernel_uffd_register(space->uffd, space->base, space->capacity);
+    return do_register(space, space->base, space->capacity);
 }
 
 int bp_uffd_rearm(struct bp_space *space, uintptr_t address, size_t length)
 {
-    int code = bp_kernel_uffd_register(space->uffd, address, length);
+    int code = do_register(space, address, length);
     return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
 }
 
-static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
+static int open_chunk(struct bp_space *space, uintptr_t address, size_t length) /* registered already */
 {
-    (void)space; /* registered already */
-    return bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
+    uintptr_t home = bp_vault_home(space, address);
+    int code = home == address ? 0 : bp_kernel_mprotect((void *)home, length, PROT_READ | PROT_WRITE);
+    return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
 }
 
 /* 1: by way of the descriptor, which therefore is there. */
 static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
+    if (space->adopted) {
+        return bp_adopted_drop(space, address, length);
+    }
     if (space->fd >= 0) {
         int code = bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
         if (space->sleep == BP_SLEEP_ALL && code == 0) {
@@ -128,7 +180,7 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
     if (space->memory->thp) {
         int code = 0;
         for (size_t at = 0; at < length && code == 0; at += space->granule) {
-            code = bp_thp_zap(space, address + at);
+            code = bp_thp_zap(space, bp_vault_home(space, address + at));
         }
         return code;
     }
@@ -141,14 +193,17 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 /* One request, from the front; *filled bytes are done. */
 static int fill(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *filled)
 {
+    bool closed = closes(space);
+    int (*copy)(int, uintptr_t, const void *, size_t, size_t *) =
+        closed ? bp_kernel_uffd_copy_protected : bp_kernel_uffd_copy;
     if (data != NULL) {
-        return bp_kernel_uffd_copy(space->uffd, address, data, length, filled);
+        return copy(space->uffd, address, data, length, filled);
     }
-    if (space->flags & BUFPOOL_LAZY_ZERO && space->granule == BP_GRANULE) {
+    if (space->flags & BUFPOOL_LAZY_ZERO && !closed && space->granule == BP_GRANULE) {
         return bp_kernel_uffd_zero(space->uffd, address, length, filled);
     }
     size_t step = length < BP_FILL_SIZE ? length : BP_FILL_SIZE;
-    return bp_kernel_uffd_copy(space->uffd, address, bp_fill_zeros, step, filled);
+    return copy(space->uffd, address, bp_fill_zeros, step, filled);
 }
 
 /* Where data has no frames of its own, the kernel takes a second huge page to copy by way of: the last one could not be
@@ -161,7 +216,7 @@ static bool make_resident(const void *data, size_t length)
 }
 
 /* Fills holes by copying, as far as it goes. */
-static int copy_in(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+int bp_uffd_copy_in(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     bool hugetlb = space->memory->hugetlb;
     int patience = hugetlb ? 200 : 10000; /* EAGAIN without progress lasts as long as another thread's fork or mremap */
@@ -210,13 +265,17 @@ static int populate_thp(struct bp_space *space, uintptr_t address, size_t length
 {
     while (*done < length) {
         const void *from = data == NULL ? NULL : (const char *)data + *done;
-        int code = bp_thp_populate(space, address + *done, from);
+        uintptr_t granule = bp_vault_home(space, address + *done);
+        int code = bp_thp_populate(space, granule, from);
         size_t filled = code == 0 ? space->granule : 0;
         if (code == -ENOENT) {
-            code = copy_in(space, address + *done, space->granule, from, &filled);
+            code = bp_uffd_copy_in(space, granule, space->granule, from, &filled);
             if (code == 0) {
                 bp_thp_count_small(space);
             }
+        } else if (code == 0 && space->unpinned == BP_OPEN_READ) {
+            /* No frame is protected while it is moved: until here it could be written to, as by who fills it. */
+            code = bp_kernel_uffd_protect(space->uffd, granule, space->granule, 1);
         }
         *done += filled;
         if (code < 0) {
@@ -226,18 +285,62 @@ static int populate_thp(struct bp_space *space, uintptr_t address, size_t length
     return 0;
 }
 
+/* Shows what the file has, open as asked for; also where the kernel has it mapped by now. */
+static int show(struct bp_space *space, uintptr_t address, size_t length, enum bp_open to)
+{
+    int code = bp_kernel_uffd_continue(space->uffd, address, length, to == BP_OPEN_READ);
+    if (code != -EEXIST) {
+        return code;
+    }
+    for (size_t at = 0; at < length; at += space->granule) {
+        code = bp_kernel_uffd_continue(space->uffd, address + at, space->granule, to == BP_OPEN_READ);
+        if (code == -EEXIST) {
+            code = bp_kernel_uffd_protect(space->uffd, address + at, space->granule, to == BP_OPEN_READ);
+        }
+        if (code < 0) {
+            return code;
+        }
+    }
+    return 0;
+}
+
+/* Private memory without a vault is closed for writing only. */
+int bp_uffd_protect(struct bp_space *space, uintptr_t address, size_t length, enum bp_open from, enum bp_open to)
+{
+    if (to == BP_OPEN_NONE && space->vault.base != 0) {
+        return bp_vault_hide(space, address, length, from == BP_OPEN_WRITE);
+    }
+    if (to == BP_OPEN_NONE) {
+        /* Of the mapping: the file keeps it. That the descriptor is there still, each pin proves: to look here, too, would
+         * make a pair of them longer by a seventh. */
+        return bp_kernel_discard((void *)address, length);
+    }
+    if (from == BP_OPEN_NONE && space->vault.base != 0) {
+        return bp_vault_show(space, address, length, to == BP_OPEN_WRITE);
+    }
+    if (from == BP_OPEN_NONE) {
+        return show(space, address, length, to);
+    }
+    return bp_kernel_uffd_protect(space->uffd, address, length, to == BP_OPEN_READ);
+}
+
 int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     if (space->memory->thp) {
         return populate_thp(space, address, length, data, done);
     }
+    if (space->unpinned == BP_OPEN_NONE) { /* into the file, behind the mapping, which shows nothing of it */
+        int code = bp_file_write(space, address, length, data);
+        *done = code == 0 ? length : 0;
+        return code;
+    }
     if (space->memory->hugetlb) {
         if (data == NULL && space->granule > BP_FILL_SIZE) { /* no source of so many zeros; it appears whole */
             int code = bp_file_write(space, address, length, NULL);
             *done = code == 0 ? length : 0;
-            return code;
+            return code == 0 && space->unpinned == BP_OPEN_READ ? show(space, address, length, BP_OPEN_READ) : code;
         }
-        int code = copy_in(space, address, length, data, done);
+        int code = bp_uffd_copy_in(space, address, length, data, done);
         atomic_fetch_add_explicit(&space->huge_fills, *done / space->granule, memory_order_relaxed);
         return code;
     }
@@ -248,7 +351,7 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
             return code;
         }
     }
-    return copy_in(space, address, length, data, done);
+    return bp_uffd_copy_in(space, address, length, data, done);
 }
 
 static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
@@ -282,4 +385,5 @@ const struct bp_trap bp_trap_uffd = {.name = "uffd",
                                      .populate = bp_uffd_populate,
                                      .inherit = bp_uffd_inherit,
                                      .rearm = bp_uffd_rearm,
+                                     .protect = bp_uffd_protect,
                                      .zap = zap};

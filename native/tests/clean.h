@@ -8,6 +8,7 @@
 #include "kernel.h"
 #include "pool.h"
 #include "recover.h"
+#include "rest.h"
 #include "roster.h"
 
 /* Which pages have a frame, by the file. NULL: of huge pages it does not say, but bufpool_inspect() does. */
@@ -37,8 +38,8 @@ static void check_index(const bufpool_pool *pool)
     for (int level = 0; level < pages->depth; level++) {
         for (uint64_t at = 0; at < below; at++) {
             bool set = pages->levels[level][at / 64] >> at % 64 & 1;
-            bool full =
-                level == 0 ? !bp_state_is_free(bp_pages_load(pages, at)) : pages->levels[level - 1][at] == UINT64_MAX;
+            bool full = level == 0 ? bp_rest_is_taken(pages, at, bp_pages_load(pages, at))
+                                   : pages->levels[level - 1][at] == UINT64_MAX;
             if (set != full) {
                 fprintf(stderr, "level %d, bit %llu is %d, page or word below is %d\n", level, (unsigned long long)at,
                         set, full);
@@ -59,6 +60,7 @@ static void check_clean(bufpool_pool *pool, uint64_t processes)
     uint64_t evicted = 0;
     uint64_t scratched = 0;
     uint64_t members = 0;
+    uint64_t resting = 0;
     for (uint64_t page = 0; page < pages->count; page++) {
         uint16_t word = bp_pages_load(pages, page);
         if (word & BP_SCRATCH && bp_roster_shown_by_others(pages, 0, page) && word != BUFPOOL_STATE_ALLOCATED) {
@@ -76,6 +78,7 @@ static void check_clean(bufpool_pool *pool, uint64_t processes)
         }
         allocated += word == BUFPOOL_STATE_ALLOCATED;
         evicted += word == BUFPOOL_STATE_EVICTED;
+        resting += bp_state_is_free(word) && bp_rests(pages, page);
     }
     free(has);
     check_index(pool);
@@ -92,7 +95,8 @@ static void check_clean(bufpool_pool *pool, uint64_t processes)
     }
     CHECK_IS(members, ==, processes);
     CHECK_IS(counts->stale, ==, 0);
-    CHECK_IS(counts->taken, ==, allocated + evicted + scratched);
+    CHECK_IS(counts->resting, ==, resting);
+    CHECK_IS(counts->taken, ==, allocated + evicted + scratched + resting);
     CHECK_IS(counts->evicted, ==, evicted);
     CHECK_IS(counts->allocations - counts->frees, ==, allocated + evicted);
 }

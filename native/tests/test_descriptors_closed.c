@@ -207,10 +207,37 @@ static void closes_monitored(void *unused)
     CHECK_IS(read(ends[0], (char[4]){0}, 4), ==, 4);
 }
 
+/* A pool that closes pages by its descriptor: the first pin that needs it finds out. */
+static void closes_pinned(void *pins)
+{
+    bufpool_config config = BUFPOOL_CONFIG_INIT;
+    config.capacity = 16 * GRANULE;
+    config.trap = "uffd";
+    config.on_fault = "raise";
+    config.pins = pins;
+    uint64_t pages[4];
+    bufpool_pool *pool;
+    close_from(3);
+    CHECK_OK(bufpool_open(&config, &pool));
+    CHECK_OK(bufpool_allocate_many(pool, 4, pages));
+    CHECK_OK(bufpool_pin(pool, pages[0], true));
+    close_from(3);
+    bufpool_unpin(pool, pages[0]);
+    CHECK_IS(bufpool_pin(pool, pages[1], true), ==, BUFPOOL_ECLOSED);
+    CHECK_HAS(last_error(), "the program has closed the pool's descriptors");
+    CHECK(traps_at(bufpool_address(pool, pages[0]), NULL));
+    CHECK(traps_at(bufpool_address(pool, pages[1]), NULL));
+    CHECK_OK(bufpool_close(pool));
+}
+
 int main(void)
 {
     harness_begin();
     frozen();
+    for (int all = 0; all < 2 && bufpool_probe("anon", "uffd", NULL, 0) == 0; all++) {
+        struct child pinned = run_child(closes_pinned, all ? "all" : "write");
+        CHECK_PASSED(pinned);
+    }
     struct child child = run_child(closes_monitored, NULL);
     CHECK_PASSED(child);
     return for_each_cell(cell, false);

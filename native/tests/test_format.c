@@ -110,6 +110,23 @@ static void text(void)
     CHECK_HAS(buffer, "\"pid\":99,\"process_name\":\"eng\\u001bine\",\"native_stack\":[\"");
     snprintf(line, sizeof line, ",\"0x%llx\"],\"caller\":[]}", (unsigned long long)fault.allocated.stack[1]);
     CHECK_HAS(buffer, line);
+    bufpool_fault reused = fault;
+    reused.freed.event = BUFPOOL_EVENT_FREE;
+    reused.allocated.event = BUFPOOL_EVENT_ALLOCATE;
+    bufpool_format_text(&reused, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "  allocated by thread 98");
+    CHECK_IS(count_in(buffer, "has been used again"), ==, 0);
+    reused.allocated.sequence = 13;
+    bufpool_format_text(&reused, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "  freed by thread 77 \"evictor\", ");
+    CHECK_HAS(buffer, "  allocated again by thread 98");
+    CHECK_HAS(buffer, "  note: the page's number has been used again: ");
+    reused.freed.sequence = (UINT64_C(1) << 39) - 1; /* they are counted modulo 2^39 */
+    bufpool_format_text(&reused, buffer, sizeof buffer);
+    CHECK_HAS(buffer, "  allocated again by thread 98");
+    reused.freed.event = BUFPOOL_EVENT_EVICT;
+    bufpool_format_text(&reused, buffer, sizeof buffer);
+    CHECK_IS(count_in(buffer, "again"), ==, 0);
     fault.freed.event = 17;
     fault.allocated.thread_id = 0;
     bufpool_format_text(&fault, buffer, sizeof buffer);
@@ -139,9 +156,11 @@ static void json(void)
                  "\"thread_name\":\"worker\",\"process_name\":\"\",\"access\":\"write\",\"state\":\"evicted\","
                  "\"address\":\"0x7f0000003010\","
                  "\"pc\":\"0x10\",\"pool\":\"main\",\"pool_address\":\"0x7f0000000000\",\"pool_capacity\":65536,"
-                 "\"page\":3,\"offset\":16,\"page_size\":4096,\"memory\":\"anon\",\"trap\":\"uffd\",\"signal\":7,"
-                 "\"raced\":false,\"forked\":false,\"lost\":false,\"inherited\":false,\"fork_note\":null,"
-                 "\"in_syscall\":null,\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,"
+                 "\"page\":3,\"offset\":16,\"page_size\":4096,\"red_zone\":0,\"sample\":0,\"seed\":null,\"memory\":"
+                 "\"anon\",\"trap\":\"uffd\",\"signal\":7,"
+                 "\"raced\":false,\"forked\":false,\"lost\":false,\"went_through\":false,\"others_pin\":false,"
+                 "\"read_pins\":0,\"write_pins\":0,\"inherited\":false,\"fork_note\":null,"
+                 "\"in_syscall\":null,\"below\":null,\"above\":null,\"allocated\":null,\"freed\":null,\"pinned\":null,"
                  "\"native_stack\":[\"0x10\",\"0x20\"]}");
 
     strcpy(fault.pool_name, "q\" b\\ n\n t\t d\x7f e\x1b \xc3\xa9 \xf0\x9f\x90\x9b \xff \xc3 \xed\xa0\x80 \xc0\x80");

@@ -1,5 +1,8 @@
 /* Huge pages run out: before a pool opens, while it fills, while it populates, to another process, to a stray access.
- * It is always an error that keeps what was there, never a signal. And BUFPOOL_RESERVE, which runs out at open only. */
+ * It is always an error that keeps what was there, never a signal. And BUFPOOL_RESERVE, which runs out at open only.
+ *
+ * The lock of with_huge_pages() keeps out who counts huge pages. Other programs, which only look whether they get one, have
+ * it for a moment: what is there is waited for. */
 #include "cells.h"
 
 #include <signal.h>
@@ -35,17 +38,35 @@ static int take(long count)
     return fd;
 }
 
+/* And at some more looks, when who has just been looking has given back his. */
+static bool is_left(long count)
+{
+    bool left = unclaimed() == count;
+    for (int look = 0; look < 5 && left; look++) {
+        sleep_ms(5);
+        left = unclaimed() == count;
+    }
+    return left;
+}
+
 /* Takes all but so many. */
 static int leave(long count)
 {
     int fd;
-    while ((fd = take(unclaimed() - count)) < 0 ||
-           unclaimed() != count) { /* as somebody just looks whether he gets one */
+    while ((fd = take(unclaimed() - count)) < 0 || !is_left(count)) {
         close(fd);
         sleep_ms(10);
     }
     return fd;
 }
+
+/* A call that takes huge pages of which there are enough. */
+#define CHECK_GETS(call) \
+    do { \
+        int exhausted_code; \
+        WAIT_FOR((exhausted_code = (call)) != BUFPOOL_EEXHAUSTED); \
+        CHECK_OK(exhausted_code); \
+    } while (0)
 
 /* ---- Pools ---- */
 
@@ -80,24 +101,30 @@ static void check_pages(const bufpool_pool *pool, const uint64_t *pages, int cou
     }
 }
 
-/* Allocates until there is no more; returns how many. */
-static int fill_up(bufpool_pool *pool, uint64_t *pages)
+/* Every other one filled at once, the others with zeros first: both ways can run out. */
+static int fill_one(bufpool_pool *pool, int number, uint64_t *page)
 {
-    int count = 0;
-    for (; count < PAGES; count++) {
-        uint64_t page = 99;
-        /* Every other one filled at once, the others with zeros first: both ways can run out. */
-        int code = bufpool_allocate(pool, count % 2 ? content_of(0) : NULL, count % 2 ? HUGE_PAGE : 0, &page);
-        if (code != 0) {
-            CHECK_IS(code, ==, BUFPOOL_EEXHAUSTED);
-            CHECK_HAS(last_error(), "no huge page is free");
-            CHECK_IS(page, ==, 99);
-            break;
-        }
-        memcpy(bufpool_address(pool, page), content_of(page), HUGE_PAGE);
-        pages[count] = page;
+    *page = 99;
+    int code = bufpool_allocate(pool, number % 2 ? content_of(0) : NULL, number % 2 ? HUGE_PAGE : 0, page);
+    if (code != 0) {
+        CHECK_IS(code, ==, BUFPOOL_EEXHAUSTED);
+        CHECK_HAS(last_error(), "no huge page is free");
+        CHECK_IS(*page, ==, 99);
     }
-    return count;
+    return code;
+}
+
+/* Allocates so many, and there is no more. */
+static void fill_up(bufpool_pool *pool, uint64_t *pages, int count)
+{
+    for (int i = 0; i < count; i++) {
+        CHECK_GETS(fill_one(pool, i, &pages[i]));
+        memcpy(bufpool_address(pool, pages[i]), content_of(pages[i]), HUGE_PAGE);
+    }
+    for (int i = count; i < count + 2; i++) {
+        uint64_t page;
+        CHECK_IS(fill_one(pool, i, &page), ==, BUFPOOL_EEXHAUSTED);
+    }
 }
 
 static void check_counts(const bufpool_pool *pool, uint64_t allocated, uint64_t evicted, long unclaimed_now)
@@ -107,7 +134,7 @@ static void check_counts(const bufpool_pool *pool, uint64_t allocated, uint64_t 
     CHECK_IS(s.evicted, ==, evicted);
     CHECK_IS(s.faults, ==, 0);
     CHECK_IS(s.small_fills, ==, 0);
-    CHECK_IS(unclaimed(), ==, unclaimed_now);
+    WAIT_FOR(unclaimed() == unclaimed_now);
     uint64_t taken = 0;
     for (uint64_t page = 0; page < s.pages; page++) {
         taken += state_of(pool, page) == BUFPOOL_STATE_ALLOCATED;
@@ -120,7 +147,7 @@ static void during(void)
     int other = leave(FREE);
     bufpool_pool *pool = open_huge("abort", PAGES, 0);
     uint64_t pages[PAGES];
-    CHECK_IS(fill_up(pool, pages), ==, FREE);
+    fill_up(pool, pages, FREE);
     check_pages(pool, pages, FREE);
     check_counts(pool, FREE, 0, 0);
     CHECK_IS(stats_of(pool).huge_fills, ==, FREE);
@@ -138,7 +165,7 @@ static void during(void)
     check_counts(pool, FREE - 3, 0, 3);
     check_pages(pool, pages, 2);
     check_pages(pool, pages + 5, FREE - 5);
-    CHECK_OK(bufpool_allocate_filled(pool, 3, data, more));
+    CHECK_GETS(bufpool_allocate_filled(pool, 3, data, more));
     for (uint64_t i = 0; i < 3; i++) {
         CHECK(memcmp(bufpool_address(pool, more[i]), content_of(i), HUGE_PAGE) == 0);
     }
@@ -146,20 +173,21 @@ static void during(void)
 
     /* Evicted pages whose frames somebody else took meanwhile stay evicted. */
     CHECK_OK(bufpool_evict_many(pool, 2, more));
-    int thief = take(1);
+    int thief;
+    WAIT_FOR((thief = take(1)) >= 0);
     CHECK_IS(bufpool_populate_many(pool, 2, more, data), ==, BUFPOOL_EEXHAUSTED);
     CHECK_IS(bufpool_populate_many(pool, 2, more, NULL), ==, BUFPOOL_EEXHAUSTED);
     check_counts(pool, FREE - 2, 2, 1);
-    CHECK_OK(bufpool_populate(pool, more[0], "short", 5));
+    CHECK_GETS(bufpool_populate(pool, more[0], "short", 5));
     CHECK_STRING(bufpool_address(pool, more[0]), "short");
     CHECK_IS(bufpool_populate(pool, more[1], data, HUGE_PAGE), ==, BUFPOOL_EEXHAUSTED);
     CHECK_IS(bufpool_populate(pool, more[1], NULL, 0), ==, BUFPOOL_EEXHAUSTED);
     CHECK_IS(state_of(pool, more[1]), ==, BUFPOOL_STATE_EVICTED);
     close(thief);
-    CHECK_OK(bufpool_populate(pool, more[1], data, HUGE_PAGE));
+    CHECK_GETS(bufpool_populate(pool, more[1], data, HUGE_PAGE));
     check_counts(pool, FREE, 0, 0);
     CHECK_OK(bufpool_close(pool));
-    CHECK_IS(unclaimed(), ==, FREE);
+    WAIT_FOR(unclaimed() == FREE);
     close(other);
 }
 
@@ -167,16 +195,17 @@ static void during(void)
 static void last_page(void)
 {
     int other = leave(1);
-    bufpool_pool *pool = open_huge("abort", PAGES, 0);
+    bufpool_pool *pool = NULL;
+    WAIT_FOR(open_code("abort", PAGES, 0, &pool) == 0);
     char *lazy = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(lazy != MAP_FAILED);
     CHECK_OK(madvise(lazy, HUGE_PAGE, MADV_NOHUGEPAGE));
     lazy[HUGE_PAGE - 1] = 5;
     uint64_t page;
-    CHECK_OK(bufpool_allocate(pool, lazy, HUGE_PAGE, &page));
+    CHECK_GETS(bufpool_allocate(pool, lazy, HUGE_PAGE, &page));
     CHECK(memcmp(bufpool_address(pool, page), lazy, HUGE_PAGE) == 0);
     CHECK_OK(bufpool_evict(pool, page));
-    CHECK_OK(bufpool_populate(pool, page, "short", 5));
+    CHECK_GETS(bufpool_populate(pool, page, "short", 5));
     CHECK_STRING(bufpool_address(pool, page), "short");
     munmap(lazy, HUGE_PAGE);
     CHECK_OK(bufpool_close(pool));
@@ -206,8 +235,7 @@ static void before(void)
 static void stray_twice(bufpool_pool *pool)
 {
     uint64_t pages[PAGES];
-    int count = fill_up(pool, pages);
-    CHECK_IS(count, ==, FREE);
+    fill_up(pool, pages, FREE);
     for (int round = 0; round < 3; round++) {
         char *hole = (char *)bufpool_address(pool, 20) + 1000 * round;
         CHECK_IS((unsigned char)read_byte(hole + 5), ==, BUFPOOL_POISON);
@@ -224,12 +252,12 @@ static void stray_twice(bufpool_pool *pool)
         CHECK_OK(bufpool_check(&fault)); /* and armed again */
         CHECK_IS(stats_of(pool).scratched, ==, 0);
     }
-    check_pages(pool, pages, count);
+    check_pages(pool, pages, FREE);
     CHECK(traps_at((char *)bufpool_address(pool, 20) + HUGE_PAGE - 1, NULL));
-    CHECK_IS(unclaimed(), ==, 0);
+    WAIT_FOR(unclaimed() == 0);
     CHECK_OK(bufpool_free(pool, pages[0]));
     write_byte(bufpool_address(pool, 20), 1);
-    CHECK_OK(bufpool_allocate_at(pool, 20, content_of(20), HUGE_PAGE)); /* wanted, so armed, then filled */
+    CHECK_GETS(bufpool_allocate_at(pool, 20, content_of(20), HUGE_PAGE)); /* wanted, so armed, then filled */
     CHECK(memcmp(bufpool_address(pool, 20), content_of(20), HUGE_PAGE) == 0);
     bufpool_check(NULL);
     CHECK_OK(bufpool_close(pool));
@@ -260,7 +288,7 @@ static void hold_six(int ready)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     bufpool_pool *pool = open_huge("abort", PAGES, 0);
     uint64_t pages[6];
-    CHECK_OK(bufpool_allocate_many(pool, 6, pages));
+    CHECK_GETS(bufpool_allocate_many(pool, 6, pages));
     CHECK_IS(write(ready, "r", 1), ==, 1);
     for (;;) {
         pause();
@@ -283,10 +311,10 @@ static void other_process(void)
     close(ends[0]);
     bufpool_pool *pool = open_huge("abort", PAGES, 0);
     uint64_t pages[PAGES];
-    CHECK_IS(fill_up(pool, pages), ==, FREE - 6);
+    fill_up(pool, pages, FREE - 6);
     CHECK_OK(kill(pid, SIGKILL)); /* it does not close its pool */
     CHECK_IS(waitpid(pid, NULL, 0), ==, pid);
-    CHECK_IS(fill_up(pool, pages + FREE - 6), ==, 6);
+    fill_up(pool, pages + FREE - 6, 6);
     check_pages(pool, pages, FREE);
     CHECK_OK(bufpool_close(pool));
     close(other);
@@ -301,33 +329,33 @@ static void reserve(void)
     bufpool_pool *pool = NULL;
     CHECK_IS(open_code("abort", PAGES, BUFPOOL_RESERVE, &pool), ==, BUFPOOL_EEXHAUSTED);
     CHECK_HAS(last_error(), "32 needed");
-    CHECK_IS(unclaimed(), ==, FREE); /* nothing of a refused open stays */
-    pool = open_huge("abort", FREE, BUFPOOL_RESERVE);
-    CHECK_IS(read_setting(RESERVED), ==, held + FREE);
+    WAIT_FOR(unclaimed() == FREE); /* nothing of a refused open stays */
+    CHECK_GETS(open_code("abort", FREE, BUFPOOL_RESERVE, &pool));
+    WAIT_FOR(read_setting(RESERVED) == held + FREE);
     CHECK_IS(take(1), ==, -1);
     uint64_t pages[FREE];
     CHECK_OK(bufpool_allocate_filled(pool, FREE / 2, data, pages));
     CHECK_OK(bufpool_allocate_many(pool, FREE / 2, pages + FREE / 2));
-    CHECK_IS(read_setting(RESERVED), ==, held);
+    WAIT_FOR(read_setting(RESERVED) == held);
     CHECK_OK(bufpool_free(pool, pages[3])); /* and each page that is given back is reserved again */
     CHECK_OK(bufpool_evict_many(pool, 2, pages + FREE / 2));
-    CHECK_IS(read_setting(RESERVED), ==, held + 3);
+    WAIT_FOR(read_setting(RESERVED) == held + 3);
     CHECK_IS(take(1), ==, -1);
     CHECK_OK(bufpool_allocate(pool, data, HUGE_PAGE, &pages[3]));
     CHECK_OK(bufpool_populate(pool, pages[FREE / 2], NULL, 0));
     CHECK_OK(bufpool_populate(pool, pages[FREE / 2 + 1], data, 10));
-    CHECK_IS(read_setting(RESERVED), ==, held);
+    WAIT_FOR(read_setting(RESERVED) == held);
     CHECK_IS(stats_of(pool).reserve_lost, ==, 0);
     if (trapped) {
         char *at = bufpool_address(pool, pages[3]);
         CHECK_OK(bufpool_evict(pool, pages[3]));
         CHECK(traps_at(at, NULL));
-        CHECK_IS(read_setting(RESERVED), ==, held + 1);
+        WAIT_FOR(read_setting(RESERVED) == held + 1);
         CHECK_OK(bufpool_populate(pool, pages[3], data, HUGE_PAGE));
     }
     CHECK_OK(bufpool_close(pool));
-    CHECK_IS(read_setting(RESERVED), ==, held);
-    CHECK_IS(unclaimed(), ==, FREE);
+    WAIT_FOR(read_setting(RESERVED) == held);
+    WAIT_FOR(unclaimed() == FREE);
     close(other);
 }
 
@@ -336,7 +364,8 @@ static void reserve_lost(void)
 {
     int other = leave(FREE);
     long total = read_setting(NR_HUGEPAGES);
-    bufpool_pool *pool = open_huge("abort", FREE, BUFPOOL_RESERVE);
+    bufpool_pool *pool = NULL;
+    CHECK_GETS(open_code("abort", FREE, BUFPOOL_RESERVE, &pool));
     uint64_t pages[FREE];
     CHECK_OK(bufpool_allocate_many(pool, FREE, pages));
     if (!write_setting(NR_HUGEPAGES, total - 2)) {
@@ -357,8 +386,8 @@ static void reserve_lost(void)
         CHECK_IS(lost, >=, 2);
         CHECK_IS(last, ==, BUFPOOL_EEXHAUSTED);
         CHECK_IS(allocated, ==, FREE - 2);
-        CHECK_OK(bufpool_allocate(pool, data, HUGE_PAGE, &page));
-        CHECK_OK(bufpool_allocate(pool, NULL, 0, &page));
+        CHECK_GETS(bufpool_allocate(pool, data, HUGE_PAGE, &page));
+        CHECK_GETS(bufpool_allocate(pool, NULL, 0, &page));
     }
     CHECK_OK(bufpool_close(pool));
     close(other);

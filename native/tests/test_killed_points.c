@@ -140,6 +140,7 @@ static bufpool_pool *open_one(uint64_t pages, uint32_t flags)
     config.on_fault = "resume";
     config.fork = "exclude";
     config.provenance = "stacks";
+    config.quarantine = 2 * PAGE_SIZE;
     config.flags = flags;
     CHECK_OK(bufpool_open(&config, &opened));
     return opened;
@@ -210,6 +211,10 @@ static void work(void)
     uint64_t some[] = {many[4], many[10], many[6], many[20]}; /* scattered, and one of them is evicted */
     take_back(some, 4);
     CHECK_OK(bufpool_free_many(pool, 4, some));
+    uint64_t again[] = {many[20], many[10]}; /* the first has begun its rest, which leaves a gap */
+    CHECK_OK(bufpool_allocate_at(pool, again[0], NULL, 0));
+    CHECK_OK(bufpool_allocate_at(pool, again[1], NULL, 0));
+    CHECK_OK(bufpool_free_many(pool, 2, again));
     char pattern = read_byte(bufpool_address(pool, 4140)); /* a stray access, diverted */
     CHECK_IS(pattern & 0xff, ==, BUFPOOL_POISON & 0xff);
     CHECK_OK(bufpool_allocate_at(pool, 4140, NULL, 0)); /* armed again, for this */

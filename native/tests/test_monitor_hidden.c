@@ -18,6 +18,17 @@ static char *hole;
 static int ends[2];
 static atomic_bool went_on;
 
+int __real_bp_kernel_uffd_poison(int uffd, uintptr_t address, size_t length);
+int __wrap_bp_kernel_uffd_poison(int uffd, uintptr_t address, size_t length);
+
+/* The call ends long before the monitor goes on. */
+int __wrap_bp_kernel_uffd_poison(int uffd, uintptr_t address, size_t length)
+{
+    int code = __real_bp_kernel_uffd_poison(uffd, address, length);
+    sleep_ms(30);
+    return code;
+}
+
 static void *stray(void *argument)
 {
     const struct hiding *hiding = argument;

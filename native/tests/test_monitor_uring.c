@@ -1,63 +1,14 @@
 /* Stray buffers of io_uring, in the call and in its workers, and of O_DIRECT: seen by a monitor, and answered with EFAULT.
  * Without liburing: one entry at a time. */
 #include "monitor.h"
-
-#include <linux/io_uring.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-
-struct ring {
-    int fd;
-    void *queue; /* both rings: one mapping */
-    struct io_uring_params params;
-    struct io_uring_sqe *entries;
-};
-
-static bool ring_open(struct ring *ring)
-{
-    memset(ring, 0, sizeof *ring);
-    ring->fd = (int)syscall(SYS_io_uring_setup, 4, &ring->params);
-    if (ring->fd < 0) {
-        return false;
-    }
-    CHECK(ring->params.features & IORING_FEAT_SINGLE_MMAP);
-    size_t sq = ring->params.sq_off.array + ring->params.sq_entries * sizeof(uint32_t);
-    size_t cq = ring->params.cq_off.cqes + ring->params.cq_entries * sizeof(struct io_uring_cqe);
-    ring->queue =
-        mmap(NULL, sq > cq ? sq : cq, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQ_RING);
-    ring->entries = mmap(NULL, ring->params.sq_entries * sizeof *ring->entries, PROT_READ | PROT_WRITE,
-                         MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQES);
-    CHECK(ring->queue != MAP_FAILED && (void *)ring->entries != MAP_FAILED);
-    return true;
-}
-
-static _Atomic uint32_t *word(struct ring *ring, uint32_t offset)
-{
-    return (_Atomic uint32_t *)((char *)ring->queue + offset);
-}
+#include "uring.h"
 
 /* Writes from `from` and waits for the result. */
 static int ring_write(struct ring *ring, int fd, const void *from, unsigned length, unsigned char flags)
 {
-    uint32_t tail = atomic_load(word(ring, ring->params.sq_off.tail));
-    uint32_t slot = tail & atomic_load(word(ring, ring->params.sq_off.ring_mask));
-    ring->entries[slot] = (struct io_uring_sqe){
-        .opcode = IORING_OP_WRITE, .fd = fd, .addr = (uintptr_t)from, .len = length, .flags = flags};
-    atomic_store(word(ring, ring->params.sq_off.array) + slot, slot);
-    atomic_store(word(ring, ring->params.sq_off.tail), tail + 1);
-    uint32_t head = atomic_load(word(ring, ring->params.cq_off.head));
-    unsigned submit = 1;
-    while (atomic_load(word(ring, ring->params.cq_off.tail)) == head) {
-        long done = syscall(SYS_io_uring_enter, ring->fd, submit, 1, IORING_ENTER_GETEVENTS, NULL, 0);
-        CHECK(done >= 0 || errno == EINTR);
-        submit -= done > 0 ? 1 : 0;
-    }
-    uint32_t mask = atomic_load(word(ring, ring->params.cq_off.ring_mask));
-    struct io_uring_cqe *results = (struct io_uring_cqe *)((char *)ring->queue + ring->params.cq_off.cqes);
-    int result = results[head & mask].res;
-    atomic_store(word(ring, ring->params.cq_off.head), head + 1);
-    return result;
+    ring_submit(ring, (struct io_uring_sqe){
+                          .opcode = IORING_OP_WRITE, .fd = fd, .addr = (uintptr_t)from, .len = length, .flags = flags});
+    return ring_result(ring);
 }
 
 static void check_fault(bufpool_pool *pool, uint64_t *after, const char *name, const void *address)

@@ -5,8 +5,8 @@
  *
  * Linked with --wrap, so that the library may be told that there is no userfaultfd.
  */
-#include "cells.h"
 #include "kernel.h"
+#include "pins_life.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -20,7 +20,15 @@ int __wrap_bp_kernel_uffd_open(void)
     return no_userfaultfd ? -EPERM : __real_bp_kernel_uffd_open();
 }
 
+int __real_bp_kernel_uffd_open_closing(int file, int huge);
+int __wrap_bp_kernel_uffd_open_closing(int file, int huge);
+int __wrap_bp_kernel_uffd_open_closing(int file, int huge)
+{
+    return no_userfaultfd ? -EPERM : __real_bp_kernel_uffd_open_closing(file, huge);
+}
+
 static const char *directory;
+static bufpool_pool *inherited;
 static char path[300];
 static char *content;
 
@@ -167,8 +175,6 @@ static void attached(void *argument)
     unlink(path);
 }
 
-static bufpool_pool *inherited;
-
 static void heir(void *unused)
 {
     (void)unused;
@@ -185,6 +191,81 @@ static void forked(void *argument)
     CHECK_PASSED(child);
     check_hole(inherited, 3, BUFPOOL_STATE_UNALLOCATED);
     CHECK_OK(bufpool_close(inherited));
+}
+
+/* ---- Pins: pages that have frames are closed, too, by mprotect where userfaultfd cannot ---- */
+
+static const char *const modes[] = {"write", "all"};
+
+static void pinned(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    CHECK_OK(bufpool_close(open_here("noautofill", "abort", 2))); /* opens what stays open from then on */
+    for (int all = 0; all < 2; all++) {
+        check_mode(directory, "noautofill", modes[all], 0, 1);
+        check_mode(directory, "noautofill", modes[all], BUFPOOL_SCRUB | BUFPOOL_RED_ZONES, 1);
+    }
+}
+
+/* Page 0 has a write pin, 1 a read pin, 2 none, and 3 is a hole. */
+static void check_rights(bufpool_pool *pool, bool all)
+{
+    CHECK_OPEN(pool, 0, true, true, 'a');
+    CHECK_OPEN(pool, 1, true, false, 'b');
+    CHECK_OPEN(pool, 2, !all, false, 'c');
+    CHECK(!reads_at(bufpool_address(pool, 3), NULL));
+}
+
+static void heir_of_pins(void *all)
+{
+    check_rights(inherited, all != NULL);
+    CHECK_OK(bufpool_unpin(inherited, 0));
+    CHECK_OPEN(inherited, 0, all == NULL, false, 'a');
+    CHECK_OK(bufpool_allocate_at(inherited, 3, "d", 1));
+    CHECK_OPEN(inherited, 3, all == NULL, false, 'd');
+    CHECK_OK(bufpool_pin(inherited, 3, true));
+    CHECK_OPEN(inherited, 3, true, true, 'd');
+    CHECK_OK(bufpool_unpin(inherited, 3));
+    CHECK_OPEN(inherited, 3, all == NULL, false, 'd');
+    CHECK_OK(bufpool_free(inherited, 3));
+}
+
+static void pinned_and_forked(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    for (int all = 0; all < 2; all++) {
+        bufpool_config config = pins_config(directory, "noautofill", modes[all]);
+        inherited = open_config(&config);
+        for (uint64_t page = 0; page < 3; page++) {
+            CHECK_OK(bufpool_allocate_at(inherited, page, &"abc"[page], 1));
+        }
+        CHECK_OK(bufpool_pin(inherited, 0, true));
+        CHECK_OK(bufpool_pin(inherited, 1, false));
+        struct child child = run_child(heir_of_pins, all ? inherited : NULL);
+        CHECK_PASSED(child);
+        check_rights(inherited, all);
+        CHECK_OK(bufpool_close(inherited));
+    }
+}
+
+/* An unpinned page shows the pattern to a stray access that is answered, and is closed again. */
+static void pinned_and_diverted(void *argument)
+{
+    no_userfaultfd = argument != NULL;
+    bufpool_config config = pins_config(directory, "noautofill", "all");
+    config.on_fault = "resume";
+    bufpool_pool *pool = open_config(&config);
+    char *at = bufpool_address(pool, 1);
+    CHECK_OK(bufpool_allocate_at(pool, 1, "b", 1));
+    for (int i = 0; i < 3; i++) {
+        CHECK_IS((unsigned char)read_byte(at + 77), ==, BUFPOOL_POISON);
+        write_byte(at, 1);
+        CHECK_OK(bufpool_pin(pool, 1, false));
+        CHECK_IS(read_byte(at), ==, 'b');
+        CHECK_OK(bufpool_unpin(pool, 1));
+    }
+    CHECK_OPEN(pool, 1, false, false, 'b');
+    CHECK_OK(bufpool_close(pool));
 }
 
 /* A page that is filled with data shows all of it, or traps: never half. */
@@ -295,6 +376,12 @@ static int checks(void)
     passed &= run("trap gives way so without userfaultfd", appears_whole, yes);
     passed &= run("trap is armed again after a diversion", diverted, NULL);
     passed &= run("trap is armed again without userfaultfd", diverted, yes);
+    passed &= run("trap holds for pages that pins close", pinned, NULL);
+    passed &= run("trap holds for those without userfaultfd", pinned, yes);
+    passed &= run("trap holds for those in a forked child", pinned_and_forked, NULL);
+    passed &= run("trap holds for those there without userfaultfd", pinned_and_forked, yes);
+    passed &= run("trap is armed again at those", pinned_and_diverted, NULL);
+    passed &= run("trap is armed again at those without userfaultfd", pinned_and_diverted, yes);
     passed &= run("trap answers system calls with EFAULT", by_kernel, NULL);
     passed &= run("trap and exhaustion of huge pages", exhausted, NULL);
     passed &= run("trap and exhaustion without userfaultfd", exhausted, yes);

@@ -24,7 +24,7 @@ static void claim(struct bp_pages *pages, uint64_t page)
 static void boundaries(uint64_t count)
 {
     struct bp_pages pages;
-    CHECK_OK(bp_pages_open(&pages, count));
+    CHECK_OK(bp_pages_open(&pages, count, 0));
     for (uint64_t i = 0; i < count; i++) {
         CHECK_IS(bp_pages_take(&pages), ==, i);
     }
@@ -59,7 +59,7 @@ static void boundaries(uint64_t count)
 static void against_model(uint64_t count, uint64_t seed, int steps)
 {
     struct bp_pages pages;
-    CHECK_OK(bp_pages_open(&pages, count));
+    CHECK_OK(bp_pages_open(&pages, count, 0));
     char *taken = calloc(count, 1);
     uint64_t used = 0;
     uint64_t highest = 0;
@@ -146,7 +146,7 @@ static void check_open(void)
 /* Small tables are full most of the time, so that every level flips between full and open. */
 static void threads(uint64_t count)
 {
-    CHECK_OK(bp_pages_open(&shared, count));
+    CHECK_OK(bp_pages_open(&shared, count, 0));
     uint64_t seeds[THREADS];
     for (int round = 0; round < (SANITIZED ? 5 : 40); round++) {
         for (int i = 0; i < THREADS; i++) {
@@ -180,7 +180,7 @@ static void *one_each(void *argument)
 
 static void no_false_exhaustion(int count)
 {
-    CHECK_OK(bp_pages_open(&shared, (uint64_t)count));
+    CHECK_OK(bp_pages_open(&shared, (uint64_t)count, 0));
     run_threads(count, one_each, NULL, 0);
     CHECK_IS(atomic_load(&shared.counts->taken), ==, 0);
     bp_pages_close(&shared);

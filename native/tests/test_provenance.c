@@ -224,9 +224,16 @@ static void bad_input(void)
     CHECK_IS(bufpool_page_history(NULL, 0, &origin, NULL), ==, BUFPOOL_EARGUMENT);
     CHECK_IS(bufpool_page_history(pool, 16384, &origin, NULL), ==, BUFPOOL_EARGUMENT);
     CHECK_OK(bufpool_page_history(pool, 16383, NULL, NULL));
+    char first[128];
+    snprintf(first, sizeof first, "double free of page 3 of pool \"%s\": it was freed by thread %d \"",
+             stats_of(pool).name, (int)gettid());
+    CHECK_OK(bufpool_allocate_at(pool, 3, NULL, 0));
+    CHECK_OK(bufpool_free(pool, 3));
+    CHECK_IS(bufpool_free(pool, 3), ==, BUFPOOL_ESTATE);
+    CHECK_HAS(last_error(), first);
     CHECK_OK(bufpool_close(pool));
     CHECK_STRING(bufpool_event_name(BUFPOOL_EVENT_POPULATE), "populate");
-    CHECK_STRING(bufpool_event_name((bufpool_event)6), "unknown");
+    CHECK_STRING(bufpool_event_name((bufpool_event)8), "unknown");
 }
 
 int main(void)

@@ -66,13 +66,14 @@ static uint64_t length_of(const struct bp_constants *constants)
         return constants->file_size;
     }
     uint64_t members = (BP_MAX_MEMBERS + 1) * sizeof(struct bp_member);
-    return (4096 + (members + 4095) / 4096 * 4096 + bp_pages_size(pages) + 4095) / 4096 * 4096;
+    return (4096 + (members + 4095) / 4096 * 4096 + bp_pages_size(pages, constants->rest) + 4095) / 4096 * 4096;
 }
 
 static void mutate(struct bp_constants *constants, uint64_t *random)
 {
-    uint64_t *fields[] = {&constants->file_size, &constants->capacity, &constants->page_size, &constants->granule,
-                          &constants->base,      &constants->file[0],  &constants->file[1],   &constants->pid_space};
+    uint64_t *fields[] = {&constants->file_size, &constants->capacity,  &constants->page_size,
+                          &constants->granule,   &constants->base,      &constants->file[0],
+                          &constants->file[1],   &constants->pid_space, &constants->rest};
     uint32_t *small[] = {&constants->version, &constants->size, &constants->members, &constants->member_size,
                          &constants->flags};
     for (uint64_t count = 1 + next_random(random) % 3; count > 0; count--) {
@@ -81,10 +82,10 @@ static void mutate(struct bp_constants *constants, uint64_t *random)
             ((unsigned char *)constants)[next_random(random) % sizeof *constants] ^= 1 << next_random(random) % 8;
             break;
         case 1:
-            *fields[next_random(random) % 8] = edge(random);
+            *fields[next_random(random) % 9] = edge(random);
             break;
         case 2:
-            *fields[next_random(random) % 8] += next_random(random) % 3 * 4096 - 4096;
+            *fields[next_random(random) % 9] += next_random(random) % 3 * 4096 - 4096;
             break;
         case 3:
             *small[next_random(random) % 5] = (uint32_t)edge(random);
@@ -328,7 +329,7 @@ static _Atomic uint64_t *pick(char *tables, const struct bp_constants *constants
     case 5:
     case 6:
         from = index;
-        to = states + bp_pages_size(constants->capacity / constants->page_size);
+        to = states + bp_pages_size(constants->capacity / constants->page_size, constants->rest);
         break;
     default:
         from = 4096;

@@ -106,7 +106,8 @@ static void memory_sealed_late(void)
 static void huge_tables(void)
 {
     struct bp_constants constants = genuine;
-    uint64_t rest = bp_tables_provenance(&genuine) - bp_pages_size(genuine.capacity / genuine.page_size) / 4096 * 4096;
+    uint64_t rest = bp_tables_provenance(&genuine) -
+                    bp_pages_size(genuine.capacity / genuine.page_size, genuine.rest) / 4096 * 4096;
     uint64_t pages = (HUGE_PAGE - rest) / 17 * 8;
     while (constants.capacity = pages * GRANULE, bp_tables_provenance(&constants) < HUGE_PAGE) {
         pages += 64;

@@ -31,11 +31,11 @@ static void child(sqlite3 *parents)
     exit(0);
 }
 
-int main(void)
+static void fork_amid(const char *pins)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = UINT64_C(16) << 20;
-    library = load_sqlite();
+    config.pins = pins;
     CHECK_RESULT(0, bufpool_sqlite_install(&config));
     sqlite3 *db = NULL;
     CHECK(library.open(":memory:", &db) == 0);
@@ -53,5 +53,12 @@ int main(void)
     count_up(db, "8");
     CHECK(library.close(db) == 0);
     CHECK_RESULT(0, bufpool_sqlite_uninstall());
+}
+
+int main(void)
+{
+    library = load_sqlite();
+    fork_amid("off");
+    fork_amid("all");
     return 0;
 }

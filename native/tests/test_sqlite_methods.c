@@ -165,15 +165,17 @@ static void all_given_back(void)
         bufpool_statistics pool = BUFPOOL_STATISTICS_INIT;
         CHECK(bufpool_stats(sq_group_at(n)->pool, &pool) == 0);
         CHECK(pool.allocated == sq_group_at(n)->used); /* the cushions */
+        CHECK(pool.pins == (sq_group_at(n)->hidden ? sq_group_at(n)->used : 0));
         CHECK(pool.evicted == sq_group_at(n)->resting.count);
         CHECK(pool.faults == 0);
     }
 }
 
-int main(void)
+static void each_method(const char *pins)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = UINT64_C(256) << 20;
+    config.pins = pins;
     CHECK_RESULT(0, sq_frames_open(&config));
     sq_cache_methods(&m);
     CHECK(m.xInit(m.pArg) == 0);
@@ -187,5 +189,12 @@ int main(void)
     all_given_back();
     m.xShutdown(m.pArg);
     sq_frames_close();
+}
+
+int main(void)
+{
+    each_method("off");
+    each_method("write");
+    each_method("all");
     return 0;
 }

@@ -122,6 +122,18 @@ static void check_all(struct model *model)
     CHECK(m.xPagecount(model->cache) >= pinned);
 }
 
+/* But for those of the cushions. */
+static void check_pins_given_back(void)
+{
+    sq_group *group = NULL;
+    for (size_t n = 0; (group = sq_group_at(n)) != NULL; n++) {
+        bufpool_statistics pool = BUFPOOL_STATISTICS_INIT;
+        CHECK(bufpool_stats(group->pool, &pool) == 0);
+        CHECK(pool.pins == (group->hidden ? group->used - group->unborn.count : 0));
+        CHECK(pool.faults == 0);
+    }
+}
+
 static void step(struct model *model)
 {
     unsigned key = 1 + pick(KEYS);
@@ -147,12 +159,14 @@ static void step(struct model *model)
     }
 }
 
-int main(void)
+static void play(const char *pins)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = CAPACITY;
+    config.pins = pins;
     CHECK_RESULT(0, sq_frames_open(&config));
     sq_cache_methods(&m);
+    sq_registry_reset();
     for (unsigned i = 0; i < CACHES; i++)
         open_cache(&models[i]);
     for (unsigned i = 0; i < STEPS; i++)
@@ -167,6 +181,16 @@ int main(void)
     CHECK(sq_resident(&peak) == 0 && peak <= CAPACITY);
     CHECK(totals.counters[SQ_HITS] > 0 && totals.counters[SQ_RECYCLES] > 0 && totals.counters[SQ_STEALS] > 0);
     CHECK(totals.counters[SQ_REFUSED] > 0);
+    CHECK((totals.counters[SQ_PINS] > 0) == (strcmp(pins, "off") != 0) && totals.counters[SQ_LEFT_OPEN] == 0);
+    check_pins_given_back();
     sq_frames_close();
+}
+
+int main(void)
+{
+    play("off");
+    play("count");
+    play("write");
+    play("all");
     return 0;
 }

@@ -117,6 +117,13 @@ int main(void)
     same_dump("capacity='1 MiB':stats=yes:name=small:on_fault=abort");
     same_dump("capacity='1 MiB':stats=1:provenance=stacks:provenance_depth=3:report_limit=5:monitor=0");
     same_dump("capacity='1 MiB':stats=1:on_fault=freeze");
+    same_dump("capacity='1 MiB':stats=1:preset=production");
+    CHECK(file_has("trapped.err", "SQLite page cache: pins off, sample 1000, ") &&
+          file_has("trapped.err", " 0 pages left open"));
+    same_dump("capacity='1 MiB':stats=1:sample=2:seed=9:fill=pattern:scrub=1:quarantine=1 MiB");
+    same_dump("capacity='1 MiB':stats=1:preset=test:pins=all");
+    CHECK(file_has("trapped.err", "SQLite page cache: pins all, ") && file_has("trapped.err", " 0 pages left open"));
+    CHECK(strstr(content_of("trapped.err"), " 0 pin cycles") == NULL);
 
     refused("capcity=64 MiB", "unknown key \"capcity\"");
     refused("capacity=lots", "capacity=lots is not a size");
@@ -125,12 +132,20 @@ int main(void)
     refused("on_fault=abrt", "on_fault=abrt is unknown here: valid are abort, resume, freeze");
     refused("name=", "name is \"\": 1 to 57 bytes are right");
     refused("provenance=sometimes", "sometimes");
+    refused("pins=most", "pins=most is unknown here: valid are off, count, write, all");
     refused("provenance=stacks:provenance_depth=99", "provenance_depth is 99");
+    refused("lazy_zero=1", "unknown key \"lazy_zero\"");
+    refused("red_zones=1", "red_zones is not possible here: SQLite reads a little past its pages");
+    refused("fill=ones", "fill=ones is unknown here: valid are zeros, pattern");
+    refused("sample=5:pins=all", "every page is guarded");
+    refused("preset=none", "preset=none is unknown");
     refused("report_limit=lots", "report_limit=lots is not a number");
     refused("monitor=1:trap=mprotect", "system calls");
     refused("stats=1:stats=1", "stats is given twice");
     CHECK(trapped("help=1", ":memory: 'select 1' > help.out 2> help.err") == 0);
-    CHECK(file_has("help.err", "capacity") && file_has("help.out", "1\n"));
+    CHECK(file_has("help.err", "  capacity=half of the memory") && file_has("help.out", "1\n"));
+    CHECK(file_has("help.err", "  name=sqlite ") && file_has("help.err", "  on_fault=abort "));
+    CHECK(strstr(content_of("help.err"), "lazy_zero") == NULL && strstr(content_of("help.err"), " red_zones") == NULL);
     remove_directory(directory);
     return 0;
 }

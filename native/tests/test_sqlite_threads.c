@@ -100,11 +100,11 @@ static void check_file(const char *name, const char *sum, long expected)
     CHECK(library.close(db) == 0);
 }
 
-int main(void)
+static void together(const char *pins)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = UINT64_C(32) << 20;
-    library = load_sqlite();
+    config.pins = pins;
     CHECK_RESULT(0, bufpool_sqlite_install(&config));
     make_directory(directory);
     sqlite3 *db = NULL;
@@ -129,6 +129,7 @@ int main(void)
     bufpool_sqlite_statistics all = BUFPOOL_SQLITE_STATISTICS_INIT;
     CHECK_RESULT(0, bufpool_sqlite_stats(&all));
     CHECK(all.resident == 0 && all.caches == 0 && all.pages == 0 && all.exhausted == 0 && all.evict_failures == 0);
+    CHECK(all.left_open == 0 && (all.pins > 0) == (strcmp(pins, "off") != 0));
     CHECK(all.groups == 8 && all.steals > 0 && all.recycles > 0 && all.resident_peak <= config.capacity);
 
     for (unsigned i = 0; i < THREADS; i++) {
@@ -139,5 +140,12 @@ int main(void)
     check_file("shared.db", "select count(distinct thread * 1000 + round) from t", (long)THREADS * ROUNDS);
     CHECK_RESULT(0, bufpool_sqlite_uninstall());
     remove_directory(directory);
+}
+
+int main(void)
+{
+    library = load_sqlite();
+    together("off");
+    together("all");
     return 0;
 }

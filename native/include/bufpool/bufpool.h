@@ -10,6 +10,7 @@
  * Signals   A function is async-signal-safe only where its comment says so. errno is kept by the handler.
  * Units     Sizes and offsets are bytes, page numbers count from 0, times are nanoseconds.
  * Fork      A forked child has the pools of its parent, armed before fork() returns in it; see bufpool_config.fork.
+ * Off       With BUFPOOL_DISABLED defined the calls compile away, on any system: see disabled.h.
  * ABI       Structs that callers fill or receive begin with their size; initialise them with the ..._INIT macros.
  */
 #ifndef BUFPOOL_H
@@ -26,7 +27,9 @@ extern "C" {
 
 #define BUFPOOL_VERSION "0.1.0"
 
-#if defined(__GNUC__)
+#if defined(BUFPOOL_DISABLED) /* no library: see disabled.h */
+#define BUFPOOL_API static inline
+#elif defined(__GNUC__)
 #define BUFPOOL_API __attribute__((visibility("default")))
 #else
 #define BUFPOOL_API
@@ -74,6 +77,14 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
  *   DISCARD       path: drop the frames that an existing file holds, as after a crash; without it such a file is refused
  *   MONITOR       report stray accesses that system calls make, too: see "System calls" below. Trap uffd, Linux 6.6, and
  *                 the right to a userfaultfd that sees system calls (else EUNSUPPORTED, with the ways to get it)
+ *   RED_ZONES     an inaccessible granule before each page, and one after the last: an access past the end of a page, or
+ *                 before its beginning, into an allocated neighbour traps, too (state "red-zone"). Page numbers and
+ *                 capacity are as ever; neighbours lie page_size and a granule apart, and the range is as much larger.
+ *                 Batches over neighbouring pages take a request of the kernel for each. Not with RESERVE; with trap
+ *                 "none" a zone is memory like any other
+ *   SCRUB         each frame that free or evict takes away is overwritten with BUFPOOL_SCRUBBED bytes before it goes, for
+ *                 whoever still has it, though no access of the program's: a device, another mapping of a file. Not at close
+ *   PIN_KEYS      only threads with a write pin may write: see config.pins
  *   FIXED_ADDRESS  of bufpool_attach(): at the address that the pool has in the process that opened it, or -EEXIST
  */
 #define BUFPOOL_LAZY_ZERO 1u
@@ -85,6 +96,9 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 #define BUFPOOL_MONITOR 64u
 #define BUFPOOL_TELL 128u
 #define BUFPOOL_FIXED_ADDRESS 256u
+#define BUFPOOL_RED_ZONES 512u
+#define BUFPOOL_SCRUB 1024u
+#define BUFPOOL_PIN_KEYS 2048u
 
 typedef struct bufpool_config {
     size_t size;        /* sizeof(bufpool_config) */
@@ -114,10 +128,115 @@ typedef struct bufpool_config {
                             * "stacks" who freed the page.
                             * Not of a report that ends the process, nor of what is kept for bufpool_faults() and
                             * bufpool_check() */
+    /* Bytes of freed pages whose numbers rest, first in, first out, before they are used again, so that a stray access by
+     * way of an old pointer meets a hole, not the next owner's page: a number comes back when so many bytes have been freed
+     * after it. 0: none do. When no other number is free the oldest rest is cut short: no allocation fails for it. What is
+     * more than the capacity is as much as the capacity. bufpool_allocate_at() takes a number that rests. One quarantine
+     * for all processes of a pool. Up to 12 bytes of memory a page that was ever freed. */
+    uint64_t quarantine;
+    /* What a page holds that is allocated, or populated, without data: "zeros" (NULL), or "pattern": BUFPOOL_FRESH bytes, so
+     * that who reads it before it is written finds no plausible zeros. Not with LAZY_ZERO. What follows data in a page is
+     * zeros in any case. */
+    const char *fill;
+    /* What bufpool_pin() does, in this process: "off" (NULL): nothing, at no cost. "count": it counts, and misuse is an
+     * error (ESTATE). 4 bytes a page that was ever pinned. Enforced by the trap, and counted, are:
+     *   "write"  a page can be written while it has a write pin, else only read: a write is a stray access (state
+     *            "read-only")
+     *   "all"    a page can be read while it has a pin, and written while it has a write pin; without any pin each touch
+     *            is a stray access (state "unpinned")
+     * System calls on a closed page fail (EFAULT). Pages keep their content, and allocate and populate fill them as ever;
+     * a page just filled has no pins. Rights are the process's, not the thread's (but see PIN_KEYS below): while one thread
+     * has a page pinned, others can use it.
+     * Goes with traps uffd (Linux 6.4; anon and thp with "write": 5.7; thp with "all": 6.8), guard, mprotect and
+     * noautofill, which closes pages as uffd does, or by mprotect where that cannot; not with MONITOR. With "all" memory "anon" is a memfd, copied at a fork; and "thp" moves the huge frames of closed pages to
+     * addresses that nobody has, as many again as the pool's, so that a forked child has not got the pool, and a page of
+     * which a device has a frame (or io_uring, as a fixed buffer) is neither opened nor closed: -EBUSY. On thp a page is
+     * writable for a microsecond while it is filled ("write") or pinned for reading ("all"). Under uffd, "freeze" stops threads in the handler; and of memory that is
+     * a file, or "anon" with "all", the kernel may unmap an open page to reclaim it: the next touch maps it again,
+     * unreported, but a system call that comes first fails with EFAULT. Without swap, or with BUFPOOL_LOCK, that does not
+     * happen.
+     * Where a stray access is answered in place (raise, resume), an unpinned page shows the scratch pattern meanwhile, and
+     * its data is not touched. A stray write to a read-only page cannot be diverted from those who read it: it goes
+     * through, and the report says so (BUFPOOL_FAULT_WENT_THROUGH). Under "abort", and in guarded calls, it does not.
+     *
+     * With flag PIN_KEYS, and "count", "write" or "all", threads are told apart, by a memory protection key of the processor
+     * (x86-64 with pku, Linux 4.9; 15 keys a process, one for each such pool; else EUNSUPPORTED). A thread without a write
+     * pin in the pool can write to none of its pages, whoever has them pinned: state "read-only", and BUFPOOL_FAULT_OTHERS_PIN
+     * where another thread has. That takes no system call: with "count" a pin costs what counting costs, and the change of a
+     * register. Caught: thread B writes what A has pinned, with no write pin of its own. Not caught: that write while B has
+     * any page of the pool pinned for writing, since the right is to the pool; by a thread that was made while its creator
+     * had a write pin, until its first call on the pool; by the kernel for others (io_uring workers, process_vm_writev()).
+     * A write pin is given back by a thread that has one in the pool (else ESTATE); up to 1024 threads have some at a time.
+     * The kernel gives signal handlers, and threads that were there before the pool and have not called it, no access: their
+     * touches are let through by a signal, unreported, if SIGSEGV is not blocked; but a system call of theirs that comes
+     * before any touch or call fails with EFAULT. So does one in this thread after a handler was left by longjmp. What
+     * "raise" and "resume" let through opens the pool to that thread until its next call on it. Not with thp, MONITOR,
+     * audit and sample. */
+    const char *pins;
+    /* Whether bufpool_audit() can tell which clean pages have changed: "off" (NULL), or by
+     *   "track"     the kernel's account of writes, whoever makes them: system calls too, but nothing that reaches the frame by
+     *               another way than this process's addresses: another mapping of a file, a device that was given the frame
+     *               before. Trap uffd, Linux 6.7; not with thp and MONITOR; "freeze" stops threads in the handler. Marking a
+     *               page costs a microsecond, the first write to it as much
+     *   "checksum"  32 bits of each clean page's content, with every trap and memory. Marking a page, and each page that is
+     *               audited, costs its reading
+     * 8 bytes a page that was ever clean. Not with pins "write" and "all", under which such a write traps. */
+    const char *audit;
+    /* Sampling: one allocation in so many is guarded, and a pin of the others costs a look at a bit; 0: none. With pins
+     * "off" or "count". A guarded page is open until it is first pinned, so that a program that does not pin meets none;
+     * then it is closed when nobody has it pinned, and read-only under read pins, and misuse of its pins is an error, as
+     * with pins "all", but on every memory and trap but "none", and by mprotect: two more mappings for each that is closed;
+     * where none is left a page is let go. A page that is pinned often is guarded at each of its first 64 uses, and at 64
+     * more whenever their number has doubled. Each process guards what it has allocated. Where a stray access is answered
+     * in place it goes through, and the report says so. Not with audit "checksum". */
+    uint32_t sample;
+    /* Chooses the pages, together with their numbers and the count of allocations before; 0: by chance.
+     * bufpool_statistics has the one that is used: with it the same program guards the same pages again. */
+    uint64_t seed;
 } bufpool_config;
 
 #define BUFPOOL_CONFIG_INIT \
-    {sizeof(bufpool_config), 0, 4096, "anon", "auto", "abort", NULL, NULL, 0, 0, NULL, NULL, 0, NULL, 0}
+    {sizeof(bufpool_config), \
+     0, \
+     4096, \
+     "anon", \
+     "auto", \
+     "abort", \
+     NULL, \
+     NULL, \
+     0, \
+     0, \
+     NULL, \
+     NULL, \
+     0, \
+     NULL, \
+     0, \
+     0, \
+     NULL, \
+     NULL, \
+     NULL, \
+     0, \
+     0}
+
+/* Switching on from outside: sets in config what the environment variable BUFPOOL_OPTIONS names, over what the program has
+ * put there, for programs that opt in:
+ *
+ *     bufpool_config config = BUFPOOL_CONFIG_INIT;
+ *     config.capacity = ...;
+ *     int code = bufpool_config_from_environment(&config);
+ *
+ * "key=value:key='another value'", the keys being fields and flags of a pool in small letters: help=1 writes all of them to
+ * stderr, each with what holds without it. preset=test and preset=production stand for several: other keys come before
+ * those, and where they do not go with what config has, or gets, they are left out. Not set: nothing changes. Nor in a set-user-id program, which ignores the variable. The texts that config then
+ * points to stay for the life of the process (equal ones once). On an error config is as it was.
+ *
+ * The values of memory, log, name and numa, and whether all go together, are for bufpool_open() to say.
+ * Thread-safe, while nobody changes the environment. Errors: EARGUMENT (an unknown key, one that comes twice, a wrong
+ * value: the sentence says what would be right), -ENOMEM. */
+BUFPOOL_API int bufpool_config_from_environment(bufpool_config *config);
+
+/* The same from a text; NULL: nothing changes. Each other text that is passed takes its bytes for ever. */
+BUFPOOL_API int bufpool_config_from_options(bufpool_config *config, const char *options);
 
 /* Memories
  *   anon     private to this process; granule 4 KiB
@@ -199,7 +318,7 @@ BUFPOOL_API int bufpool_handle_close(bufpool_handle *handle);
  * a file on hugetlbfs: then the tables are looked for in the processes that have a pool open on it (/proc/locks,
  * /proc/PID/fd; those of the same user, or of any with CAP_SYS_PTRACE). Armed before the pool is returned, at an address of its own unless
  * FIXED_ADDRESS is set. Page numbers agree; states, free numbers and counts are one: what one process allocates is
- * readable in all, what one frees traps in all at once. Sizes, name, numa, provenance, LAZY_ZERO and RESERVE are the
+ * readable in all, what one frees traps in all at once. Sizes, name, numa, provenance, quarantine, fill, LAZY_ZERO, SCRUB and RESERVE are the
  * pool's, and what config says of them is not looked at; trap, on_fault, log, fork, the other flags and limits are each process's own.
  * The handle stays the caller's. At most 1023 processes have a pool at a time.
  *
@@ -212,10 +331,51 @@ BUFPOOL_API int bufpool_handle_close(bufpool_handle *handle);
  * open on the path), -ENOENT (no such path, or no /proc), and those of bufpool_open(). On an error nothing is left open. */
 BUFPOOL_API int bufpool_attach(const bufpool_config *config, const bufpool_handle *handle, bufpool_pool **pool);
 
+/* ---- A pool of memory that the program has ---- */
+
+/* Makes a pool of memory that the program has mapped itself, as of an engine that carves its buffers out of shared memory:
+ * length bytes at base, both multiples of the mapping's page size. Private and shared anonymous memory, memfd, POSIX and
+ * System V shared memory, files on tmpfs, and huge pages of hugetlbfs, private or shared; what else may be mapped is refused
+ * by name. The whole range has to be mapped readable and writable, of one memory (/proc/self/smaps tells), not locked, not
+ * MADV_MERGEABLE, not registered with a userfaultfd, and no pool's. fd: the file that is mapped there, for a check; or -1. It stays the
+ * caller's, and is not needed.
+ *
+ * The pool has the mapping as it is. All its pages are allocated and keep their content; those without a frame get one of
+ * zeros. Under pins "write" and "all" they are closed when this returns, until they are pinned: nobody else may use the
+ * memory during the call. A page that is freed or evicted loses its frame: of shared memory for everybody who has it, while
+ * only who has the pool is trapped there. bufpool_close() gives the mapping back, accessible and untrapped, with what is in
+ * it (freed pages are holes); nothing ever takes its place. It has to stay mapped until then. Afterwards its addresses are
+ * the program's again, and do not trap.
+ *
+ * Of config, capacity, memory and granule are not looked at; page_size 0 is one page of the mapping. trap is "auto", "uffd"
+ * (Linux 5.14; closing pages as for pins) or "mprotect". Refused are numa, audit, sample and the flags LAZY_ZERO, LOCK,
+ * DUMP, RESERVE, DISCARD, MONITOR, FIXED_ADDRESS, RED_ZONES and PIN_KEYS. Such a pool cannot be handed on by
+ * bufpool_share(): each process adopts its own mapping, and knows of no other's states, but for forked children.
+ *
+ * Differences to other pools. A stray access to an unpinned page that is answered in place (raise, resume) goes through, as
+ * to a read-only one (BUFPOOL_FAULT_WENT_THROUGH). Under trap mprotect a page that is allocated again can be seen while it
+ * is filled. Private memory with pins "all" is closed by mprotect under trap uffd, too: each page that is open takes up to
+ * two mappings (vm.max_map_count), and a stray access raises SIGSEGV. System V segments of small pages are not for
+ * userfaultfd: trap mprotect, and the kernel never joins what was cut there, so that each page that was ever pinned takes a
+ * mapping, to the end. bufpool_inspect() cannot tell the frames of shared memory.
+ *
+ * Fork. With "inherit" a child has the pool as its own: of shared memory (trap uffd) the same pages and page states, of
+ * private memory a copy. Pins and what they open are each process's own, the child beginning with its parent's; so is
+ * bufpool_close(). With "exclude" the child has the mapping as any other, untrapped, and may adopt it anew. Where it cannot
+ * have the pool (shared memory under mprotect; an error) the mapping is inaccessible there. A child made past the fork
+ * handlers has the mapping untrapped, but what mprotect has closed stays closed.
+ *
+ * Thread-safe. Errors: EARGUMENT, EUNSUPPORTED (a mapping that cannot be trapped), EEXHAUSTED (no frames for all of it), and
+ * those of bufpool_open(). On an error the mapping is as it was. */
+BUFPOOL_API int bufpool_adopt(void *base, uint64_t length, int fd, const bufpool_config *config, bufpool_pool **pool);
+
 /* Tries memory and trap ("auto" for the first that works) on a small pool of its own and closes it. Returns 0, or
  * EUNSUPPORTED with the reason and what would change it in bufpool_last_error(). trap_found, if not NULL, receives the
  * trap's name (16 bytes are enough). */
 BUFPOOL_API int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
+
+/* Is there a memory protection key for BUFPOOL_PIN_KEYS? Returns 0, or EUNSUPPORTED with the reason in bufpool_last_error(). */
+BUFPOOL_API int bufpool_probe_keys(void);
 
 /* The n-th known name, or NULL past the last one; static strings. The memory "path" stands for any path.
  * Async-signal-safe. */
@@ -237,7 +397,11 @@ typedef enum bufpool_state {
     BUFPOOL_STATE_ALLOCATED = 1,
     BUFPOOL_STATE_FREED = 2,
     BUFPOOL_STATE_EVICTED = 3, /* no frame, but the number stays taken until populate or free */
-    BUFPOOL_STATE_CLOSED = 4   /* of every page, once the pool is closed */
+    BUFPOOL_STATE_CLOSED = 4,  /* of every page, once the pool is closed */
+    /* Only of fault reports; the page is allocated: */
+    BUFPOOL_STATE_UNPINNED = 5,  /* nobody has pinned it */
+    BUFPOOL_STATE_READ_ONLY = 6, /* nobody has pinned it for writing */
+    BUFPOOL_STATE_RED_ZONE = 7   /* beside the page, which may have any state: see BUFPOOL_RED_ZONES */
 } bufpool_state;
 
 BUFPOOL_API const char *bufpool_state_name(bufpool_state state); /* "unallocated", ...; async-signal-safe */
@@ -263,7 +427,7 @@ BUFPOOL_API int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t
 BUFPOOL_API int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages);
 
 /* Takes the frame away: the next touch traps. Accepts allocated and evicted pages; their number becomes free.
- * Errors: EARGUMENT (no such number), ESTATE (double free, never allocated), ECLOSED, -errno (the page is as it was).
+ * Errors: EARGUMENT (no such number), ESTATE (double free, never allocated, pinned), ECLOSED, -errno (the page is as it was).
  */
 BUFPOOL_API int bufpool_free(bufpool_pool *pool, uint64_t page);
 
@@ -292,11 +456,53 @@ BUFPOOL_API int bufpool_page_state(const bufpool_pool *pool, uint64_t page, bufp
 BUFPOOL_API int bufpool_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
                              size_t *found);
 
+/* Pins
+ *
+ * Who uses a page says so: pins it, for reading or for writing, and unpins it when done, in any thread. Pins are counted
+ * by page and kind, nest, and are this process's own: of a pool that several have, the others know nothing of them. What a
+ * pool makes of pins is config.pins. With "off" the calls are one predictable branch and return 0, so that an engine may
+ * leave them in its release build. A forked child begins with the pins that its parent had at the fork. */
+
+/* Errors: EARGUMENT (no such number); ESTATE: the page is not allocated, or has 32767 pins of that kind; ECLOSED; -errno: the
+ * kernel does not open it, as -ENOMEM with traps mprotect and guard, which need a mapping for that: it is not pinned then. */
+BUFPOOL_API int bufpool_pin(bufpool_pool *pool, uint64_t page, bool write);
+
+/* Gives back a read pin if the page has one, else a write pin: so nothing is closed that somebody may still use. Errors:
+ * EARGUMENT; ESTATE: the page has no pin; ECLOSED; -errno: the kernel does not close it: it stays pinned then. */
+BUFPOOL_API int bufpool_unpin(bufpool_pool *pool, uint64_t page);
+
+/* Gives back a pin of just that kind. */
+BUFPOOL_API int bufpool_unpin_for(bufpool_pool *pool, uint64_t page, bool write);
+
+/* Pins all or, on an error, none; a page that comes twice gets two pins. */
+BUFPOOL_API int bufpool_pin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
+
+/* Unpins one after the other; on an error bufpool_last_done() of them, from the front, are unpinned. */
+BUFPOOL_API int bufpool_unpin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
+
+/* Audit
+ *
+ * Which clean pages were written behind the pool's back? With config.audit a page is watched while it is clean: from the
+ * moment its last write pin goes (pins "count"), or bufpool_mark_clean() says so, until it is pinned for writing,
+ * bufpool_mark_dirty() says that it is to change, or it is freed or evicted. A page that was just filled is not clean yet.
+ * Clean is what this process says, so the pool has to be its own: once another process has attached, or a forked child has
+ * the memory together with it, bufpool_audit() refuses. In a child with a copy of private memory, "track" has no page as
+ * clean. */
+
+/* From here on nobody is to write these pages. One after the other; on an error bufpool_last_done() of them, from the front,
+ * are marked. Again for one that is clean: its content is right as it stands. With audit "off" nothing happens, at the cost
+ * of a predictable branch. Errors: EARGUMENT (no such number); ESTATE: not allocated, or pinned for writing; ECLOSED;
+ * -errno of the kernel. */
+BUFPOOL_API int bufpool_mark_clean(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
+/* They may be written: to be called before the first write. Errors: EARGUMENT, ECLOSED. */
+BUFPOOL_API int bufpool_mark_dirty(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
 typedef struct bufpool_location {
     size_t size; /* sizeof(bufpool_location) */
     bufpool_pool *pool;
     uint64_t page;
-    uint64_t offset; /* bytes from the page's start */
+    uint64_t offset; /* bytes from the page's start; in a red zone, of the nearer page, as in bufpool_fault */
 } bufpool_location;
 
 #define BUFPOOL_LOCATION_INIT {sizeof(bufpool_location), NULL, 0, 0}
@@ -343,6 +549,16 @@ typedef struct bufpool_statistics {
     uint64_t reports_limited; /* reports that were only counted, not written in full: see report_limit */
     uint64_t faults_all;      /* stray accesses trapped in all the processes that have, or had, the pool */
     uint32_t members;         /* processes that have the pool; 1 if it is private to this one, 0 when closed */
+    uint64_t red_zone;        /* bytes, before each page and after the last; 0: none. See BUFPOOL_RED_ZONES */
+    uint64_t quarantined;     /* freed pages whose numbers rest, now: see bufpool_config.quarantine */
+    uint64_t pins;            /* held now, by this process */
+    uint64_t pin_operations;  /* pins and unpins by this process, since open; 0 while pins is "off" */
+    char pins_mode[8];        /* "off", "count", "write", "all" */
+    uint64_t clean;           /* pages that are watched, now: see bufpool_config.audit */
+    char audit[16];           /* "off", "track", "checksum" */
+    uint64_t sample;          /* one allocation in so many is guarded; 0: none. See bufpool_config.sample */
+    uint64_t seed;            /* that is used, 0 without sample */
+    uint64_t sampled;         /* pages that were chosen, since open */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -447,7 +663,9 @@ typedef enum bufpool_access { BUFPOOL_READ = 0, BUFPOOL_WRITE = 1, BUFPOOL_EXECU
 #define BUFPOOL_FAULT_INHERITED 8u /* made in a forked child, to its own pool, which it has inherited */
 #define BUFPOOL_FAULT_LIMITED 16u  /* over the pool's report_limit: only counted, not written to stderr and the log */
 #define BUFPOOL_FAULT_TOLD 32u     /* answered and written already: from bufpool_told() */
-#define BUFPOOL_FAULT_FOREIGN 64u  /* made by another process, with process_vm_readv() for example */
+#define BUFPOOL_FAULT_WENT_THROUGH 128u /* a write to a read-only page, which is let through: see config.pins */
+#define BUFPOOL_FAULT_OTHERS_PIN 256u   /* with PIN_KEYS: the write pin of the page is another thread's */
+#define BUFPOOL_FAULT_FOREIGN 64u       /* made by another process, with process_vm_readv() for example */
 
 typedef enum bufpool_event {
     BUFPOOL_EVENT_NONE = 0,
@@ -455,7 +673,9 @@ typedef enum bufpool_event {
     BUFPOOL_EVENT_POPULATE = 2,
     BUFPOOL_EVENT_FREE = 3,
     BUFPOOL_EVENT_EVICT = 4,
-    BUFPOOL_EVENT_CLOSE = 5 /* of the whole pool */
+    BUFPOOL_EVENT_CLOSE = 5, /* of the whole pool */
+    BUFPOOL_EVENT_PIN = 6,
+    BUFPOOL_EVENT_UNPIN = 7
 } bufpool_event;
 
 BUFPOOL_API const char *bufpool_event_name(bufpool_event event); /* "allocate", ...; async-signal-safe */
@@ -487,7 +707,8 @@ typedef struct bufpool_fault {
     uint64_t address;  /* exact to the byte */
     uint64_t pc;       /* the instruction that made the access */
     uint64_t page;
-    uint64_t offset; /* bytes from the page's start */
+    uint64_t offset; /* bytes from the page's start. In a red zone, of the nearer page: page_size or more past its end;
+                      * before its beginning as a negative number, (int64_t)offset */
     uint64_t pool_address;
     uint64_t pool_capacity; /* bytes */
     uint64_t page_size;     /* bytes */
@@ -507,12 +728,21 @@ typedef struct bufpool_fault {
     uint64_t below;                      /* the nearest allocated page below the page, BUFPOOL_NO_PAGE: none near */
     uint64_t above;                      /* the same above; up to 4096 pages are looked at on either side */
     bufpool_origin allocated;            /* who allocated or populated the page last */
-    bufpool_origin freed;                /* who freed or evicted it last; or closed the pool, if that came later */
+    /* Who freed or evicted it last; or closed the pool, if that came later. Of an unpinned or read-only page, who unpinned
+     * it last. */
+    bufpool_origin freed;
     /* In a forked child: of which process, and why the pool was not inherited; or that the program has closed the pool's
      * descriptors; else empty. */
     char fork_note[256];
     char in_syscall[32];   /* the system call that made the access, "write" or "syscall 999"; "": the program itself */
     char process_name[16]; /* of pid */
+    uint64_t red_zone;     /* bytes, before each page and after the last; 0: the pool has none */
+    uint64_t seed;       /* of a pool that samples: with it the run can be repeated, see bufpool_config.seed; else 0 */
+    uint32_t sample;     /* of such a pool, one allocation in so many is guarded; else 0 */
+    uint32_t read_pins;  /* of an unpinned or read-only page, the pins that it has in this process, */
+    uint32_t write_pins; /* of threads that may not be this one */
+    uint32_t unused;
+    bufpool_origin pinned; /* of such a page that has pins, who pinned it last */
 } bufpool_fault;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -586,7 +816,13 @@ BUFPOOL_API bool bufpool_handle_signal(int signo, siginfo_t *info, void *ucontex
  * not async-signal-safe. Errors: EUNSUPPORTED (something keeps the signals to itself), -errno. */
 BUFPOOL_API int bufpool_install_handlers(void);
 
-#define BUFPOOL_POISON 0xDB
+#define BUFPOOL_POISON 0xDB   /* of the scratch granule that a stray access completes on */
+#define BUFPOOL_FRESH 0xCD    /* of a page that nobody has written yet, with fill "pattern" */
+#define BUFPOOL_SCRUBBED 0xDF /* of a frame that was taken away, with BUFPOOL_SCRUB */
+
+/* Which pattern are all of these bytes? "poison", "fresh", "scrubbed", or "": none, or they are not readable (then nothing
+ * strays). Any thread; not async-signal-safe. */
+BUFPOOL_API const char *bufpool_pattern(const void *address, size_t length);
 
 /* Lets the threads go on that on_fault "freeze" has stopped in this pool, or (pool NULL) in any of this process. policy:
  * "resume" (or NULL): the access completes as under "resume"; "abort": the process ends at it as under "abort". Waits
@@ -611,6 +847,10 @@ BUFPOOL_API int bufpool_thaw(bufpool_pool *pool, const char *policy);
  * not, and *fault (may be NULL) says what a report would: address is the first such byte, and access, pc and stack mean
  * nothing. Addresses outside of all pools are passed over. Errors: EARGUMENT (past the end of the addresses). */
 BUFPOOL_API int bufpool_explain(const void *address, size_t length, bufpool_fault *fault);
+
+/* The same, of a call that reads the buffer or (write) writes to it, as read(2) does: then read-only pages are not
+ * accessible either (see config.pins); with PIN_KEYS as this thread's pins have it. */
+BUFPOOL_API int bufpool_explain_for(const void *address, size_t length, bool write, bufpool_fault *fault);
 
 /* Says where in the program this thread's next accesses come from, beyond its machine code, so that report_limit counts each
  * place for itself: an interpreter's line, as any number that differs from line to line. 0: nothing to say. Costs no more
@@ -648,6 +888,27 @@ BUFPOOL_API int bufpool_faults(const bufpool_pool *pool, uint64_t after, size_t 
 BUFPOOL_API int bufpool_page_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *allocated,
                                      bufpool_origin *freed);
 
+/* Who pinned and who unpinned the page last, in this process, as provenance keeps it of a pool that counts pins. As
+ * bufpool_page_history(). */
+BUFPOOL_API int bufpool_pin_history(const bufpool_pool *pool, uint64_t page, bufpool_origin *pinned,
+                                    bufpool_origin *unpinned);
+
+/* A clean page that has changed. */
+typedef struct bufpool_changed {
+    size_t size; /* sizeof(bufpool_changed) */
+    uint64_t page;
+    char pattern[16];         /* what bufpool_pattern() says of the whole page */
+    bufpool_origin allocated; /* who allocated or populated it last; */
+    bufpool_origin pinned;    /* who pinned it last, and */
+    bufpool_origin unpinned; /* who unpinned it last: as far as provenance, and of pins where they are counted, knows */
+} bufpool_changed;
+
+/* Finds the clean pages >= from that have changed, in rising order, at most count; returns in found how many. A page that
+ * was found is found again until it is marked, pinned for writing, or gone. It may run beside everything else: what is
+ * written legally is never found. size of each entry: 0 for all there is, or set. Errors: EARGUMENT; ECLOSED; EUNSUPPORTED:
+ * audit is "off", or other processes have, or had, the pool. */
+BUFPOOL_API int bufpool_audit(bufpool_pool *pool, uint64_t from, size_t count, bufpool_changed *changed, size_t *found);
+
 /* Names the code on whose behalf this thread's next calls are made, as an interpreter's stack, one line a frame, the
  * innermost last; NULL: none. Kept with what pools of provenance "stacks" record; of more than 511 bytes the last lines.
  * Equal texts are kept once. Errors: -ENOMEM, EEXHAUSTED (32 MiB of stacks and texts are kept in a process, and as much
@@ -669,6 +930,10 @@ BUFPOOL_API int bufpool_guarded_call(void (*function)(void *), void *argument, b
 /* memcpy as a guarded call: ESTRAY and *fault when either side is a page that is not accessible. Which stray byte
  * memcpy meets first, and what it has copied by then, is memcpy's affair. */
 BUFPOOL_API int bufpool_guarded_copy(void *to, const void *from, size_t size, bufpool_fault *fault);
+
+#ifdef BUFPOOL_DISABLED
+#include <bufpool/disabled.h>
+#endif
 
 #ifdef __cplusplus
 }

@@ -15,7 +15,8 @@
  *     }
  *
  * Still reported, by the pool's on_fault, as bugs: a write or an execute, a system call's access (BUFPOOL_MONITOR), a page
- * of a closed pool or of a pool that this process does not have, a page whose file was truncated, and a stray access of
+ * of a closed pool or of a pool that this process does not have, a page that is there and closed because nobody has pinned
+ * it (pins "all": a reader of that pool pins), a page whose file was truncated, and a stray access of
  * a signal handler that has interrupted the section. The section is entered as before, and goes on if the access does.
  *
  * Inside a section only read, and compute. Whatever is begun there may never be ended, as with longjmp: take no lock,
@@ -60,6 +61,13 @@ typedef struct bufpool_section {
 
 /* bool bufpool_optimistic_enter(bufpool_section *section): true; and false a second time, if a read inside met a hole: the
  * section is left then. As with setjmp, use it alone as the condition of an if or a loop, with ! at most. */
+#ifdef BUFPOOL_DISABLED
+#define bufpool_optimistic_enter(section) ((void)(section), true)
+static inline void bufpool_optimistic_leave(bufpool_section *section)
+{
+    (void)section;
+}
+#else
 #define bufpool_optimistic_enter(section) \
     (setjmp(*bufpool_optimistic_begin((section), (uintptr_t)__builtin_dwarf_cfa(), \
                                       (uintptr_t)__builtin_return_address(0))) == 0)
@@ -68,6 +76,7 @@ BUFPOOL_API void bufpool_optimistic_leave(bufpool_section *section);
 
 /* What bufpool_optimistic_enter() calls; not for other use. */
 BUFPOOL_API jmp_buf *bufpool_optimistic_begin(bufpool_section *section, uintptr_t frame, uintptr_t caller);
+#endif
 
 #ifdef __cplusplus
 }
