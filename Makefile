@@ -1,4 +1,4 @@
-# demo, kv, test, test-noautofill, bench, lint, sanitize: each works as the first command on a fresh clone and makes its own
+# demo, kv, test, test-noautofill, bench, detection, lint, sanitize: each works as the first command on a fresh clone and makes its own
 # environment.
 # Needed: Python >= 3.10 with venv and its C headers, a C compiler, make. Override PYTHON, VENV or BUILD at will.
 PYTHON ?= python3
@@ -7,12 +7,12 @@ BUILD ?= build
 JOBS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: demo kv test test-c test-python test-noautofill bench lint format sanitize sanitize-address sanitize-thread clean
+.PHONY: demo kv test test-c test-python test-noautofill bench detection lint format sanitize sanitize-address sanitize-thread clean
 
 # The environment's tools come first; CMake and ninja are there only where the system has none.
 WITH_VENV = PATH="$(abspath $(VENV))/bin:$$PATH"
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
-SOURCES = $(shell find bufpool native/include native/src native/python native/sqlite native/cmake native/gdb native/CMakeLists.txt \
+SOURCES = $(shell find bufpool pytest_bufpool native/include native/src native/python native/sqlite native/cmake native/gdb native/CMakeLists.txt \
 	-not -path '*/__pycache__*' -not -type d) pyproject.toml README.md LICENSE
 
 demo: $(VENV)/.package
@@ -51,6 +51,10 @@ test-noautofill: $(VENV)/.cmake
 
 bench: $(VENV)/.test
 	$(VENV)/bin/pytest bench
+
+# Seeded bugs against bufpool, mprotect, AddressSanitizer and Valgrind (Debian: valgrind): bench/results/detection.*
+detection: $(VENV)/.detection
+	$(VENV)/bin/python bench/detection/run.py $(DETECTION)
 
 # Not for the formatter: what cffi reads is not quite C.
 C_FILES = $(shell find native -name '*.[ch]' -not -name '*.cdef.h' -o -name '*.cpp') \
@@ -105,7 +109,7 @@ $(VENV)/.package: $(VENV)/.venv $(SOURCES)
 	touch $@
 
 # The package is there already, so these only add the tools of the named extra.
-$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.test $(VENV)/.lint $(VENV)/.detection: $(VENV)/.%: $(VENV)/.package
 	$(PIP) install "bufpool[$*]"
 	touch $@
 

@@ -9,6 +9,7 @@ catch_faults().
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from bufpool._interpreter import refuse_subinterpreters
@@ -16,6 +17,8 @@ from bufpool._interpreter import refuse_subinterpreters
 refuse_subinterpreters()
 
 from bufpool._native import ffi, lib  # noqa: E402 (native code must not be loaded before the refusal)
+from bufpool.adoption import adopt  # noqa: E402
+from bufpool.audit import ChangedPage  # noqa: E402
 from bufpool.borrowed import locate  # noqa: E402
 from bufpool.capabilities import Capabilities, Capability, capabilities  # noqa: E402
 from bufpool.errors import (  # noqa: E402
@@ -35,9 +38,11 @@ from bufpool.handlers import install_handlers  # noqa: E402
 from bufpool.hugepages import HugepageMount  # noqa: E402
 from bufpool.inspection import Findings, WrongPage  # noqa: E402
 from bufpool.mounting import mount, unmount  # noqa: E402
+from bufpool.options import configure, configure_from_environment  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
+from bufpool.pins import Pin, Pins  # noqa: E402
 from bufpool.pool import Pool  # noqa: E402
-from bufpool.report import FaultReport, PageEvent, PageHistory  # noqa: E402
+from bufpool.report import FaultReport, PageEvent, PageHistory, PinHistory  # noqa: E402
 from bufpool.sharing import PoolHandle  # noqa: E402
 from bufpool.stats import PoolStats  # noqa: E402
 
@@ -48,13 +53,18 @@ if TYPE_CHECKING:
 
 __version__ = ffi.string(lib.bufpool_version()).decode()
 POISON = lib.BUFPOOL_POISON
+FRESH = lib.BUFPOOL_FRESH
+SCRUBBED = lib.BUFPOOL_SCRUBBED
 
 __all__ = [
+    "FRESH",
     "POISON",
+    "SCRUBBED",
     "ArgumentError",
     "BufpoolError",
     "Capabilities",
     "Capability",
+    "ChangedPage",
     "Explanation",
     "FaultReport",
     "Findings",
@@ -64,6 +74,9 @@ __all__ = [
     "PageEvent",
     "PageHistory",
     "PageStateError",
+    "Pin",
+    "PinHistory",
+    "Pins",
     "Pool",
     "PoolClosedError",
     "PoolExhaustedError",
@@ -75,9 +88,12 @@ __all__ = [
     "SystemCallError",
     "UnsupportedError",
     "WrongPage",
+    "adopt",
     "capabilities",
     "catch_faults",
     "check",
+    "configure",
+    "configure_from_environment",
     "explain",
     "install_handlers",
     "locate",
@@ -85,6 +101,10 @@ __all__ = [
     "sqlite",
     "unmount",
 ]
+
+
+if "BUFPOOL_TESTING" in os.environ:  # a child of a test that is watched: its pools are, too
+    importlib.import_module("bufpool.testing").watch_child(os.environ["BUFPOOL_TESTING"])
 
 
 def __getattr__(name: str) -> "ModuleType":

@@ -102,6 +102,18 @@ def limit_argument(value: Any) -> int:
     return limit
 
 
+def sample_arguments(sample: Any, seed: Any) -> dict[str, int]:
+    """A sample and its seed."""
+    numbers = {
+        "sample": integer_argument(sample, "sample"),
+        "seed": 0 if seed is None else integer_argument(seed, "seed"),
+    }
+    for (name, number), limit in zip(numbers.items(), (2**32, 2**64), strict=True):
+        if not 0 <= number < limit:
+            raise ArgumentError(f"{name} {number} must be from 0 to {limit - 1}")
+    return numbers
+
+
 def page_number(pool: Pool, page: Any) -> int:
     """The number of a page of this pool, given as Page or number. Raises PageStateError, TypeError."""
     if isinstance(page, int) and not isinstance(page, bool):

@@ -46,6 +46,7 @@ class Capabilities:
     auto: dict[str, str | None]  # for each memory the trap that "auto" takes; None: there is none
     entries: tuple[Capability, ...]  # every memory with every trap; "path" is tried on the first mount that may be used
     path: str | None = None  # that mount; None: there is none
+    no_pin_keys: str = ""  # why Pool(pin_keys=True) does not work here; empty: it does
 
     def available(self) -> tuple[tuple[str, str], ...]:
         """The pairs of memory and trap that work."""
@@ -72,6 +73,7 @@ def capabilities() -> Capabilities:
         auto={memory: _auto(memory, path) for memory in memories},
         entries=tuple(_try(memory, trap, path) for memory in memories for trap in traps),
         path=path,
+        no_pin_keys=last_sentence() if lib.bufpool_probe_keys() else "",
     )
 
 

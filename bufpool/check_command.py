@@ -105,6 +105,8 @@ def _check(found: OutsidePool, repair: bool) -> Checked | None:
 
 
 def _handle(found: OutsidePool) -> PoolHandle:
+    if found.facts.memory.startswith("adopted"):
+        raise BufpoolError("its memory is the program's own, which pool.inspect() there cannot look at either")
     if found.memory is None:
         raise BufpoolError(f"process {found.pid} has the tables of the pool, and its memory no more")
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # the process may have led us anywhere

@@ -124,7 +124,7 @@ def gdb_script_command() -> None:
 @click.option(
     "--state",
     "states",
-    type=click.Choice(["unallocated", "allocated", "freed", "evicted", "closed"]),
+    type=click.Choice(["unallocated", "allocated", "freed", "evicted", "closed", "unpinned", "read-only"]),
     multiple=True,
     help="Only of pages in this state; can be repeated.",
 )

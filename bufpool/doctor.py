@@ -110,6 +110,7 @@ def _settings(found: Capabilities) -> list[Setting]:
         Setting("seccomp", _SECCOMP.get(status.get("Seccomp", ""), "unknown"), _seccomp_note(status)),
         _userfaultfd_device(),
         _monitor(),
+        _pin_keys(found),
         _file(
             "vm.unprivileged_userfaultfd",
             "0 is enough for the trap, which is opened for user mode only; monitor=True needs 1, or another right",
@@ -162,6 +163,13 @@ def _monitor() -> Setting:
     except bufpool.BufpoolError as error:
         return Setting(name, "no", getattr(error, "strerror", None) or str(error))
     return Setting(name, "yes", "stray accesses made by system calls are reported, with the call's name")
+
+
+def _pin_keys(found: Capabilities) -> Setting:
+    name = "pin keys"
+    if found.no_pin_keys:
+        return Setting(name, "no", found.no_pin_keys)
+    return Setting(name, "yes", "pin_keys=True keeps threads without a write pin from writing")
 
 
 def _symbolizer() -> Setting:

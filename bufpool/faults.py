@@ -22,7 +22,7 @@ from bufpool._native import ffi, lib
 from bufpool.arguments import data_argument
 from bufpool.errors import ArgumentError, BufpoolError, StrayAccessError, failure
 from bufpool.report import FAULT_SIZE, FaultReport, from_native
-from bufpool.told import tell, to_stderr
+from bufpool.told import collectors, tell, to_stderr
 
 if TYPE_CHECKING:
     from bufpool._native import CData
@@ -68,13 +68,16 @@ class catch_faults:  # noqa: N801 (used as a function is)
         if self not in _thread.catchers:
             raise BufpoolError("this catch_faults() block was entered in another thread: it has to end there, too")
         try:
-            self._reports += owed()
+            self.add(*owed())
         finally:
             _thread.catchers.remove(self)
 
     def add(self, *reports: FaultReport) -> None:
         """Collects reports; the library's own use."""
         self._reports += reports
+        for collector in collectors:
+            for report in reports:
+                collector(report)
 
 
 def catcher() -> catch_faults | None:
@@ -92,6 +95,18 @@ def check() -> None:
 def owed() -> list[FaultReport]:
     """Takes over what this thread is owed, oldest first."""
     return _taken_over(lib.bufpool_py_check)
+
+
+def settle(thread_ids: set[int]) -> None:
+    """Takes over what this thread, and those that have ended, are owed: nothing of it is raised any more.
+
+    thread_ids are those that strayed.
+    """
+    _await_end_of_joined(thread_ids)
+    reports = owed() + _taken_over(lib.bufpool_py_check_ended, ffi.NULL)
+    catching = catcher()
+    if catching is not None:
+        catching.add(*reports)
 
 
 def owed_to_ended(pool: CData, thread_ids: set[int]) -> list[FaultReport]:

@@ -42,7 +42,7 @@ class AnyPool:
     @property
     def private(self) -> bool:
         """Of memory that no other process can have."""
-        return self.memory in ("anon", "thp")
+        return self.memory in ("anon", "thp", "adopted anon")
 
     def __str__(self) -> str:
         return f'"{self.name}" ({self.memory}, {sizes.text(self.capacity)})'

@@ -12,7 +12,8 @@ import numpy as np
 from bufpool._native import ffi, lib
 from bufpool.arguments import data_argument, integer_argument, no_such_page
 from bufpool.errors import ArgumentError, PageStateError, PoolClosedError, StrayAccessError
-from bufpool.faults import POISON, call, catcher
+from bufpool.faults import POISON, call, catcher, check
+from bufpool.pins import Pin, unpin
 from bufpool.views import view
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Page:
     @property
     def address(self) -> int:
         """The address of the first byte, the same for the pool's life."""
-        return self.pool.address + self.number * self.pool.page_size
+        return self.pool.address + self.number * (self.pool.page_size + self.pool.red_zone)
 
     @property
     def size(self) -> int:
@@ -77,12 +78,29 @@ class Page:
         """Gives an evicted page a frame and its content again: see Pool.populate()."""
         self.pool.populate(self, data)
 
+    def pin(self, write: bool = False) -> Pin:
+        """Says that this thread uses the page, until unpin(), or to the end of a with block: with page.pin(): ...
+
+        Pins count and nest; with Pool(pins="off") nothing happens. Raises PageStateError (not allocated; 32767 pins of
+        that kind), PoolClosedError.
+        """
+        self.pool._call(lib.bufpool_py_pin, self.pool.native, self.number, bool(write))  # noqa: SLF001
+        return Pin(self, bool(write))
+
+    def unpin(self, write: bool | None = None) -> None:
+        """Gives a pin back: of that kind, or, None, a read pin if there is one, else a write pin.
+
+        Raises PageStateError (no such pin), PoolClosedError.
+        """
+        unpin(self.pool, self.number, write)
+        check()
+
     @property
     def buffer(self) -> memoryview:
         """A writable view of the page's memory, without a copy. Raises PoolClosedError."""
         if self.pool.closed:
             raise PoolClosedError(f"pool {self.pool.name!r} has been closed: its pages have no memory to view")
-        return view(self.pool.native, self.address, self.size)
+        return view(self.pool.native, self.address, self.size, self.pool._memory)  # noqa: SLF001
 
     def array(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
         """The page's memory as a one-dimensional array, without a copy. dtype's size must divide the page's.
@@ -109,7 +127,7 @@ class Page:
             start, size, step = self._span(index)
             data = self._read(start, size, _place())
             return data[::step] if step > 0 else data[::-1][::-step]
-        address = self.address + self._offset(index)
+        address = self._first() + self._offset(index)
         try:
             return call(lib.bufpool_py_get, _place(), address)
         except StrayAccessError as error:
@@ -128,7 +146,7 @@ class Page:
             if ffi.sizeof(data) != size:
                 raise ArgumentError(f"the slice has {size} bytes, the data {ffi.sizeof(data)}")
             try:
-                call(lib.bufpool_py_write, _place(), self.address + start, data, size)
+                call(lib.bufpool_py_write, _place(), self._first() + start, data, size)
             except StrayAccessError as error:
                 _caught(error, 0)
 
@@ -140,10 +158,16 @@ class Page:
             return b""
         memory = _new_uncleared("char[]", size)
         try:
-            call(lib.bufpool_py_read, place, memory, self.address + start, size)
+            call(lib.bufpool_py_read, place, memory, self._first() + start, size)
         except StrayAccessError as error:
             return _caught(error, size)
         return bytes(ffi.buffer(memory, size))
+
+    def _first(self) -> int:
+        """Where a guarded access begins: never in memory that the pool has given back."""
+        if self.pool._given_back():  # noqa: SLF001
+            raise PoolClosedError(f"pool {self.pool.name!r} has been closed: its memory is the program's again")
+        return self.address
 
     def _offset(self, index: SupportsIndex) -> int:
         try:

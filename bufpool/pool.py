@@ -21,7 +21,9 @@ from bufpool.arguments import (
     integer_argument,
     page_number,
     page_numbers,
+    sample_arguments,
 )
+from bufpool.audit import ChangedPage, audit
 from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
 from bufpool.explanation import Explanation, explain
 from bufpool.faults import (
@@ -39,7 +41,8 @@ from bufpool.faults import (
 )
 from bufpool.inspection import Findings, inspect
 from bufpool.page import Location, Page
-from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, event_from_native, from_native
+from bufpool.pins import Pins, unpin_many
+from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, PinHistory, event_from_native, from_native, signed
 from bufpool.sharing import PoolHandle, handle_of
 from bufpool.told import OnReport, listeners
 
@@ -58,6 +61,7 @@ _FIXED = frozenset(
         "address",
         "capacity",
         "page_size",
+        "red_zone",
         "page_count",
         "granule",
         "memory",
@@ -101,6 +105,14 @@ class Pool:
     dump          pages go into core dumps, as far as /proc/PID/coredump_filter lets them
     reserve       hugetlb and paths: the kernel reserves a huge page for every page, at open and again after each free
     discard       paths: drop what an existing file holds, as after a crash; without it such a file is refused
+    red_zones     an inaccessible granule before each page, and one after the last: an access that runs from a page
+                  into its neighbour traps, too; addresses are a granule further apart
+    quarantine    bytes or text: the number of a freed page is used again when so much has been freed after it, so that
+                  an old pointer meets a page that traps, not its next owner's; 0: at once. When no other number is free
+                  the oldest comes back before its time: no allocation fails for it
+    fill          what a page holds that is allocated without data: "zeros", or "pattern": bufpool.FRESH bytes, so that
+                  who reads it before it is written finds no plausible zeros
+    scrub         overwrite each frame that free or evict takes away with bufpool.SCRUBBED bytes before it goes
     provenance    what is kept of each page's last allocate (or populate) and last free (or evict), for reports and for
                   Page.history. "off": nothing. "last": when and by which thread; 24 bytes a page that was ever touched.
                   "stacks": the native and the Python stack too
@@ -111,9 +123,25 @@ class Pool:
     monitor       report stray accesses that system calls make, too (report.in_syscall names the call). Trap "uffd",
                   Linux 6.6, and a right that most users lack: UnsupportedError names the ways to get it
 
+    pins          what page.pin() does. "off": nothing. "count": pins are counted, and misuse raises PageStateError: an
+                  unpin without pin, a pin of a page that is not allocated, free or evict of one that is pinned.
+                  "write": and a page without a write pin is read-only. "all": and a page without a pin is closed. These
+                  two do not go with monitor; a child made by os.fork() has not got a pool of thp with "all"
+    audit         how audit() finds clean pages that have changed. "off". "track": by the kernel's account of writes;
+                  trap "uffd", Linux 6.7, not with thp and monitor. "checksum": by their content, everywhere. Not with
+                  pins "write" and "all", and not for a pool that other processes have
+    sample        one allocation in so many is guarded as under pins "all", from its first pin on; a pin of the others
+                  costs a look at a bit. 0: none. Not with pins "write" and "all", trap "none", audit "checksum"
+    seed          chooses the pages of sample: the same program with the same seed guards the same ones; None: by
+                  chance, and stats().seed has it
+    pin_keys      with pins "count", "write" and "all": only threads that have a page of the pool pinned for writing can
+                  write to it, by protection keys of the processor, where there are any (UnsupportedError). Not with
+                  thp, monitor, audit and sample
+
     capacity, page_size, memory, trap, on_fault, name, granule and provenance, as they came out, can be read from
-    attributes, and address and page_count beside them; none can be set. A pool cannot be copied or pickled. In a forked
-    child close() and the end of a with block close the pool there only; without the pool they do nothing.
+    attributes, and address (of page 0), page_count and red_zone (bytes) beside them; none can be set. A pool cannot be
+    copied or pickled. In a forked child close() and the end of a with block close the pool there only; without the pool
+    they do nothing.
 
     Raises ArgumentError, UnsupportedError, PoolExhaustedError (no addresses; with reserve, too few huge pages),
     SystemCallError.
@@ -123,6 +151,7 @@ class Pool:
     address: int
     capacity: int
     page_size: int
+    red_zone: int
     page_count: int
     granule: int
     memory: str
@@ -131,7 +160,9 @@ class Pool:
     name: str
     provenance: str
     on_report: OnReport | None = None
+    _memory: object = None  # what keeps memory that is not the library's: see adopt()
 
+    @options.configurable
     def __init__(
         self,
         capacity: sizes.Size,
@@ -147,6 +178,10 @@ class Pool:
         lazy_zero: bool = False,
         host_handler: bool = False,
         granule: sizes.Size | None = None,
+        red_zones: bool = False,
+        quarantine: sizes.Size = 0,
+        fill: str = "zeros",
+        scrub: bool = False,
         numa: str | Iterable[int] | None = None,
         lock: bool = False,
         dump: bool = False,
@@ -156,6 +191,11 @@ class Pool:
         provenance_depth: int | None = None,
         fork: str = "inherit",
         monitor: bool = False,
+        pins: str = "off",
+        audit: str = "off",
+        sample: int = 0,
+        seed: int | None = None,
+        pin_keys: bool = False,
     ) -> None:
         self._refuse_second()
         own = options.own(
@@ -166,24 +206,29 @@ class Pool:
             provenance=provenance,
             provenance_depth=provenance_depth,
             fork=fork,
+            pins=pins,
+            audit=audit,
         )
         flags = options.flags(
-            {
-                lib.BUFPOOL_LAZY_ZERO: lazy_zero,
-                lib.BUFPOOL_HOST_HANDLER: host_handler,
-                lib.BUFPOOL_LOCK: lock,
-                lib.BUFPOOL_DUMP: dump,
-                lib.BUFPOOL_RESERVE: reserve,
-                lib.BUFPOOL_DISCARD: discard,
-                lib.BUFPOOL_MONITOR: monitor,
-            }
+            lazy_zero=lazy_zero,
+            host_handler=host_handler,
+            lock=lock,
+            dump=dump,
+            reserve=reserve,
+            discard=discard,
+            red_zones=red_zones,
+            scrub=scrub,
+            monitor=monitor,
+            pin_keys=pin_keys,
         )
-        texts = options.texts(memory, name, numa)
-        lengths = options.sizes_of(capacity, page_size, granule)
+        texts = options.texts(memory, name, numa, fill)
+        lengths = options.sizes_of(capacity, page_size, granule, quarantine)
+        own.update(sample_arguments(sample, seed))
         self.on_report = on_report
         self._open(lib.bufpool_open, {"flags": flags, **lengths, **texts, **own}, os.fspath(memory))
 
     @classmethod
+    @options.configurable
     def attach(
         cls,
         pool: PoolHandle | str | os.PathLike[str],
@@ -198,6 +243,10 @@ class Pool:
         dump: bool = False,
         fork: str = "inherit",
         monitor: bool = False,
+        pins: str = "off",
+        sample: int = 0,
+        seed: int | None = None,
+        pin_keys: bool = False,
         fixed_address: bool = False,
     ) -> Pool:
         """A pool that another process has opened: the same pages, states and all, armed before this returns.
@@ -206,8 +255,9 @@ class Pool:
                        while a process of this user has a pool open on it
         fixed_address  at the address that the pool has in the process that opened it, or SystemCallError (EEXIST)
 
-        The other options are those of Pool, and this process's own; sizes, name, memory, numa, provenance, lazy_zero
-        and reserve are the pool's. close() ends the use here; when the opener closes the pool it is closed for all.
+        The other options are those of Pool, and this process's own (sample: of what it allocates itself); sizes, name,
+        memory, numa, provenance, red_zones, quarantine, fill, scrub, lazy_zero and reserve are the pool's, and audit is
+        for pools of one process. close() ends the use here; when the opener closes the pool it is closed for all.
 
         Raises ArgumentError, UnsupportedError (also for a trap of one process only), PoolClosedError,
         PoolExhaustedError (no addresses), SystemCallError (ESRCH: nobody has a pool open on the path; EACCES: another
@@ -221,15 +271,16 @@ class Pool:
             provenance="off",  # that is the pool's
             provenance_depth=None,
             fork=fork,
+            pins=pins,
         )
+        own.update(sample_arguments(sample, seed))
         flags = options.flags(
-            {
-                lib.BUFPOOL_HOST_HANDLER: host_handler,
-                lib.BUFPOOL_LOCK: lock,
-                lib.BUFPOOL_DUMP: dump,
-                lib.BUFPOOL_MONITOR: monitor,
-                lib.BUFPOOL_FIXED_ADDRESS: fixed_address,
-            }
+            host_handler=host_handler,
+            lock=lock,
+            dump=dump,
+            monitor=monitor,
+            pin_keys=pin_keys,
+            fixed_address=fixed_address,
         )
         attached = cls.__new__(cls)
         attached.on_report = on_report
@@ -271,7 +322,7 @@ class Pool:
         self._pid = os.getpid()
         facts = stats.from_native(stats.PoolStats, _statistics(handle))
         self.address, self.page_count, self.granule = facts.address, facts.pages, facts.granule
-        self.capacity, self.page_size = facts.capacity, facts.page_size
+        self.capacity, self.page_size, self.red_zone = facts.capacity, facts.page_size, facts.red_zone
         self.memory = facts.memory if memory is None else memory
         self.trap, self.on_fault, self.name = facts.trap, facts.on_fault, facts.name
         self.provenance = facts.provenance
@@ -279,7 +330,7 @@ class Pool:
         self._call = call_recorded if stacks else call
         self._call_with_data = call_with_data_recorded if stacks else call_with_data
         pools[key_of(handle)] = self
-        listeners[self.address] = self
+        listeners[self.address - self.red_zone] = self  # the pool's first address, as reports have it
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _FIXED and name in self.__dict__:
@@ -392,6 +443,32 @@ class Pool:
         numbers = self._numbers(pages)
         self._call(function, self.native, len(numbers), ffi.from_buffer("uint64_t[]", numbers))
 
+    def pin_many(self, pages: NumbersLike, write: bool = False) -> Pins:
+        """Pins many pages, all or none, each for its own; unpins them when used in a with statement. See Page.pin().
+
+        Raises PageStateError, PoolClosedError.
+        """
+        numbers = self._numbers(pages)
+        out = ffi.from_buffer("uint64_t[]", numbers)
+        self._call(lib.bufpool_py_pin_many, self.native, len(numbers), out, bool(write))
+        return Pins(self, numbers, bool(write))
+
+    def unpin_many(self, pages: NumbersLike, write: bool = False) -> None:
+        """Unpins pages that are pinned for that, one after the other. Raises PageStateError, PoolClosedError."""
+        unpin_many(self, self._numbers(pages), bool(write))
+        check()
+
+    def mark_clean(self, pages: NumbersLike) -> None:
+        """From here on nobody is to write these pages: audit() finds what does. With pins counted an unpin does it too.
+
+        Raises PageStateError (not allocated, pinned for writing), PoolClosedError. With audit "off" nothing happens.
+        """
+        self._batch(lib.bufpool_py_mark_clean, pages)
+
+    def mark_dirty(self, pages: NumbersLike) -> None:
+        """They may be written from here on: to be called before that. Raises PageStateError (no such page)."""
+        self._batch(lib.bufpool_py_mark_dirty, pages)
+
     # ---- Looking -----------------------------------------------------------------------------------------------------
 
     def page(self, number: int) -> Page:
@@ -427,14 +504,30 @@ class Pool:
             raise failure(code)
         return PageHistory(allocated=event_from_native(allocated[0]), freed=event_from_native(freed[0]))
 
-    def locate(self, address: int) -> Location | None:
-        """The page of this pool in which an address lies, or None."""
-        number, offset = divmod(integer_argument(address, "address") - self.address, self.page_size)
-        return Location(Page(self, number), offset) if 0 <= number < self.page_count else None
+    def pin_history(self, page: PageLike) -> PinHistory:
+        """Who pinned and who unpinned the page last in this process, as far as provenance keeps it."""
+        pinned, unpinned = ffi.new("bufpool_origin *"), ffi.new("bufpool_origin *")
+        code = lib.bufpool_pin_history(self.native, page_number(self, page), pinned, unpinned)
+        if code:
+            raise failure(code)
+        return PinHistory(pinned=event_from_native(pinned[0]), unpinned=event_from_native(unpinned[0]))
 
-    def explain(self, buffer: Any, length: int | None = None) -> Explanation | None:
+    def locate(self, address: int) -> Location | None:
+        """The page of this pool in which an address lies, or None.
+
+        In a red zone it is the nearer page, and the offset is past its end, or negative.
+        """
+        location = ffi.new("bufpool_location *", {"size": ffi.sizeof("bufpool_location")})
+        where = integer_argument(address, "address")
+        if not 0 <= where < 2**64 or lib.bufpool_locate(ffi.cast("void *", where), location):
+            return None
+        number = int(location.page)
+        own = location.pool == self.native and number < self.page_count
+        return Location(Page(self, number), signed(location.offset)) if own else None
+
+    def explain(self, buffer: Any, length: int | None = None, *, write: bool = False) -> Explanation | None:
         """bufpool.explain(): which pages of a buffer, of this or any pool, are not accessible. Without touching it."""
-        return explain(buffer, length)
+        return explain(buffer, length, write=write)
 
     def thaw(self, policy: str = "resume") -> int:
         """Lets the threads go on that on_fault "freeze" has stopped in this pool; returns how many there were.
@@ -473,6 +566,15 @@ class Pool:
         check()
         return inspect(self.native, repair)
 
+    def audit(self) -> tuple[ChangedPage, ...]:
+        """The clean pages that have changed, in rising order: see audit above, mark_clean(), and pins "count".
+
+        It may run beside everything else. Raises UnsupportedError (the pool is not audited; other processes have, or
+        had, it), PoolClosedError.
+        """
+        check()
+        return audit(self.native, self.name)
+
     def handle(self) -> PoolHandle:
         """What another process needs for Pool.attach(): pass it on by multiprocessing or over a Unix socket.
 
@@ -481,6 +583,10 @@ class Pool:
         """
         check()
         return handle_of(self.native)
+
+    def _given_back(self) -> bool:
+        """Are the addresses the program's again? See adopt()."""
+        return False
 
     # ---- The end -----------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,14 @@ class PageHistory:
 
 
 @attrs.frozen(kw_only=True)
+class PinHistory:
+    """A page's last pin and unpin in this process, as far as provenance keeps them; None: not recorded."""
+
+    pinned: PageEvent | None
+    unpinned: PageEvent | None
+
+
+@attrs.frozen(kw_only=True)
 class FaultReport:
     """One stray access. str() is the text report, to_json() one line of JSON."""
 
@@ -75,8 +83,8 @@ class FaultReport:
     pool_capacity: int  # bytes
     page: int
     page_size: int  # bytes
-    offset: int  # bytes from the page's start
-    state: str  # of the page: "unallocated", "freed", "evicted", "closed"; "allocated" when raced or lost
+    offset: int  # bytes from the page's start; in a red zone page_size or more past the end of the page, or negative
+    state: str  # "unallocated", "freed", ... "unpinned", "read-only", "red-zone"; "allocated" when raced or lost
     thread_id: int
     thread_name: str
     pid: int
@@ -84,7 +92,10 @@ class FaultReport:
     pc: int  # the instruction that made the access
     python_stack: tuple[str, ...] = attrs.field(default=(), eq=False)  # innermost last; of guarded access only
     allocated: PageEvent | None = None  # who allocated (or populated) the page last; None: not recorded
-    freed: PageEvent | None = None  # who freed or evicted the page last, or closed the pool; None: not recorded
+    freed: PageEvent | None = None  # who freed, evicted or unpinned it last; None: not recorded
+    pinned: PageEvent | None = None  # of an unpinned or read-only page that has pins, who pinned it last
+    read_pins: int = 0  # of such a page, in this process
+    write_pins: int = 0  # the same; with others_pin another thread's
     below: int | None = None  # the nearest allocated page below, within 4096 pages
     above: int | None = None  # the same above
     process_name: str = ""  # of pid
@@ -93,7 +104,12 @@ class FaultReport:
     forked: bool = False  # made in a forked child that has not got the pool
     inherited: bool = False  # made in a forked child, to its own pool, which it has inherited
     fork_note: str | None = None  # of a fork, and why the pool was not inherited; or its descriptors were closed
+    went_through: bool = False  # a write to a read-only page, which was let through
+    others_pin: bool = False  # with pin_keys: another thread has pinned the page for writing
     lost: bool = False  # the page is allocated, but its frame was taken past the pool: by truncating or punching a file
+    red_zone: int = 0  # bytes, before each page of the pool and after the last
+    sample: int = 0  # one allocation of the pool in so many is guarded; 0: no sampling
+    seed: int | None = None  # of a pool that samples: with it the same program guards the same pages again
     limited: bool = False  # over the pool's report_limit: only counted, not written and not logged
     _raw: bytes = attrs.field(repr=False, eq=False)
 
@@ -140,7 +156,7 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         pool_capacity=fault.pool_capacity,
         page=fault.page,
         page_size=fault.page_size,
-        offset=fault.offset,
+        offset=signed(fault.offset),
         state=_text(lib.bufpool_state_name(fault.state)),
         thread_id=fault.thread_id,
         thread_name=_text(fault.thread_name),
@@ -150,6 +166,9 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         python_stack=python_stack,
         allocated=event_from_native(fault.allocated),
         freed=event_from_native(fault.freed),
+        pinned=event_from_native(fault.pinned),
+        read_pins=fault.read_pins,
+        write_pins=fault.write_pins,
         below=_page(fault.below),
         above=_page(fault.above),
         in_syscall=_text(fault.in_syscall) or None,
@@ -158,7 +177,12 @@ def from_native(fault: CData, python_stack: tuple[str, ...] = ()) -> FaultReport
         forked=bool(fault.flags & lib.BUFPOOL_FAULT_FORKED),
         inherited=bool(fault.flags & lib.BUFPOOL_FAULT_INHERITED),
         fork_note=_text(fault.fork_note) or None,
+        went_through=bool(fault.flags & lib.BUFPOOL_FAULT_WENT_THROUGH),
+        others_pin=bool(fault.flags & lib.BUFPOOL_FAULT_OTHERS_PIN),
         lost=bool(fault.flags & lib.BUFPOOL_FAULT_LOST),
+        red_zone=fault.red_zone,
+        sample=fault.sample,
+        seed=fault.seed if fault.sample else None,
         limited=bool(fault.flags & lib.BUFPOOL_FAULT_LIMITED),
         raw=bytes(ffi.buffer(ffi.addressof(fault), FAULT_SIZE)),
     )
@@ -193,6 +217,11 @@ def _symbol(address: int) -> str:
     buffer = ffi.new("char[]", 512)
     lib.bufpool_symbol(address, buffer, 512)
     return _text(buffer)
+
+
+def signed(offset: int) -> int:
+    """An offset before a page's beginning comes as a large number."""
+    return offset - 2**64 if offset >= 2**63 else offset
 
 
 def _page(number: int) -> int | None:

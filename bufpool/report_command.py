@@ -154,8 +154,9 @@ def _list(
 def _members(entry: Any, symbolizer: Symbolizer | None) -> dict[str, Any]:
     members: dict[str, Any] = entry.as_dict()
     if symbolizer is not None and isinstance(entry, LoggedReport):
-        for holder, exact in ((members, True), (members["allocated"], False), (members["freed"], False)):
+        for holder in (members, members["allocated"], members["freed"], members["pinned"]):
             if holder is not None:
+                exact = holder is members
                 stack = enumerate(holder["native_stack"])
                 holder["native_names"] = [symbolizer.names(place, exact and n == 0) for n, place in stack]
     return members

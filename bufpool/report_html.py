@@ -178,7 +178,7 @@ def _add_site(body: Element, site: Site, names: Names) -> None:
     headline = add(middle, "p")
     add(headline, "span", f"{report_text.what(report)}", class_=f"what {style_of(report.state)}")
     add(middle, "p", f"in {report_text.title(report, names)}", class_="mono")
-    for event in (report.freed, report.allocated):
+    for event in (report.pinned, report.freed, report.allocated):
         if event is not None:
             add(middle, "p", f"the page was {report_text.origin(event, names)}", class_="soft")
     pools = ", ".join(report_text.quoted(pool) for pool in sorted(site.pools))

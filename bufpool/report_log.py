@@ -24,7 +24,7 @@ _U64 = (1 << 64) - 1
 
 @attrs.frozen(kw_only=True)
 class LoggedEvent:
-    """Who allocated or freed the page."""
+    """Who allocated, freed or pinned the page."""
 
     event: str
     sequence: int
@@ -57,6 +57,9 @@ class LoggedReport:
     page: int
     offset: int
     page_size: int
+    red_zone: int
+    sample: int
+    seed: int | None
     memory: str
     trap: str
     signal: int
@@ -65,11 +68,16 @@ class LoggedReport:
     inherited: bool
     fork_note: str | None
     lost: bool
+    went_through: bool
+    others_pin: bool
+    read_pins: int
+    write_pins: int
     in_syscall: str | None
     below: int | None
     above: int | None
     allocated: LoggedEvent | None
     freed: LoggedEvent | None
+    pinned: LoggedEvent | None
     native_stack: tuple[str, ...]
     python_stack: tuple[str, ...]
 
@@ -83,7 +91,8 @@ class LoggedReport:
         members = attrs.asdict(self)
         for key in ("address", "pc", "pool_address"):
             members[key] = hex(members[key])
-        for holder in (members, members["allocated"], members["freed"]):
+        members["seed"] = None if self.seed is None else str(self.seed)
+        for holder in (members, members["allocated"], members["freed"], members["pinned"]):
             if holder is not None:
                 holder["time"] = iso(holder["time"])
         return members
@@ -154,6 +163,14 @@ def _number(fields: _Fields, key: str, default: Any = ...) -> Any:
     return value
 
 
+def _offset(fields: _Fields) -> int:
+    """Negative before a page's beginning, in a red zone."""
+    value = _member(fields, "offset", int, "a number", ...)
+    if not -_U64 // 2 <= value <= _U64:
+        raise _WrongError('"offset" is out of range')
+    return int(value)
+
+
 def _string(fields: _Fields, key: str, default: Any = ...) -> Any:
     return _member(fields, key, str, "a text", default)
 
@@ -171,6 +188,16 @@ def _address(fields: _Fields, key: str, default: Any = ...) -> Any:
     if value is not None and not 0 <= value <= _U64:
         raise _WrongError(f'"{key}" is out of range')
     return value
+
+
+def _seed(fields: _Fields) -> int | None:
+    """A number as a text: JSON's own lose bits in many readers."""
+    text = _string(fields, "seed", None)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_U64)) and int(text) <= _U64):
+        raise _WrongError('"seed" is not a number')
+    return int(text)
 
 
 def _time(fields: _Fields, key: str = "time") -> datetime:
@@ -225,8 +252,11 @@ def _report(fields: _Fields) -> LoggedReport:
         pool_address=_address(fields, "pool_address"),
         pool_capacity=_number(fields, "pool_capacity"),
         page=_number(fields, "page"),
-        offset=_number(fields, "offset"),
+        offset=_offset(fields),
         page_size=page_size,
+        red_zone=_number(fields, "red_zone", 0),
+        sample=_number(fields, "sample", 0),
+        seed=_seed(fields),
         memory=_string(fields, "memory", ""),
         trap=_string(fields, "trap", ""),
         signal=_number(fields, "signal", 0),
@@ -235,11 +265,16 @@ def _report(fields: _Fields) -> LoggedReport:
         inherited=_flag(fields, "inherited"),
         fork_note=_string(fields, "fork_note", None),
         lost=_flag(fields, "lost"),
+        went_through=_flag(fields, "went_through"),
+        others_pin=_flag(fields, "others_pin"),
+        read_pins=_number(fields, "read_pins", 0),
+        write_pins=_number(fields, "write_pins", 0),
         in_syscall=_string(fields, "in_syscall", None),
         below=_number(fields, "below", None),
         above=_number(fields, "above", None),
         allocated=_event(fields, "allocated"),
         freed=_event(fields, "freed"),
+        pinned=_event(fields, "pinned"),
         native_stack=_strings(fields, "native_stack"),
         python_stack=_strings(fields, "python_stack"),
     )

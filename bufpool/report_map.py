@@ -59,7 +59,7 @@ def add_map(card: Element, each: PoolMap) -> None:
     """The strip, the windows and a table with the same in words."""
     pool = each.pool
     add(card, "h3", f"{quoted(pool.pool)} of process {pool.pid}")
-    end = pool.pool_address + pool.pool_capacity
+    end = pool.pool_address + pool.pool_capacity + (pool.pool_capacity // pool.page_size + 1) * pool.red_zone
     facts = (
         f"[{pool.pool_address:#x}, {end:#x}), {sizes.text(pool.pool_capacity)}: "
         f"{each.page_count:,} pages of {sizes.text(pool.page_size)}, "
@@ -153,7 +153,12 @@ def _add_table(card: Element, each: PoolMap) -> None:
     for page, (state, count) in most[:_ROWS]:
         row = add(body, "tr")
         add(row, "td", f"{page:,}", class_="number")
-        add(row, "td", f"{each.pool.pool_address + page * each.pool.page_size:#x}", class_="mono")
+        add(
+            row,
+            "td",
+            f"{each.pool.pool_address + each.pool.red_zone + page * (each.pool.page_size + each.pool.red_zone):#x}",
+            class_="mono",
+        )
         add(row, "td", clean(state))
         add(row, "td", f"{count:,}", class_="number")
     if len(most) > _ROWS:

@@ -50,7 +50,7 @@ Key = tuple[object, ...]
 
 @attrs.define
 class Site:
-    """The reports of one place whose pages have had the same history: who freed them, who allocated them."""
+    """The reports of one place whose pages have had the same history: who freed or pinned them, who allocated them."""
 
     first: LoggedReport
     last: LoggedReport
@@ -89,7 +89,8 @@ class Log:
             self._add_report(entry)
 
     def _add_report(self, report: LoggedReport) -> None:
-        key = (report.place, report.access, report.state, _history(report.freed), _history(report.allocated))
+        events = (report.pinned, report.freed, report.allocated)
+        key = (report.place, report.access, report.state, *map(_history, events))
         site = self.sites.setdefault(key, Site(report, report))
         site.count += 1
         site.first = min(site.first, report, key=lambda each: each.time)

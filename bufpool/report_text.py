@@ -17,7 +17,16 @@ from bufpool.report_sites import Site
 Names = Callable[[str, bool], tuple[str, ...]]
 
 _OURS = ("_native.abi3.so", "libbufpool")  # modules
-_VERBS = {"allocate": "allocated", "populate": "populated", "free": "freed", "evict": "evicted", "close": "closed"}
+REUSED = "the page's number has been used again: a pointer from before the free is to a page that is gone"
+_VERBS = {
+    "allocate": "allocated",
+    "populate": "populated",
+    "free": "freed",
+    "evict": "evicted",
+    "close": "closed",
+    "pin": "pinned",
+    "unpin": "unpinned",
+}
 
 
 def no_names(_place: str, _exact: bool) -> tuple[str, ...]:
@@ -51,6 +60,8 @@ def what(report: LoggedReport) -> str:
         return f"{access} of a page of a closed pool"
     if report.lost:
         return f"{access} of an allocated page whose frame is gone"
+    if report.state == "red-zone":
+        return f"{access} of a red zone"
     return f"{access} of {article(report.state)} page"
 
 
@@ -63,24 +74,42 @@ def lines(report: LoggedReport, names: Names = no_names) -> Iterator[str]:
     thread = f"thread {report.thread_id} {quoted(report.thread_name)} of {_process(report)}"
     yield f"  {thread}, {iso(report.time)}, {_signal(report.signal)}"
     yield from _stack(report.native_stack, names, exact=True)
-    yield (
-        f"  page {report.page} of pool {quoted(report.pool)} is {clean(report.state)}; offset {report.offset} of "
-        f"{report.page_size} bytes; the page is [{start:#x}, {start + report.page_size:#x})"
-    )
-    end = report.pool_address + report.pool_capacity
+    size, zone = report.page_size, report.red_zone
+    if report.state == "red-zone":
+        before = f"{-report.offset} bytes before page {report.page}"
+        after = f"{report.offset - size + 1} bytes past the last one of page {report.page}"
+        yield (
+            f"  red zone, {before if report.offset < 0 else after} of pool {quoted(report.pool)}; "
+            f"the page is [{start:#x}, {start + size:#x})"
+        )
+    else:
+        yield _page(report, start)
+    pages = report.pool_capacity // size
+    end = report.pool_address + report.pool_capacity + (pages + 1) * zone
     yield (
         f"  pool {quoted(report.pool)} is [{report.pool_address:#x}, {end:#x}): "
-        f"{report.pool_capacity // report.page_size} pages of {sizes.text(report.page_size)}, "
+        f"{pages} pages of {sizes.text(size)}{f' with red zones of {sizes.text(zone)}' if zone else ''}, "
         f"memory {clean(report.memory)}, trap {clean(report.trap)}"
     )
+    if report.sample:
+        yield f"  the pool guards one allocation in {report.sample}: the same ones again with seed {report.seed}"
     yield from _neighbours(report)
+    yield from _pins(report)
+    yield from _event(report, report.pinned, names)
     yield from _event(report, report.freed, names)
-    yield from _event(report, report.allocated, names)
+    yield from _event(report, report.allocated, names, " again" if _is_reused(report) else "")
     yield from _notes(report)
     if report.python_stack:
         yield "  Python, innermost last:"
         yield from (f"    {clean(frame)}" for frame in report.python_stack)
     yield f"=={report.pid}==END of bufpool report {report.sequence}"
+
+
+def _page(report: LoggedReport, start: int) -> str:
+    return (
+        f"  page {report.page} of pool {quoted(report.pool)} is {clean(report.state)}; offset {report.offset} of "
+        f"{report.page_size} bytes; the page is [{start:#x}, {start + report.page_size:#x})"
+    )
 
 
 def _process(who: LoggedReport | LoggedEvent) -> str:
@@ -108,16 +137,33 @@ def _stack(stack: tuple[str, ...], names: Names, *, exact: bool) -> Iterator[str
 
 def _neighbours(report: LoggedReport) -> Iterator[str]:
     at = report.address - report.pool_address
+    stride = report.page_size + report.red_zone
+    beside = report.state == "red-zone"
     known = []
-    if report.below is not None and report.below < report.page:
-        known.append(f"{at - (report.below + 1) * report.page_size} bytes past the end of page {report.below}")
-    if report.above is not None and report.above > report.page:
-        known.append(f"{report.above * report.page_size - at} bytes before page {report.above}")
+    if report.below is not None and (report.below < report.page or (beside and report.below == report.page)):
+        known.append(f"{at - (report.below + 1) * stride} bytes past the end of page {report.below}")
+    if report.above is not None and (report.above > report.page or (beside and report.above == report.page)):
+        known.append(f"{report.red_zone + report.above * stride - at} bytes before page {report.above}")
     if known:
         yield f"  neighbours: {'; '.join(known)}, which {'are' if len(known) > 1 else 'is'} allocated"
 
 
-def _event(report: LoggedReport, event: LoggedEvent | None, names: Names) -> Iterator[str]:
+def _pins(report: LoggedReport) -> Iterator[str]:
+    counts = ((report.read_pins, "reading"), (report.write_pins, "writing"))
+    known = ", ".join(f"{count} for {purpose}" for count, purpose in counts if count)
+    if known:
+        yield f"  pins: {known}"
+
+
+def _is_reused(report: LoggedReport) -> bool:
+    """The page has been freed, and its number used again since."""
+    freed, allocated = report.freed, report.allocated
+    if freed is None or allocated is None or (freed.event, allocated.event) != ("free", "allocate"):
+        return False
+    return 0 < (allocated.sequence - freed.sequence) % 2**39 < 2**38
+
+
+def _event(report: LoggedReport, event: LoggedEvent | None, names: Names, again: str = "") -> Iterator[str]:
     if event is None:
         return
     who = f"thread {event.thread_id} {quoted(event.thread_name)}" if event.thread_id else "a thread not known any more"
@@ -126,7 +172,7 @@ def _event(report: LoggedReport, event: LoggedEvent | None, names: Names) -> Ite
     milliseconds = abs(report.time - event.time) // timedelta(milliseconds=1)
     ago = f"{milliseconds // 1000}.{milliseconds % 1000:03} s {'before' if report.time >= event.time else 'after'}"
     verb = _VERBS.get(event.event, clean(event.event))
-    yield f"  {verb} by {who}, {iso(event.time)}, {ago} (event {event.sequence})"
+    yield f"  {verb}{again} by {who}, {iso(event.time)}, {ago} (event {event.sequence})"
     yield from _stack(event.native_stack, names, exact=False)
     if event.caller:
         yield "    on behalf of, innermost last:"
@@ -138,6 +184,12 @@ def _notes(report: LoggedReport) -> Iterator[str]:
         yield "  note: the program jumped into the pool, whose pages are never executable"
     if report.raced and report.access != "execute":
         yield "  note: the page was not accessible when it was touched; it has been allocated since"
+    if _is_reused(report):
+        yield f"  note: {REUSED}"
+    if report.others_pin:
+        yield "  note: the page is pinned for writing, by another thread: this one has no write pin in the pool"
+    if report.went_through:
+        yield "  note: the write is let through to the page's data, which others may be reading"
     if report.lost:
         yield (
             "  note: the program was right to touch the page; its frame was taken past the pool, as by a process that "

@@ -42,7 +42,7 @@ def _show_site(console: Console, number: int, site: Site, names: Names) -> None:
     report = site.first
     _print(console, f"{number}. {times(site)}: {report_text.what(report)}", "bold red")
     _print(console, f"   in {report_text.title(report, names)}", "bold")
-    for event in (report.freed, report.allocated):
+    for event in (report.pinned, report.freed, report.allocated):
         if event is not None:
             _print(console, f"   the page was {report_text.origin(event, names)}")
     _print(console, f"   first {iso(site.first.time)}, last {iso(site.last.time)}")

@@ -6,14 +6,16 @@ import errno
 import gc
 import os
 import sqlite3
+from typing import NoReturn
 
 import attrs
 
 from bufpool import sizes
 from bufpool._native import ffi, lib
-from bufpool.arguments import c_path, c_text, depth_argument, limit_argument
+from bufpool.arguments import c_path, c_text, depth_argument, limit_argument, sample_arguments
 from bufpool.borrowed import pool_of
 from bufpool.errors import SQLiteStateError, UnsupportedError, failure
+from bufpool.options import configurable, quarantine_argument
 from bufpool.pool import Pool
 from bufpool.stats import from_native
 
@@ -40,6 +42,8 @@ class SQLiteStats:
     evictions: int  # pool pages zapped: their address traps
     populates: int  # pool pages given a frame
     evict_failures: int  # pool pages that left the cache but could not be zapped: these do not trap
+    pins: int  # times a page was pinned, each with its unpin later; 0 with pins "off" and no sample
+    left_open: int  # unpins after which the system did not close the page
     sqlite_version: int  # 3040001 is 3.40.1
     library: str  # the file that SQLite came from
 
@@ -64,6 +68,7 @@ class SQLiteGroup:
     trap: str
 
 
+@configurable
 def install(
     *,
     capacity: sizes.Size | None = None,
@@ -76,17 +81,29 @@ def install(
     provenance: str = "off",
     provenance_depth: int | None = None,
     monitor: bool = False,
+    pins: str = "off",
+    quarantine: sizes.Size = 0,
+    fill: str = "zeros",
+    scrub: bool = False,
+    sample: int = 0,
+    seed: int | None = None,
+    **refused: NoReturn,
 ) -> None:
     """Makes the libsqlite3 that the sqlite3 module uses keep its pages in pools, for connections opened from now on.
 
     capacity is the limit of all connections together, in bytes or text; by default half of the machine's memory. The
     others are as for Pool (of provenance only the native stack: the calls are SQLite's own); the pools are called
-    NAME-PAGESIZE. SQLite is shut down and initialised again, so that no
-    connection may be open; install before threads start.
+    NAME-PAGESIZE. With pins="all" every page that SQLite has unpinned is closed, with "write" read-only; with sample
+    one in so many of those that enter a cache is closed. quarantine: bytes of evicted pages that rest at least, beyond
+    what rests anyway; fill="pattern": pages hold bufpool.FRESH bytes until SQLite fills them. red_zones are refused:
+    SQLite reads a little past its pages, on purpose, where a file is damaged. SQLite is shut down and initialised
+    again, so that no connection may be open; install before threads start.
 
     Raises SQLiteStateError (connections are open, installed already), UnsupportedError (SQLite is linked in statically
     or too old; trap or monitor is not to be had), ArgumentError.
     """
+    for option in refused:
+        raise _refusal(option)
     _refuse_open_connections("install")
     texts = {
         "memory": c_text(memory, "memory"),
@@ -96,6 +113,8 @@ def install(
         "log": ffi.NULL if log is None else c_path(log, "log"),
         "library": c_text(_extension_file(), "library"),
         "provenance": c_text(provenance, "provenance"),
+        "pins": c_text(pins, "pins"),
+        "fill": c_text(fill, "fill"),
     }
     values = {
         "size": ffi.sizeof("bufpool_sqlite_config"),
@@ -103,10 +122,23 @@ def install(
         "report_limit": 0 if report_limit is None else limit_argument(report_limit),
         "provenance_depth": depth_argument(provenance_depth),
         "monitor": monitor,
+        "quarantine": quarantine_argument(quarantine),
+        "scrub": scrub,
+        **sample_arguments(sample, seed),
     }
     config = ffi.new("bufpool_sqlite_config *", {**values, **texts})
     _check(lib.bufpool_sqlite_install(config))
     lib.bufpool_py_outlive()
+
+
+def _refusal(option: str) -> Exception:
+    if option == "red_zones":
+        return UnsupportedError(
+            errno.EOPNOTSUPP,
+            "red_zones do not go with SQLite: where a file is damaged it reads a little past its pages, on purpose; "
+            'an overrun that writes is trapped by pins="write" or pins="all"',
+        )
+    return TypeError(f"install() got an unexpected keyword argument {option!r}")
 
 
 def uninstall() -> None:

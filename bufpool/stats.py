@@ -44,7 +44,15 @@ class PoolStats:
     provenance_lost: int  # calls of which the thread or the stack could not be kept: the tables were full
     reports_limited: int  # reports that were only counted, not written or logged in full: see report_limit
     faults_all: int  # stray accesses trapped in all the processes that have, or had, the pool
+    pins: int  # held now, by this process
+    pin_operations: int  # pins and unpins by this process, since open; 0 while pins is "off"
+    clean: int  # pages that an audit watches, now
+    sample: int  # one allocation in so many is guarded; 0: none
+    seed: int  # that is used, 0 without sample
+    sampled: int  # pages that were chosen, since open
     members: int  # processes that have the pool; 1 if it is private to this one, 0 when it is closed
+    red_zone: int  # bytes, before each page and after the last; 0: none
+    quarantined: int  # freed pages whose numbers rest, now: see quarantine
     reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
     restarts: int  # optimistic sections (C) that a hole has restarted, since open
     name: str
@@ -54,6 +62,8 @@ class PoolStats:
     backing: str  # what the frames really are
     trap_note: str  # for trap "auto": why the traps tried before it were not used; else empty
     provenance: str  # "off", "last" or "stacks"
+    pins_mode: str  # what Pool(pins=...) was
+    audit: str  # what Pool(audit=...) was
     memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
 
 

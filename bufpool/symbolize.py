@@ -122,7 +122,7 @@ def find() -> Symbolizer:
 
 def _addresses(report: LoggedReport) -> Iterable[Address]:
     yield from ((place, number == 0) for number, place in enumerate(report.native_stack))
-    for event in (report.allocated, report.freed):
+    for event in (report.allocated, report.freed, report.pinned):
         if event is not None:
             yield from ((place, False) for place in event.native_stack)
 

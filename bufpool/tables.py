@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAGIC = 0x6C6F6F7066756201
-VERSION = 2
+VERSION = 3
 # struct bp_constants; "checksum" is that of all before it.
 CONSTANTS = np.dtype(
     [
@@ -48,6 +48,7 @@ CONSTANTS = np.dtype(
         ("name", "S64"),
         ("memory", "S64"),
         ("provenance", "u8", (2,)),
+        ("rest", "u8"),
         ("checksum", "u8"),
     ]
 )
@@ -66,6 +67,9 @@ COUNTS = np.dtype(
         ("gone", "u1"),
         ("stale", "u1"),
         ("faults", "u8"),
+        ("rests", "u8"),
+        ("cut", "u8"),
+        ("resting", "u8"),
     ],
     align=True,
 )

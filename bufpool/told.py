@@ -14,7 +14,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from bufpool.report import FaultReport
 
@@ -31,6 +31,12 @@ class Listener(Protocol):
 
 
 listeners: weakref.WeakValueDictionary[int, Listener] = weakref.WeakValueDictionary()  # by the pool's address
+
+
+# Called with each report that a thread takes over, and with each that a catch_faults() block has collected; they raise
+# nothing. See bufpool.testing.
+witnesses: list[OnReport] = []
+collectors: list[Callable[[Any], object]] = []
 
 
 class _Depth(threading.local):
@@ -65,6 +71,8 @@ def _calls(reports: Sequence[FaultReport], depth: int) -> Iterator[tuple[OnRepor
     what strays while that is logged is not logged again.
     """
     for report in reports:
+        for witness in witnesses:
+            yield witness, report
         if depth < 2 and not report.limited:
             yield _log, report
         listener = listeners.get(report.pool_address)

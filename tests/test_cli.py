@@ -23,6 +23,13 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(cli.main, arguments, env={"COLUMNS": "300"})
 
 
+def doctor_s_json() -> Any:
+    """What it writes to stdout: a warning of the interpreter's is no part of it. If it failed, the reason is shown."""
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 0, (result.output, result.exc_info)
+    return json.loads(result.stdout)
+
+
 def test_version_is_the_library_s() -> None:
     result = invoke("--version")
     assert result.exit_code == 0
@@ -126,7 +133,7 @@ def test_doctor_says_what_shows_a_report_s_code(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_doctor_s_json_is_what_capabilities_finds() -> None:
-    found = json.loads(invoke("doctor", "--json").output)
+    found = doctor_s_json()
     assert found["traps"] is True
     assert found["capabilities"] == json.loads(json.dumps(attrs.asdict(bufpool.capabilities())))
     names = {setting["name"]: setting["value"] for setting in found["settings"]}
@@ -166,7 +173,7 @@ def test_doctor_shows_huge_pages_and_their_mounts(monkeypatch: pytest.MonkeyPatc
 
 def test_doctor_s_json_has_the_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hugepages, "read", lambda: HUGEPAGES)
-    found = json.loads(invoke("doctor", "--json").output)["hugepages"]
+    found = doctor_s_json()["hugepages"]
     assert found == json.loads(json.dumps(attrs.asdict(HUGEPAGES)))
     assert [mount["path"] for mount in found["mounts"]] == ["/srv/[a] pool", "/one"]
 

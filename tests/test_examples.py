@@ -39,7 +39,7 @@ _VARYING = [
     (r"child of process \d+", "child of process PID"),
     (r"trap (?:uffd|guard|mprotect)\b", "trap TRAP"),
     (r"peak [\d.]+", "peak SIZE"),
-    (r"\b\d+ (hits|misses|evictions|recycles|steals|refused)", r"COUNT \1"),
+    (r"\b\d+ (hits|misses|evictions|recycles|steals|refused|pin cycles)", r"COUNT \1"),
 ]
 
 
@@ -172,11 +172,36 @@ def test_workers(tmp_path: Path) -> None:
     check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)
 
 
+def test_sqlite_pins(tmp_path: Path) -> None:
+    name = "examples/sqlite_pins.py"
+    done = run([sys.executable, "-W", "error", str(ROOT / name), "20000"], tmp_path)
+    check(name, done, 0)
+    counts = re.match(r"(\d+) pin cycles, (\d+) evictions, 0 pages left open\n", done.stdout)
+    assert counts is not None
+    assert int(counts[1]) >= 20000
+    assert int(counts[2]) > 1000
+
+
 def test_preload(tmp_path: Path) -> None:
     if shutil.which("sqlite3") is None:
         pytest.skip("no sqlite3 shell on this machine")
     name = "examples/preload.sh"
     check(name, run(["sh", "-e", str(ROOT / name)], tmp_path), 0)
+
+
+def test_test_strays(tmp_path: Path) -> None:
+    name = ROOT / "examples/test_strays.py"
+    done = run(["pytest", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "--bufpool", "-q", str(name)], tmp_path)
+    assert "2 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    done = run(["pytest", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "-q", str(name)], tmp_path)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_unittest_strays(tmp_path: Path) -> None:
+    done = run([sys.executable, str(ROOT / "examples/unittest_strays.py")], tmp_path)
+    assert "FAIL: test_thread" in done.stderr, done.stderr
+    assert "FAILED (failures=1)" in done.stderr, done.stderr
+    assert 'stray read of a freed page (page 0 of pool "engine", offset 0)' in done.stderr
 
 
 _SESSION = """

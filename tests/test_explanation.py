@@ -51,6 +51,18 @@ def test_a_buffer_is_explained_without_a_touch() -> None:
     assert explained.pages[0].state == "closed"
 
 
+def test_a_call_that_writes() -> None:
+    with bufpool.Pool("1 MiB", pins="write") as pool:
+        page = pool.allocate()
+        assert pool.explain(page.address, page.size) is None
+        found = pool.explain(page.address, page.size, write=True)
+        assert found is not None
+        assert found.readable == 0
+        assert "read-only" in str(found)
+        with page.pin(write=True):
+            assert pool.explain(page.address, page.size, write=True) is None
+
+
 def test_many_pages_and_none() -> None:
     with bufpool.Pool("1 MiB") as pool:
         found = pool.explain(pool.address, pool.capacity)

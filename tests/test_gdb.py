@@ -305,6 +305,46 @@ def test_attached(tmp_path: Path) -> None:
     assert shown.count("report 12: ") == 2
 
 
+def test_red_zones_and_pins(tmp_path: Path) -> None:
+    program = (
+        "import ctypes, sys, bufpool\n"
+        "ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)\n"  # PR_SET_PTRACER_ANY
+        "options = {'provenance': 'last', 'pins': 'all', 'red_zones': True, 'on_fault': 'resume'}\n"
+        "pool = bufpool.Pool('1 MiB', name='guarded', **options)\n"
+        "page, other = pool.allocate(b'x'), pool.allocate()\n"
+        "def touch(at, write=False):\n"
+        "    c = ctypes.c_char.from_address(at); c.value = b'w' if write else c.value\n"
+        "page.pin(); touch(page.address + 5, True); page.unpin(); touch(page.address + 6)\n"
+        "touch(page.address - 3)\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        shown = gdb("-p", str(child.pid), commands=["bufpool faults guarded"], folder=tmp_path)
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait(timeout=300) == 0
+    if "ptrace: Operation not permitted" in shown:
+        pytest.skip("this process may not attach to its own child")
+    has(
+        shown,
+        r"report 1: stray write at 0x\w+, page 0 \(read-only, went_through\), offset 5\n",
+        r"\n    pins: 1 for reading\n    pinned by thread ",
+        r"report 2: stray read at 0x\w+, page 0 \(unpinned\), offset 6\n",
+        r"\n    unpinned by thread ",
+        r"report 3: stray read at 0x\w+, page 0 \(red-zone\), offset -3\n",
+    )
+
+
 TWO = """
 import ctypes, os, signal
 import bufpool

@@ -73,6 +73,27 @@ def test_a_report_is_printed(log: Path) -> None:
     assert "note: 1 line is no report" in result.stderr
 
 
+def test_pins_and_the_seed_are_printed(tmp_path: Path) -> None:
+    pin = event("pin", thread_name="reader", native_stack=["/usr/lib/libengine.so+0x99"])
+    members = report(state="read-only", read_pins=2, write_pins=1, pinned=pin, sample=7, seed=str(2**64 - 1))
+    (tmp_path / "log").write_bytes(line(members))
+    output = invoke(tmp_path / "log").stdout
+    assert "  the pool guards one allocation in 7: the same ones again with seed 18446744073709551615\n" in output
+    assert '  pins: 2 for reading, 1 for writing\n  pinned by thread 77 "reader", ' in output
+    assert "    #0 /usr/lib/libengine.so+0x99\n" in output
+    assert json.loads(invoke(tmp_path / "log", "--json").stdout) == {
+        **json.loads(invoke(tmp_path / "log", "--json").stdout),
+        **members,
+    }
+    assert "   the page was pinned in libengine.so+0x99\n" in invoke(tmp_path / "log", "--group").output
+
+
+@pytest.mark.parametrize("seed", ["", "x", "-1", "1.5", "1" * 21, str(2**64), 17])
+def test_a_seed_that_is_no_number_is_no_report(tmp_path: Path, seed: object) -> None:
+    (tmp_path / "log").write_bytes(line(report(sample=7, seed=seed)))
+    assert "line 1 is no report" in invoke(tmp_path / "log").output
+
+
 def test_groups(log: Path) -> None:
     output = invoke(log, "--group").output
     assert "1. 5002 times (5000 of them only counted): stray write of a freed page\n" in output
@@ -96,7 +117,21 @@ def test_who_freed_the_page_makes_a_group_of_its_own(tmp_path: Path) -> None:
 def test_json_is_normalised(log: Path) -> None:
     lines = [json.loads(each) for each in invoke(log, "--json").stdout.splitlines()]
     assert [each.get("sequence") for each in lines] == [1, 2, 3, None]
-    assert lines[0] == {**report(), "in_syscall": None, "inherited": False, "fork_note": None, "python_stack": []}
+    assert lines[0] == {
+        **report(),
+        "in_syscall": None,
+        "inherited": False,
+        "went_through": False,
+        "others_pin": False,
+        "fork_note": None,
+        "python_stack": [],
+        "red_zone": 0,
+        "sample": 0,
+        "seed": None,
+        "read_pins": 0,
+        "write_pins": 0,
+        "pinned": None,
+    }
     assert lines[3] == suppressed()
 
 
@@ -183,9 +218,17 @@ def read_until(fd: int, what: str, text: str = "") -> str:
     return text
 
 
+# Ctrl-C ends it also where the suite itself runs as a shell's background job, which has SIGINT ignored.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def test_follow_on_a_terminal(log: Path) -> None:
     terminal, end = pty.openpty()
-    command = [sys.executable, "-m", "bufpool", "report", str(log), "--follow"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "-m", "bufpool", "report", str(log), "--follow"]
     with subprocess.Popen(
         command, stdin=end, stdout=end, stderr=end, cwd=log.parent, start_new_session=True
     ) as process:

@@ -197,6 +197,14 @@ def test_wrong_options(sqlite: Sqlite) -> None:
             ({"provenance": "some"}, bufpool.ArgumentError, "some"),
             ({"provenance": "stacks", "provenance_depth": 17}, bufpool.ArgumentError, "17"),
             ({"monitor": True, "trap": "mprotect"}, bufpool.UnsupportedError, "system calls"),
+            ({"pins": "most"}, bufpool.ArgumentError, "most"),
+            ({"pins": "all", "trap": "none"}, bufpool.UnsupportedError, "pins"),
+            ({"red_zones": True}, bufpool.UnsupportedError, "red_zones do not go with SQLite"),
+            ({"lazy_zero": True}, TypeError, "lazy_zero"),
+            ({"quarantine": -1}, bufpool.ArgumentError, "quarantine"),
+            ({"fill": "ones"}, bufpool.ArgumentError, "ones"),
+            ({"sample": 5, "pins": "write"}, bufpool.ArgumentError, "every page is guarded"),
+            ({"seed": 5}, bufpool.ArgumentError, "goes with sample"),
         ):
             try:
                 bufpool.sqlite.install(**{"capacity": "8 MiB", **options})
@@ -205,7 +213,7 @@ def test_wrong_options(sqlite: Sqlite) -> None:
         print(bufpool.sqlite.installed())
         """
     )
-    assert out == "True\n" * 12 + "False\n"
+    assert out == "True\n" * 20 + "False\n"
 
 
 def test_reports_say_who_evicted_the_page(sqlite: Sqlite) -> None:
@@ -258,6 +266,40 @@ def test_system_calls_are_monitored(sqlite: Sqlite) -> None:
     assert out in ("write 3000\npossible\n", "refused\nimpossible\n")
 
 
+@pytest.mark.parametrize(("pins", "state"), [("all", "unpinned"), ("write", "read-only")])
+def test_unpinned_pages_are_closed(sqlite: Sqlite, pins: str, state: str) -> None:
+    """Pages that are in the cache, and that SQLite has done with for now."""
+    out = sqlite(
+        f"""
+        bufpool.sqlite.install(capacity="64 MiB", pins="{pins}", provenance="stacks")
+        connection = sqlite3.connect("db")
+        fill(connection)
+        before = total(connection)
+        stats = bufpool.sqlite.stats()
+        pool = bufpool.sqlite.pools()[0]
+        numbers = [number for number in pool.pages().tolist() if number % 2 == 0][-20:]
+        pages = [pool.page(number) for number in numbers]
+        print(len(pages), stats.pins > stats.pages > 20, stats.left_open, stats.unpinned == stats.pages)
+        print(pool.stats().pins_mode)
+        with bufpool.catch_faults() as caught:
+            for page in pages:
+                ctypes.memset(page.address + 9, 1, 1)
+        print({{report.state for report in caught.reports}}, [report.page for report in caught.reports] == numbers)
+        [report] = {{report.freed.thread_id for report in caught.reports}}
+        print(report == os.getpid(), {{report.freed.event for report in caught.reports}})
+        print(all(report.freed.native_stack for report in caught.reports))
+        try:
+            pages[0][9] = 1
+        except bufpool.StrayAccessError as error:
+            print(error.report.state)
+        if "{pins}" == "all":
+            print(total(connection) == before, connection.execute("pragma integrity_check").fetchone())
+        """
+    )
+    ends = "True ('ok',)\n" if pins == "all" else ""  # the writes to read-only pages went through
+    assert out == f"20 True 0 True\n{pins}\n{{'{state}'}} True\nTrue {{'unpin'}}\nTrue\n{state}\n{ends}"
+
+
 def test_many_connections_and_threads(sqlite: Sqlite) -> None:
     out = sqlite(
         """
@@ -281,3 +323,41 @@ def test_many_connections_and_threads(sqlite: Sqlite) -> None:
         """
     )
     assert out == "2000 1000000 ok\n" * 3 + "0\n"
+
+
+def test_quarantine_patterns_and_sampling(sqlite: Sqlite) -> None:
+    out = sqlite(
+        """
+        connection, page = evicted(quarantine="8 MiB", fill="pattern", scrub=True, sample=2, seed=17)
+        answer = total(connection)[0]
+        pool = page.pool
+        with bufpool.catch_faults() as caught:
+            for number in pool.pages("allocated")[::2]:
+                pool.page(number)[0]
+        print(answer, {report.state for report in caught.reports}, pool.stats().sample, pool.stats().seed)
+        [group] = [group for group in bufpool.sqlite.groups() if group.pool == pool]
+        print(group.resting == group.evictions, bufpool.sqlite.stats().left_open)  # none was used again
+        print(connection.execute("pragma integrity_check").fetchone()[0], total(connection)[0])
+        """
+    )
+    assert out == "3000 {'unpinned'} 2 17\nTrue 0\nok 3000\n"
+
+
+@pytest.mark.parametrize("preset", ["test", "test:pins=all", "production", "production:pins=write"])
+def test_presets(sqlite: Sqlite, preset: str) -> None:
+    out = sqlite(
+        f"""
+        bufpool.configure("preset={preset}")
+        connection, page = evicted()
+        try:
+            page[0]
+        except bufpool.StrayAccessError as error:
+            print(error.report.state, error.report.freed.event, error.report.pool)
+        stats = page.pool.stats()
+        print(total(connection)[0], stats.provenance, stats.red_zone, stats.sample, stats.pins_mode)
+        """
+    )
+    name, _, pins = preset.partition(":pins=")
+    sample = 1000 if preset == "production" else 0
+    provenance = {"test": "stacks", "production": "last"}[name]
+    assert out == f"evicted evict sqlite-4096\n3000 {provenance} 0 {sample} {pins or 'off'}\n"

@@ -73,6 +73,37 @@ def test_a_pair_that_never_goes_together_is_refused_with_its_reason(entry: bufpo
     assert entry.reason.partition(": ")[2] in str(caught.value)
 
 
+PINS = re.search(r"\| memory \| trap \| a page is closed, .*?\n\n", README, re.DOTALL)
+CLOSED = [
+    (memory, trap)
+    for row in (PINS[0] if PINS else "").splitlines()[2:-1]
+    for memory, trap in itertools.product(*map(names, row.split("|")[1:3]))
+]
+
+
+def test_pins_close_pages_of_every_pair_that_traps() -> None:
+    assert sorted(CLOSED) == sorted((e.memory, e.trap) for e in ENTRIES if e.users)
+
+
+@pytest.mark.parametrize("pins", ["write", "all"])
+@pytest.mark.parametrize(("memory", "trap"), [pair for pair in CLOSED if pair[0] in ("anon", "thp", "shared")])
+def test_pins_close_pages_as_the_readme_says(memory: str, trap: str, pins: str) -> None:
+    if not bufpool.capabilities().of(memory, trap).available:
+        pytest.skip(f"{memory}-{trap}: {bufpool.capabilities().of(memory, trap).reason}")
+    try:
+        pool = bufpool.Pool("64 MiB", page_size=None, memory=memory, trap=trap, pins=pins)
+    except bufpool.UnsupportedError as error:
+        assert "it takes Linux" in str(error)  # noqa: PT017 -- an older kernel
+        return
+    with pool:
+        page = pool.allocate(b"data")
+        with pytest.raises(bufpool.StrayAccessError):
+            page[0] = 1
+        with page.pin(write=True):
+            page[0] = 1
+        assert pool.stats().pins_mode == pins
+
+
 def test_nothing_else_is_in_it() -> None:
     assert [row[:2] for row in ROW.findall(shown())] == [(e.memory, e.trap) for e in ENTRIES if e.users]
     assert shown().count("\n| `") == len(ROW.findall(shown()))
