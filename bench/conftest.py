@@ -26,7 +26,7 @@ import bufpool
 BENCH = Path(__file__).parent
 NATIVE = BENCH.parent / "native"
 COMPILE = ["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-fPIC", "-shared", f"-I{NATIVE}/include"]
-LINK = ["-Wl,--wrap=memcpy", "-lpthread", "-ldl"]
+LINK = ["-Wl,-Bsymbolic", "-Wl,--wrap=memcpy", "-lpthread", "-ldl"]  # bound as in the library, whose names are local
 ROUNDS = 20
 HUGE = 2 << 20
 HUGE_PAGES = 600  # 1 GiB for a pool, and some beside it
@@ -46,7 +46,8 @@ class Loops:
         )
         self.ffi: Any = cffi.FFI()
         declarations = [
-            (BENCH / name).read_text() for name in ("loops.h", "memories.h", "processes.h", "sections.h", "strays.h")
+            (BENCH / name).read_text()
+            for name in ("loops.h", "memories.h", "pins.h", "processes.h", "sections.h", "strays.h")
         ]
         self.ffi.cdef("typedef struct bufpool_pool bufpool_pool;" + "".join(declarations))
         self.c: Any = self.ffi.dlopen(str(library))
@@ -59,10 +60,10 @@ class Loops:
         """Pages of bytes that are not zeros, resident."""
         return self.ffi.new("char[]", bytes(range(1, 129)) * 32 * pages)
 
-    def pool_on(self, memory: str, trap: str, pages: int, size: int) -> Any:
+    def pool_on(self, memory: str, trap: str, pages: int, size: int, pins: str = "off") -> Any:
         """A pool on any memory; skips the row, with the reason, where that or the trap cannot be had."""
         pool = self.ffi.new("bufpool_pool **")
-        if not self.c.pool_on(memory.encode(), trap.encode(), pages, size, pool):
+        if not self.c.pool_on(memory.encode(), trap.encode(), pins.encode(), pages, size, pool):
             text = self.ffi.new("char[1024]")
             self.c.error_text(text, 1024)
             pytest.skip(self.ffi.string(text).decode())
@@ -162,10 +163,12 @@ class Row:
         rounds: int = ROUNDS,
         against: str = "plain mmap",
         cell: tuple[str, str, str] | None = None,
+        absolute: bool = False,
     ) -> float:
         """Measures; before and plain_before run untimed ahead of their side. per: units of work a round (pages...).
 
-        cell: memory, trap and work of a row that belongs to the table of traps.
+        cell: memory, trap and work of a row that belongs to a table of memories and traps. absolute: the row is about
+        bufpool's own nanoseconds, and so is its goal.
         """
         plain_ns: list[int] = []
 
@@ -182,12 +185,13 @@ class Row:
         self.benchmark.pedantic(pool, setup=set_up, rounds=rounds, iterations=1)
         pool_ns = [seconds * 1e9 for seconds in self.benchmark.stats.stats.data]
         ratio = float(statistics.median(pool_ns) / statistics.median(plain_ns))
+        figures = [a / per for a in pool_ns] if absolute else [a / b for a, b in zip(pool_ns, plain_ns, strict=True)]
         self._keep(
             pool_ns=statistics.median(pool_ns) / per,
             plain_ns=statistics.median(plain_ns) / per,
-            ratio=ratio,
+            **{"time": statistics.median(figures)} if absolute else {"ratio": ratio},
             rounds=rounds,
-            spread=statistics.quantiles([a / b for a, b in zip(pool_ns, plain_ns, strict=True)], n=4),
+            spread=statistics.quantiles(figures, n=4),
             goal=goal,
             against=against,
             cell=cell,
@@ -213,6 +217,22 @@ class Row:
             difference=statistics.median(pool - plain for pool, plain in found),
             rounds=rounds,
             spread=statistics.quantiles([pool - plain for pool, plain in found], n=4),
+            goal=goal,
+            against=against,
+            cell=None,
+        )
+
+    def ratios(self, pairs: Callable[[], tuple[float, float]], *, goal: float, rounds: int, against: str) -> None:
+        """What times itself. pairs: measures a round and returns bufpool's ns and the other's for a unit of work."""
+        found: list[tuple[float, float]] = []
+        self.benchmark.pedantic(lambda: found.append(pairs()), rounds=rounds, iterations=1)
+        pool_ns, other_ns = (statistics.median(side) for side in zip(*found, strict=True))
+        self._keep(
+            pool_ns=pool_ns,
+            plain_ns=other_ns,
+            ratio=pool_ns / other_ns,
+            rounds=rounds,
+            spread=statistics.quantiles([pool / other for pool, other in found], n=4),
             goal=goal,
             against=against,
             cell=None,
@@ -265,6 +285,7 @@ def _huge_pages() -> str:
 # What a row is about: how its figure is written, and how its goal is; a gain's is a least, the others' are a most.
 _KINDS = {
     "ratio": ("{:.3f}", "<= {:.2f}"),
+    "time": ("{:.0f} ns", "<= {:.0f} ns"),
     "difference": ("{:+.0f} ns", "<= {:+.0f} ns"),
     "gain": ("{:.3f}", ">= {:.2f}"),
 }
@@ -285,22 +306,36 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _trap_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The table of traps: a line for each memory and trap, with what allocate + fill and free take."""
+# The tables of memories and traps: what each is about, and its works with the words that head their columns.
+_TABLES = (
+    (
+        "Traps, one page, steady state; plain mmap of the same memory: first touch + memcpy, and giving it back.",
+        {"fill": ("allocate + fill", "plain"), "free": ("free", "plain")},
+    ),
+    (
+        'Pins, one page: pin + unpin, for reading ("all") and for writing ("write"), beside mprotect on + off\n'
+        "of plain mmap of the same memory; alone, and with a reader on the other core.",
+        {work + where: (f'"{work}"{where}', "mprotect") for work in ("all", "write") for where in ("", ", reader")},
+    ),
+)
+
+
+def _cell_lines(rows: list[dict[str, Any]], works: Mapping[str, tuple[str, str]]) -> list[str]:
+    """A table with a line for each memory and trap; none if no row is about these works."""
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         memory, trap, work = row["cell"]
-        cells.setdefault((memory, trap), {})[work] = row
-    lines = []
-    for (memory, trap), works in cells.items():
+        if work in works:
+            cells.setdefault((memory, trap), {})[work] = row
+    if not cells:
+        return []
+    heads = "".join(f" {ours}, ns | {other}, ns | ratio |" for ours, other in works.values())
+    lines = [f"| memory | trap |{heads}", "|---|---|" + "---|---|---|" * len(works)]
+    for (memory, trap), found in cells.items():
         line = f"| {memory} | {trap} |"
-        for work in ("fill", "free"):
-            found = works.get(work)
-            line += (
-                " | | |"
-                if found is None
-                else f" {found['pool_ns']:.0f} | {found['plain_ns']:.0f} | {found['ratio']:.2f} |"
-            )
+        for work in works:
+            row = found.get(work)
+            line += " | | |" if row is None else f" {row['pool_ns']:.0f} | {row['plain_ns']:.0f} | {row['ratio']:.2f} |"
         lines.append(line)
     return lines
 
@@ -320,12 +355,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for row in rows:
         if row["cell"] is None:
             write(_line(row))
-    traps = _trap_lines([row for row in rows if row["cell"] is not None])
-    if traps:
-        write("")
-        write("Traps, one page, steady state; plain mmap of the same memory: first touch + memcpy, and giving it back.")
-        write("")
-        write("| memory | trap | allocate + fill, ns | plain, ns | ratio | free, ns | plain, ns | ratio |")
-        write("|---|---|---|---|---|---|---|---|")
-        for line in traps:
-            write(line)
+    for about, works in _TABLES:
+        lines = _cell_lines([row for row in rows if row["cell"] is not None], works)
+        if lines:
+            for line in ("", *about.split("\n"), "", *lines):
+                write(line)

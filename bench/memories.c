@@ -19,13 +19,14 @@
 /* ---- The pool's side ---- */
 
 /* false: this memory and this trap cannot be had here; error_text() says why. */
-bool pool_on(const char *memory, const char *trap, uint64_t pages, uint64_t size, bufpool_pool **pool)
+bool pool_on(const char *memory, const char *trap, const char *pins, uint64_t pages, uint64_t size, bufpool_pool **pool)
 {
     bufpool_config config = BUFPOOL_CONFIG_INIT;
     config.capacity = pages * size;
     config.page_size = size;
     config.memory = memory;
     config.trap = trap;
+    config.pins = pins;
     config.granule = strcmp(memory, "hugetlb") == 0 ? HUGE : 0;
     int code = bufpool_open(&config, pool);
     if (code != BUFPOOL_EUNSUPPORTED) {

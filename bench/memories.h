@@ -1,4 +1,5 @@
-bool pool_on(const char *memory, const char *trap, uint64_t pages, uint64_t size, bufpool_pool **pool);
+bool pool_on(const char *memory, const char *trap, const char *pins, uint64_t pages, uint64_t size,
+             bufpool_pool **pool);
 size_t error_text(char *buffer, int size);
 uint64_t pool_huge_fills(const bufpool_pool *pool);
 uint64_t pool_small_fills(const bufpool_pool *pool);

@@ -1,0 +1,43 @@
+"""SQLite with enforced pins: the demo's queries, beside SQLite with its own page cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bufpool import _child, doctor
+from bufpool.demo import corpus
+from bufpool.demo.queries import QUERIES
+
+ROUNDS = 7
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> corpus.Corpus:
+    """The standard library's source, as in the demo."""
+    engine = doctor.sqlite_library()
+    if not engine.usable:
+        pytest.skip(f"SQLite takes no page cache: {engine.reason}")
+    return corpus.load(tmp_path_factory.mktemp("sqlite") / "source.db", corpus.source_files())
+
+
+@pytest.mark.parametrize(("pins", "goal"), [("write", 2.0), ("all", 5.0)])
+@pytest.mark.parametrize("cache", ["a cache larger than the database", "SQLite's default cache"])
+def test_queries(row: Any, database: corpus.Corpus, cache: str, pins: str, goal: float) -> None:
+    """The demo's queries in SQLite."""
+    row.title += f', pins="{pins}", {cache}'
+    cache_pages = None if cache.startswith("SQLite") else 2 * database.pages
+
+    def run(trapped: bool) -> tuple[float, dict[str, str]]:
+        request = {"path": database.path, "trapped": trapped, "cache_pages": cache_pages, "pins": pins}
+        done = _child.run("bufpool.demo.worker", request, 300)
+        digests = {name: answer["digest"] for name, answer in done["answers"].items()}
+        return done["seconds"] * 1e9 / len(QUERIES), digests
+
+    def pairs() -> tuple[float, float]:
+        (stock_ns, expected), (pool_ns, answers) = run(False), run(True)
+        assert answers == expected
+        return pool_ns, stock_ns
+
+    row.ratios(pairs, goal=goal, rounds=ROUNDS, against="SQLite's own page cache")
