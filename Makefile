@@ -7,7 +7,7 @@ BUILD ?= build
 JOBS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: demo kv test test-c test-python test-noautofill bench detection lint format sanitize sanitize-address sanitize-thread clean
+.PHONY: demo kv test test-c test-python test-noautofill bench bench-readme detection lint format sanitize sanitize-address sanitize-thread clean
 
 # The environment's tools come first; CMake and ninja are there only where the system has none.
 WITH_VENV = PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -49,8 +49,14 @@ test-python: $(VENV)/.test
 test-noautofill: $(VENV)/.cmake
 	$(WITH_VENV) JOBS=$(JOBS) native/tests/noautofill/run $(BUILD)/noautofill
 
-bench: $(VENV)/.test
-	$(VENV)/bin/pytest bench
+# The pool beside plain mmap: ten minutes at most. Writes bench/results/bench.* and the tables of the READMEs.
+bench: $(VENV)/.test $(VENV)/.bench
+	$(VENV)/bin/pytest bench --results --benchmark-quiet
+	$(VENV)/bin/python bench/report.py
+
+# The tables and the pictures once more, from the run that bench/results/bench.json has.
+bench-readme: $(VENV)/.bench
+	$(VENV)/bin/python bench/report.py
 
 # Seeded bugs against bufpool, mprotect, AddressSanitizer and Valgrind (Debian: valgrind): bench/results/detection.*
 detection: $(VENV)/.detection
@@ -109,7 +115,7 @@ $(VENV)/.package: $(VENV)/.venv $(SOURCES)
 	touch $@
 
 # The package is there already, so these only add the tools of the named extra.
-$(VENV)/.test $(VENV)/.lint $(VENV)/.detection: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.detection: $(VENV)/.%: $(VENV)/.package
 	$(PIP) install "bufpool[$*]"
 	touch $@
 
