@@ -74,6 +74,18 @@ class _Lib:
     BUFPOOL_STATE_FREED: int
     BUFPOOL_STATE_EVICTED: int
     BUFPOOL_STATE_CLOSED: int
+    BUFPOOL_WAY_MOVE: int
+    BUFPOOL_WAY_HUGE_MOVE: int
+    BUFPOOL_WAY_ZEROPAGE: int
+    BUFPOOL_WAY_COPY: int
+    BUFPOOL_WAY_CONTINUE: int
+    BUFPOOL_WAY_WRITE: int
+    BUFPOOL_WAY_TOUCH: int
+    BUFPOOL_WAY_MOVE_OUT: int
+    BUFPOOL_WAY_BATCH: int
+    BUFPOOL_WAY_DROP: int
+    BUFPOOL_WAY_PUNCH: int
+    BUFPOOL_WAYS: int
     BUFPOOL_STATE_UNPINNED: int
     BUFPOOL_STATE_READ_ONLY: int
     BUFPOOL_STATE_RED_ZONE: int
@@ -122,6 +134,7 @@ class _Lib:
     def bufpool_trap_name(self, n: int, /) -> CData: ...
     def bufpool_cell(self, memory: CData | bytes, trap: CData | bytes, users: CData, /) -> int: ...
     def bufpool_state_name(self, state: int, /) -> CData: ...
+    def bufpool_way_name(self, way: int, /) -> CData: ...
     def bufpool_allocate(self, pool: CData, data: CData, size: int, page: CData, /) -> int: ...
     def bufpool_allocate_at(self, pool: CData, page: int, data: CData, size: int, /) -> int: ...
     def bufpool_allocate_many(self, pool: CData, count: int, pages: CData, /) -> int: ...

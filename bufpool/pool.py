@@ -320,7 +320,7 @@ class Pool:
             raise failure(code)
         self.native = handle
         self._pid = os.getpid()
-        facts = stats.from_native(stats.PoolStats, _statistics(handle))
+        facts = stats.of_pool(_statistics(handle))
         self.address, self.page_count, self.granule = facts.address, facts.pages, facts.granule
         self.capacity, self.page_size, self.red_zone = facts.capacity, facts.page_size, facts.red_zone
         self.memory = facts.memory if memory is None else memory
@@ -543,7 +543,7 @@ class Pool:
     def stats(self) -> stats.PoolStats:
         """The pool's counters. Works on a closed pool."""
         check()
-        return stats.from_native(stats.PoolStats, _statistics(self.native))
+        return stats.of_pool(_statistics(self.native))
 
     @property
     def faults(self) -> tuple[FaultReport, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
-from bufpool._native import ffi
+from bufpool._native import ffi, lib
 
 if TYPE_CHECKING:
     from bufpool._native import CData
@@ -64,7 +64,19 @@ class PoolStats:
     provenance: str  # "off", "last" or "stacks"
     pins_mode: str  # what Pool(pins=...) was
     audit: str  # what Pool(audit=...) was
+    fill_ways: str  # the ways that granules are filled, in the order in which they are tried, as "move, copy"
+    zap_ways: str  # the same of taking frames away
+    ways: dict[str, int] = attrs.field(hash=False)  # granules that went each way, since open, by this process
+    ways_busy: int  # times a way was refused since somebody held the frame or changed the mapping, and another taken
+    ways_memory: int  # the same for want of memory
+    ways_refused: int  # the same for any other reason
     memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
+
+
+def of_pool(statistics: CData) -> PoolStats:
+    """A PoolStats of what bufpool_stats() has filled in."""
+    names = ((way, ffi.string(lib.bufpool_way_name(way)).decode()) for way in range(lib.BUFPOOL_WAYS))
+    return from_native(PoolStats, statistics, ways={name: int(statistics.ways[way]) for way, name in names if name})
 
 
 def from_native(kind: Callable[..., _Stats], statistics: CData, **given: Any) -> _Stats:

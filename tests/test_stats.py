@@ -45,3 +45,16 @@ def test_stats_are_frozen_and_outlive_the_pool(pool: bufpool.Pool) -> None:
     assert stats.allocations == 1
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         stats.faults = 7  # type: ignore[misc]
+
+
+def test_the_ways_that_were_taken_are_named_and_counted(pool: bufpool.Pool, kind: bufpool.Capability) -> None:
+    numbers = pool.allocate_many(4)
+    pool.free_many(numbers[::2])
+    stats = pool.stats()
+    filled = sum(stats.ways[way] for way in stats.fill_ways.split(", "))
+    zapped = sum(stats.ways[way] for way in stats.zap_ways.split(", "))
+    granules = pool.page_size // pool.granule
+    assert (filled, zapped) == (4 * granules, 2 * granules), kind
+    assert filled + zapped == sum(stats.ways.values())
+    assert (stats.ways_busy, stats.ways_memory, stats.ways_refused) == (0, 0, 0)
+    assert hash(stats) == hash(attrs.evolve(stats))

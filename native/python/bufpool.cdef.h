@@ -144,6 +144,23 @@ typedef struct bufpool_location {
 
 int bufpool_locate(const void *address, bufpool_location *location);
 
+typedef enum bufpool_way {
+    BUFPOOL_WAY_MOVE = 0,
+    BUFPOOL_WAY_HUGE_MOVE = 1,
+    BUFPOOL_WAY_ZEROPAGE = 2,
+    BUFPOOL_WAY_COPY = 3,
+    BUFPOOL_WAY_CONTINUE = 4,
+    BUFPOOL_WAY_WRITE = 5,
+    BUFPOOL_WAY_TOUCH = 6,
+    BUFPOOL_WAY_MOVE_OUT = 7,
+    BUFPOOL_WAY_BATCH = 8,
+    BUFPOOL_WAY_DROP = 9,
+    BUFPOOL_WAY_PUNCH = 10,
+    BUFPOOL_WAYS = 24
+} bufpool_way;
+
+const char *bufpool_way_name(bufpool_way way);
+
 typedef struct bufpool_statistics {
     size_t size;
     uint64_t capacity;
@@ -192,6 +209,12 @@ typedef struct bufpool_statistics {
     uint64_t sample;
     uint64_t seed;
     uint64_t sampled;
+    char fill_ways[64];
+    char zap_ways[64];
+    uint64_t ways[BUFPOOL_WAYS];
+    uint64_t ways_busy;
+    uint64_t ways_memory;
+    uint64_t ways_refused;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);

@@ -86,6 +86,20 @@ int bufpool_locate(const void *address, bufpool_location *location)
     return 0;
 }
 
+static void fill_in_ways(bufpool_statistics *statistics, const struct bp_space *space, bool closed)
+{
+    uint32_t set = closed ? 0 : space->trap->ways(space);
+    uint32_t fills = BP_WAY(BUFPOOL_WAY_MOVE_OUT) - 1;
+    bp_ways_text(set & fills, statistics->fill_ways, sizeof statistics->fill_ways);
+    bp_ways_text(set & ~fills, statistics->zap_ways, sizeof statistics->zap_ways);
+    for (int way = 0; way < BUFPOOL_WAYS; way++) {
+        statistics->ways[way] = atomic_load(&space->ways.granules[way]);
+    }
+    statistics->ways_busy = atomic_load(&space->ways.busy);
+    statistics->ways_memory = atomic_load(&space->ways.memory);
+    statistics->ways_refused = atomic_load(&space->ways.refused);
+}
+
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
 {
     if (pool == NULL) {
@@ -162,6 +176,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
     memcpy(full.memory_note, pool->space.note, sizeof full.memory_note);
     snprintf(full.pins_mode, sizeof full.pins_mode, "%s", bp_pins_name(pool->pins.mode));
     snprintf(full.audit, sizeof full.audit, "%s", bp_audit_name(pool->audit.mode));
+    fill_in_ways(&full, &pool->space, closed);
     bp_pool_leave(visited);
     size_t size = statistics->size < sizeof full ? statistics->size : sizeof full;
     memcpy(statistics, &full, size);

@@ -14,6 +14,7 @@
 #include "numa.h"
 #include "thp.h"
 #include "vault.h"
+#include "ways.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -78,6 +79,7 @@ struct bp_space {
     atomic_bool orphaned; /* the program has closed a descriptor of it: sealed, since nothing can be trapped any more */
     _Atomic uint32_t poisoned; /* granules that may show the monitor's poison */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
+    struct bp_ways ways;
     char note[256]; /* what came out as less than asked; written at open and in a forked child only */
 };
 
@@ -101,6 +103,9 @@ struct bp_trap {
 
     /* Makes the whole, or with stepwise a chunk, accessible, which never had a frame: armed at every moment. */
     int (*open_chunk)(struct bp_space *space, uintptr_t address, size_t length);
+
+    /* The ways that populate and zap may take, as a set of BP_WAY(). */
+    uint32_t (*ways)(const struct bp_space *space);
 
     /* Fills holes, open as space->unpinned says, with data (never touched from user mode where the kernel can copy, so that a stray data pointer is
      * -EFAULT, not a signal), or with zeros (NULL). Each granule appears whole. *done: bytes that are filled, from the

@@ -33,6 +33,17 @@ int bp_stash_map(struct bp_space *space, size_t length, size_t alignment, void *
     return code;
 }
 
+/* A small frame to the first slot, and on to the second, neither in use yet: what the kernel refuses here it would refuse
+ * with every page. No answer, for want of memory, is no refusal. */
+static bool moves(const struct bp_space *space, uintptr_t base)
+{
+    size_t done;
+    bool made = bp_kernel_uffd_copy(space->uffd, base, bp_fill_zeros, BP_GRANULE, &done) == 0;
+    int code = made ? bp_kernel_uffd_move(space->uffd, base + space->granule, base, BP_GRANULE, &done) : 0;
+    bp_kernel_discard((void *)base, 2 * space->granule);
+    return code == 0 || code == -EAGAIN || code == -EBUSY || code == -ENOMEM;
+}
+
 void bp_stash_open(struct bp_space *space, unsigned slots)
 {
     struct bp_stash *stash = &space->stash;
@@ -44,7 +55,8 @@ void bp_stash_open(struct bp_space *space, unsigned slots)
         return;
     }
     if (bp_kernel_uffd_register(space->uffd, base, length) < 0 ||
-        bp_kernel_mprotect((void *)base, length, PROT_READ | PROT_WRITE) < 0) {
+        bp_kernel_mprotect((void *)base, length, PROT_READ | PROT_WRITE) < 0 ||
+        (space->granule == BP_GRANULE && !moves(space, base))) { /* huge frames are tried by thp.c */
         bp_kernel_munmap(stash->place, stash->mapped);
         return;
     }
@@ -116,8 +128,9 @@ static void drain(struct bp_stash *stash)
     }
 }
 
-bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule)
+bool bp_stash_put(struct bp_space *space, uintptr_t granule)
 {
+    struct bp_stash *stash = &space->stash;
     if (stash->base == 0) {
         return false;
     }
@@ -130,16 +143,20 @@ bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule)
         return false;
     }
     size_t moved;
-    int code = bp_kernel_uffd_move(uffd, address_of(stash, slot), granule, stash->slot, &moved);
+    int code = bp_kernel_uffd_move(space->uffd, address_of(stash, slot), granule, stash->slot, &moved);
     if (code < 0) { /* part of it may be there, whatever moved says (vault.c) */
         bp_kernel_discard((void *)address_of(stash, slot), stash->slot);
+        bp_way_lost(&space->ways, code);
+    } else {
+        bp_way_took(&space->ways, BUFPOOL_WAY_MOVE_OUT, 1);
     }
     bp_slot_release(code == 0 ? stash->full : stash->empty, slot);
     return code == 0;
 }
 
-int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const void *data)
+int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data)
 {
+    struct bp_stash *stash = &space->stash;
     int slot = stash->base == 0 ? -1 : bp_slot_claim(stash->full, BP_STASH_WORDS);
     if (slot < 0) {
         return -ENOENT;
@@ -150,14 +167,16 @@ int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const voi
         return -EFAULT;
     }
     size_t moved;
-    int code = bp_kernel_uffd_move(uffd, granule, (uintptr_t)frame, stash->slot, &moved);
+    int code = bp_kernel_uffd_move(space->uffd, granule, (uintptr_t)frame, stash->slot, &moved);
     if (code < 0) {
         bp_kernel_discard(frame, stash->slot);
         bp_slot_release(stash->empty, slot);
+        bp_way_lost(&space->ways, code);
         return moved > 0 || (code == -EAGAIN && stash->slot > BP_GRANULE) ? -EAGAIN : -ENOENT;
     }
     bp_slot_release(stash->empty, slot);
     atomic_fetch_add_explicit(&stash->recycled, 1, memory_order_relaxed);
+    bp_way_took(&space->ways, BUFPOOL_WAY_MOVE, 1);
     return 0;
 }
 

@@ -35,7 +35,7 @@ struct bp_stash {
     _Atomic uint64_t recycled; /* frames that served again */
 };
 
-/* Maps and registers so many slots of a granule each; leaves base 0 where that cannot be had. */
+/* Maps and registers so many slots of a granule each, and tries whether a frame moves; leaves base 0 where that cannot be had. */
 void bp_stash_open(struct bp_space *space, unsigned slots);
 void bp_stash_close(struct bp_stash *stash);
 
@@ -44,11 +44,11 @@ void bp_stash_forget(struct bp_stash *stash);
 
 /* Moves the frame of one granule into the stash; when that is full, gives a quarter of the slots, or all huge ones, back
  * to the system first. false: the granule keeps it, or part of it. */
-bool bp_stash_put(struct bp_stash *stash, int uffd, uintptr_t granule);
+bool bp_stash_put(struct bp_space *space, uintptr_t granule);
 
 /* Fills a kept frame with one granule of data and moves it to a hole. 0; -ENOENT: nothing kept, or it could not be
  * moved; -EFAULT: data is not readable; -EAGAIN: part of it was moved, which has to be taken away again. */
-int bp_stash_take(struct bp_stash *stash, int uffd, uintptr_t granule, const void *data);
+int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data);
 
 /* How many frames are kept. */
 unsigned bp_stash_count(const struct bp_stash *stash);

@@ -56,7 +56,12 @@ static int fill_fresh(struct bp_space *space, uintptr_t granule, const void *dat
     int code = write_slot(space, slot, data);
     if (code == 0) {
         code = bp_kernel_uffd_move(space->uffd, granule, slot, space->granule, &moved);
-        code = code == 0 ? 0 : moved > 0 || code == -EAGAIN ? -EAGAIN : -ENOENT;
+        if (code == 0) {
+            bp_way_took(&space->ways, BUFPOOL_WAY_HUGE_MOVE, 1);
+        } else {
+            bp_way_lost(&space->ways, code);
+            code = moved > 0 || code == -EAGAIN ? -EAGAIN : -ENOENT;
+        }
     }
     if (code == 0 || renew_slot(space, slot)) {
         bp_slot_release(space->thp.empty, index);
@@ -67,7 +72,7 @@ static int fill_fresh(struct bp_space *space, uintptr_t granule, const void *dat
 int bp_thp_populate(struct bp_space *space, uintptr_t granule, const void *data)
 {
     bool look = atomic_load_explicit(&space->thp.doubtful, memory_order_relaxed);
-    int code = bp_stash_take(&space->stash, space->uffd, granule, data != NULL ? data : bp_fill_zeros);
+    int code = bp_stash_take(space, granule, data != NULL ? data : bp_fill_zeros);
     if (code == -ENOENT) {
         look = true; /* a fresh frame costs far more than a look at it */
         code = fill_fresh(space, granule, data);
@@ -94,7 +99,7 @@ void bp_thp_count_small(struct bp_space *space)
 int bp_thp_zap(struct bp_space *space, uintptr_t granule)
 {
     if (is_huge(space, granule)) {
-        if (bp_stash_put(&space->stash, space->uffd, granule)) {
+        if (bp_stash_put(space, granule)) {
             return 0;
         }
     } else {
@@ -105,10 +110,12 @@ int bp_thp_zap(struct bp_space *space, uintptr_t granule)
         bool restored = bp_space_restore(space, granule, space->granule) == 0;
         uintptr_t shown = bp_vault_shown(space, granule);
         if (restored && (shown == granule || bp_space_restore(space, shown, space->granule) == 0)) {
+            bp_way_took(&space->ways, BUFPOOL_WAY_DROP, 1);
             return 0;
         }
     }
     atomic_store(&space->thp.doubtful, true);
+    bp_way_took(&space->ways, BUFPOOL_WAY_DROP, 1);
     return bp_kernel_discard((void *)granule, space->granule);
 }
 
@@ -141,10 +148,13 @@ static void try_out(struct bp_space *space)
     uintptr_t granule = bp_vault_home(space, space->base);
     int code = fill_fresh(space, granule, NULL);
     bool huge = code == 0 && is_huge(space, granule);
-    if (huge && bp_stash_put(&space->stash, space->uffd, granule)) { /* and by way of the stash? */
-        code = bp_stash_take(&space->stash, space->uffd, granule, bp_fill_zeros);
+    if (huge && bp_stash_put(space, granule)) { /* and by way of the stash? */
+        code = bp_stash_take(space, granule, bp_fill_zeros);
         atomic_store(&space->thp.doubtful, code < 0 || !is_huge(space, granule));
         atomic_store(&space->stash.recycled, 0);
+    }
+    for (int way = 0; way < BUFPOOL_WAYS; way++) { /* of pages only */
+        atomic_store(&space->ways.granules[way], 0);
     }
     if ((code == 0 || code == -EAGAIN) && bp_space_restore(space, granule, space->granule) < 0) {
         bp_kernel_discard((void *)granule, space->granule);

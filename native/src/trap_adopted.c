@@ -82,11 +82,23 @@ static int arm_with(struct bp_space *space, int (*arm)(struct bp_space *))
 /* From the program's mapping, at any page; so it needs no descriptor of the file. */
 int bp_adopted_drop(struct bp_space *space, uintptr_t address, size_t length)
 {
+    bp_way_took(&space->ways, space->memory->file ? BUFPOOL_WAY_PUNCH : BUFPOOL_WAY_DROP, length / space->granule);
     return space->memory->file ? bp_kernel_madvise((void *)address, length, MADV_REMOVE)
                                : bp_kernel_discard((void *)address, length);
 }
 
+static uint32_t ways_of_drop(const struct bp_space *space)
+{
+    return BP_WAY(space->memory->file ? BUFPOOL_WAY_PUNCH : BUFPOOL_WAY_DROP);
+}
+
 /* ---- uffd ---- */
+
+static uint32_t ways_uffd(const struct bp_space *space)
+{
+    bool lazy = space->flags & BUFPOOL_LAZY_ZERO && space->granule == BP_GRANULE && space->unpinned == BP_OPEN_WRITE;
+    return BP_WAY(BUFPOOL_WAY_COPY) | (lazy ? BP_WAY(BUFPOOL_WAY_ZEROPAGE) : 0) | ways_of_drop(space);
+}
 
 static int arm_uffd(struct bp_space *space)
 {
@@ -143,12 +155,18 @@ static int inherit_uffd(struct bp_space *space)
 const struct bp_trap bp_trap_adopted_uffd = {.name = "uffd",
                                              .traps = true,
                                              .arm = arm_uffd,
+                                             .ways = ways_uffd,
                                              .populate = populate_uffd,
                                              .inherit = inherit_uffd,
                                              .protect = protect_uffd,
                                              .zap = zap_uffd};
 
 /* ---- mprotect ---- */
+
+static uint32_t ways_mprotect(const struct bp_space *space)
+{
+    return BP_WAY(BUFPOOL_WAY_TOUCH) | ways_of_drop(space);
+}
 
 static int arm_nothing(struct bp_space *space)
 {
@@ -175,6 +193,7 @@ static int populate_mprotect(struct bp_space *space, uintptr_t address, size_t l
     } else if (code == 0 && bp_guarded_copy(place, data, length, NULL) < 0) {
         code = -EFAULT;
     }
+    bp_way_took(&space->ways, BUFPOOL_WAY_TOUCH, code == 0 ? length / space->granule : 0);
     return code < 0 ? code : protect_mapping(space, address, length, BP_OPEN_WRITE, space->unpinned);
 }
 
@@ -199,6 +218,7 @@ const struct bp_trap bp_trap_adopted_mprotect = {.name = "mprotect",
                                                  .needs_file = true, /* that is: it works in one process only */
                                                  .traps = true,
                                                  .arm = arm_mprotect,
+                                                 .ways = ways_mprotect,
                                                  .populate = populate_mprotect,
                                                  .protect = protect_mapping,
                                                  .zap = zap_mprotect};

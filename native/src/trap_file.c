@@ -59,6 +59,7 @@ int bp_file_write(struct bp_space *space, uintptr_t address, size_t length, cons
         bp_kernel_punch(space->fd, offset, length);
         return code == -ENOSPC ? -ENOMEM : code;
     }
+    bp_way_took(&space->ways, BUFPOOL_WAY_WRITE, length / space->granule);
     if (space->memory->hugetlb) {
         atomic_fetch_add_explicit(&space->huge_fills, length / space->granule, memory_order_relaxed);
     }
@@ -90,6 +91,13 @@ int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t co
             space->trap->open_range(space, range->address, range->length);
             return code;
         }
+        bp_way_took(&space->ways, BUFPOOL_WAY_PUNCH, range->length / space->granule);
     }
     return 0;
+}
+
+uint32_t bp_file_ways(const struct bp_space *space)
+{
+    (void)space;
+    return BP_WAY(BUFPOOL_WAY_WRITE) | BP_WAY(BUFPOOL_WAY_PUNCH);
 }

@@ -12,6 +12,7 @@
 
 /* The functions of the table, for traps with shut_range and open_range. */
 int bp_file_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
+uint32_t bp_file_ways(const struct bp_space *space);
 int bp_file_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done);
 
 /* Gives a range of the file frames with data, or of zeros (NULL). -ENOMEM: no frame; -EFAULT. On an error it holds none.

@@ -86,5 +86,6 @@ const struct bp_trap bp_trap_guard = {.name = "guard",
                                       .open_range = open_range,
                                       .rearm = open_chunk,
                                       .protect = protect,
+                                      .ways = bp_file_ways,
                                       .populate = bp_file_populate,
                                       .zap = bp_file_zap};

@@ -53,5 +53,6 @@ const struct bp_trap bp_trap_mprotect = {.name = "mprotect",
                                          .shut_range = shut_range,
                                          .open_range = open_range,
                                          .protect = protect,
+                                         .ways = bp_file_ways,
                                          .populate = bp_file_populate,
                                          .zap = bp_file_zap};

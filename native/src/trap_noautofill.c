@@ -120,8 +120,14 @@ static int zap(struct bp_space *space, const struct bp_range *ranges, size_t cou
         if (code < 0) {
             return code;
         }
+        bp_way_took(&space->ways, BUFPOOL_WAY_PUNCH, ranges[*done].length / space->granule);
     }
     return 0;
+}
+
+static uint32_t ways(const struct bp_space *space)
+{
+    return space->uffd >= 0 ? bp_uffd_ways(space) : bp_file_ways(space);
 }
 
 static int rearm(struct bp_space *space, uintptr_t address, size_t length)
@@ -135,6 +141,7 @@ const struct bp_trap bp_trap_noautofill = {.name = "noautofill",
                                            .open_chunk = open_range,
                                            .shut_range = shut_range,
                                            .open_range = open_range,
+                                           .ways = ways,
                                            .populate = populate,
                                            .inherit = inherit,
                                            .rearm = rearm,

@@ -21,6 +21,12 @@ static int open_chunk(struct bp_space *space, uintptr_t address, size_t length)
     return bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
 }
 
+static uint32_t ways(const struct bp_space *space)
+{
+    return BP_WAY(space->memory->hugetlb ? BUFPOOL_WAY_WRITE : BUFPOOL_WAY_TOUCH) |
+           BP_WAY(space->fd >= 0 ? BUFPOOL_WAY_PUNCH : BUFPOOL_WAY_DROP);
+}
+
 static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
     return space->fd >= 0 ? bp_kernel_punch(space->fd, address - space->base, length)
@@ -49,6 +55,9 @@ static int populate(struct bp_space *space, uintptr_t address, size_t length, co
         }
     }
     *done = length;
+    if (!space->memory->hugetlb) { /* else it was written, and counted */
+        bp_way_took(&space->ways, BUFPOOL_WAY_TOUCH, length / space->granule);
+    }
     return 0;
 }
 
@@ -59,9 +68,16 @@ static int zap(struct bp_space *space, const struct bp_range *ranges, size_t cou
         if (code < 0) {
             return code;
         }
+        bp_way_took(&space->ways, space->fd >= 0 ? BUFPOOL_WAY_PUNCH : BUFPOOL_WAY_DROP,
+                    ranges[*done].length / space->granule);
     }
     return 0;
 }
 
-const struct bp_trap bp_trap_none = {
-    .name = "none", .traps = false, .arm = arm, .open_chunk = open_chunk, .populate = populate, .zap = zap};
+const struct bp_trap bp_trap_none = {.name = "none",
+                                     .traps = false,
+                                     .arm = arm,
+                                     .open_chunk = open_chunk,
+                                     .ways = ways,
+                                     .populate = populate,
+                                     .zap = zap};

@@ -129,7 +129,28 @@ int bp_uffd_arm(struct bp_space *space)
     if (bp_space_stashes(space)) {
         bp_stash_open(space, BP_STASH_SMALL);
     }
+    /* A range of no length: whether the kernel takes the request at all. It takes none on locked memory. */
+    struct bp_range nothing = {space->base, 0};
+    size_t done;
+    space->ways.batches = space->fd < 0 && !space->adopted && !space->memory->thp && !(space->flags & BUFPOOL_LOCK) &&
+                          bp_kernel_discard_many(&nothing, 1, &done) == 0;
     return 0;
+}
+
+uint32_t bp_uffd_ways(const struct bp_space *space)
+{
+    bool stash = space->stash.base != 0;
+    bool lazy = space->flags & BUFPOOL_LAZY_ZERO && !closes(space) && space->granule == BP_GRANULE;
+    uint32_t fills = BP_WAY(BUFPOOL_WAY_COPY) | (lazy ? BP_WAY(BUFPOOL_WAY_ZEROPAGE) : 0) |
+                     (space->thp.nursery != 0 ? BP_WAY(BUFPOOL_WAY_HUGE_MOVE) : 0);
+    if (space->unpinned == BP_OPEN_NONE && space->fd >= 0) {
+        fills = BP_WAY(BUFPOOL_WAY_WRITE) | BP_WAY(BUFPOOL_WAY_CONTINUE);
+    } else if (space->memory->hugetlb && space->granule > BP_FILL_SIZE && !space->adopted) {
+        fills |= BP_WAY(BUFPOOL_WAY_WRITE);
+    }
+    return fills | (stash ? BP_WAY(BUFPOOL_WAY_MOVE) | BP_WAY(BUFPOOL_WAY_MOVE_OUT) : 0) |
+           (space->ways.batches ? BP_WAY(BUFPOOL_WAY_BATCH) : 0) |
+           BP_WAY(space->memory->file || space->fd >= 0 ? BUFPOOL_WAY_PUNCH : BUFPOOL_WAY_DROP);
 }
 
 int bp_uffd_inherit(struct bp_space *space)
@@ -167,10 +188,12 @@ static int open_chunk(struct bp_space *space, uintptr_t address, size_t length) 
 /* 1: by way of the descriptor, which therefore is there. */
 static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
+    uint64_t granules = length / space->granule;
     if (space->adopted) {
         return bp_adopted_drop(space, address, length);
     }
     if (space->fd >= 0) {
+        bp_way_took(&space->ways, BUFPOOL_WAY_PUNCH, granules);
         int code = bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
         if (space->sleep == BP_SLEEP_ALL && code == 0) {
             code = bp_kernel_discard((void *)address, length); /* and what was poisoned, which is in no file */
@@ -184,9 +207,10 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
         }
         return code;
     }
-    if (length == space->granule && bp_stash_put(&space->stash, space->uffd, address)) {
+    if (length == space->granule && bp_stash_put(space, address)) {
         return 1;
     }
+    bp_way_took(&space->ways, BUFPOOL_WAY_DROP, granules);
     return bp_kernel_discard((void *)address, length);
 }
 
@@ -196,14 +220,12 @@ static int fill(struct bp_space *space, uintptr_t address, size_t length, const 
     bool closed = closes(space);
     int (*copy)(int, uintptr_t, const void *, size_t, size_t *) =
         closed ? bp_kernel_uffd_copy_protected : bp_kernel_uffd_copy;
-    if (data != NULL) {
-        return copy(space->uffd, address, data, length, filled);
-    }
-    if (space->flags & BUFPOOL_LAZY_ZERO && !closed && space->granule == BP_GRANULE) {
-        return bp_kernel_uffd_zero(space->uffd, address, length, filled);
-    }
-    size_t step = length < BP_FILL_SIZE ? length : BP_FILL_SIZE;
-    return copy(space->uffd, address, bp_fill_zeros, step, filled);
+    bool lazy = data == NULL && space->flags & BUFPOOL_LAZY_ZERO && !closed && space->granule == BP_GRANULE;
+    size_t step = data != NULL || length < BP_FILL_SIZE ? length : BP_FILL_SIZE;
+    int code = lazy ? bp_kernel_uffd_zero(space->uffd, address, length, filled)
+                    : copy(space->uffd, address, data != NULL ? data : bp_fill_zeros, step, filled);
+    bp_way_took(&space->ways, lazy ? BUFPOOL_WAY_ZEROPAGE : BUFPOOL_WAY_COPY, *filled / space->granule);
+    return code;
 }
 
 /* Where data has no frames of its own, the kernel takes a second huge page to copy by way of: the last one could not be
@@ -345,7 +367,7 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
         return code;
     }
     if (length == space->granule && (data != NULL || !(space->flags & BUFPOOL_LAZY_ZERO))) {
-        int code = bp_stash_take(&space->stash, space->uffd, address, data != NULL ? data : bp_fill_zeros);
+        int code = bp_stash_take(space, address, data != NULL ? data : bp_fill_zeros);
         if (code != -ENOENT) {
             *done = code == 0 ? length : 0;
             return code;
@@ -354,18 +376,30 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
     return bp_uffd_copy_in(space, address, length, data, done);
 }
 
+static void zap_batch(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
+{
+    int patience = 100;
+    int code;
+    do {
+        size_t more;
+        code = bp_kernel_discard_many(ranges + *done, count - *done, &more);
+        size_t length = 0;
+        for (size_t end = *done + more; *done < end; ++*done) {
+            length += ranges[*done].length;
+        }
+        bp_way_took(&space->ways, BUFPOOL_WAY_BATCH, length / space->granule);
+    } while (code == -EAGAIN && patience-- > 0);
+    if (code < 0) {
+        bp_way_lost(&space->ways, code);
+    }
+}
+
 static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
     bool proven = space->fd >= 0; /* by bp_space_zap() */
     *done = 0;
-    if (count > 1 && space->fd < 0 && !space->memory->thp) {
-        int patience = 100;
-        int code;
-        do {
-            size_t more;
-            code = bp_kernel_discard_many(ranges + *done, count - *done, &more);
-            *done += more;
-        } while (code == -EAGAIN && patience-- > 0);
+    if (count > 1 && space->ways.batches) {
+        zap_batch(space, ranges, count, done);
     }
     for (; *done < count; ++*done) {
         int code = zap_one(space, ranges[*done].address, ranges[*done].length);
@@ -382,6 +416,7 @@ const struct bp_trap bp_trap_uffd = {.name = "uffd",
                                      .traps = true,
                                      .arm = bp_uffd_arm,
                                      .open_chunk = open_chunk,
+                                     .ways = bp_uffd_ways,
                                      .populate = bp_uffd_populate,
                                      .inherit = bp_uffd_inherit,
                                      .rearm = bp_uffd_rearm,

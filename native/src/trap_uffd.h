@@ -4,6 +4,7 @@
 
 #include "space.h"
 
+uint32_t bp_uffd_ways(const struct bp_space *space);
 int bp_uffd_arm(struct bp_space *space);
 int bp_uffd_inherit(struct bp_space *space);
 int bp_uffd_rearm(struct bp_space *space, uintptr_t address, size_t length);

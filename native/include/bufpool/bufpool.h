@@ -511,6 +511,27 @@ typedef struct bufpool_location {
  * Errors: EARGUMENT when it is in no pool. */
 BUFPOOL_API int bufpool_locate(const void *address, bufpool_location *location);
 
+/* The ways to fill a granule, and to take its frame away. Which of them a pool takes depends on its memory and trap, and on
+ * what the running kernel was found to allow when the pool was opened. */
+typedef enum bufpool_way {
+    BUFPOOL_WAY_MOVE = 0,      /* a kept frame is filled out of sight and moved there: UFFDIO_MOVE, Linux 6.8 */
+    BUFPOOL_WAY_HUGE_MOVE = 1, /* the same with a fresh transparent huge page, whole */
+    BUFPOOL_WAY_ZEROPAGE = 2,  /* with LAZY_ZERO: the shared page of zeros is mapped */
+    BUFPOOL_WAY_COPY = 3,      /* UFFDIO_COPY of data or zeros to a fresh frame */
+    BUFPOOL_WAY_CONTINUE = 4,  /* what the file has is shown: UFFDIO_CONTINUE */
+    BUFPOOL_WAY_WRITE =
+        5, /* the file is written behind the mapping: pwrite, or fallocate and a mapping for the while */
+    BUFPOOL_WAY_TOUCH = 6, /* a plain copy: trap "none" (of zeros: the first touch), and mprotect on adopted memory */
+    BUFPOOL_WAY_MOVE_OUT = 7, /* the frame is moved to where it is kept for reuse, and the page traps: UFFDIO_MOVE */
+    BUFPOOL_WAY_BATCH = 8,    /* many scattered pages with one request: process_madvise on this process, Linux 6.13 */
+    BUFPOOL_WAY_DROP = 9,     /* one run of neighbours by a request: MADV_DONTNEED, or mapped anew */
+    BUFPOOL_WAY_PUNCH = 10,   /* a hole punched into the file */
+    BUFPOOL_WAYS = 24         /* places for them in bufpool_statistics */
+} bufpool_way;
+
+/* "move", "copy", "process_madvise", ...; "" for what is none. Async-signal-safe. */
+BUFPOOL_API const char *bufpool_way_name(bufpool_way way);
+
 typedef struct bufpool_statistics {
     size_t size;          /* sizeof(bufpool_statistics) */
     uint64_t capacity;    /* bytes */
@@ -559,6 +580,15 @@ typedef struct bufpool_statistics {
     uint64_t sample;          /* one allocation in so many is guarded; 0: none. See bufpool_config.sample */
     uint64_t seed;            /* that is used, 0 without sample */
     uint64_t sampled;         /* pages that were chosen, since open */
+    /* The ways that granules are filled, in the order in which they are tried, as "move, copy"; "" when closed. */
+    char fill_ways[64];
+    char zap_ways[64];           /* the same of taking frames away, as "move out, process_madvise, madvise" */
+    uint64_t ways[BUFPOOL_WAYS]; /* granules that went each way, since open, by this process; by bufpool_way */
+    /* Times a way was refused at the moment, and another taken: since somebody holds the frame or changes the mapping (EBUSY,
+     * EAGAIN), for want of memory, and for any other reason (a filter that came later, locked memory). */
+    uint64_t ways_busy;
+    uint64_t ways_memory;
+    uint64_t ways_refused;
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
