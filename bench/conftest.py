@@ -180,7 +180,8 @@ def _about(item: pytest.Item) -> dict[str, str]:
 @pytest.fixture
 def row(request: pytest.FixtureRequest, benchmark: Any) -> Row:
     """The measuring of one row."""
-    return Row(benchmark, request.config.stash[RUN].rows, _about(request.node))
+    run = request.config.stash[RUN]
+    return Row(benchmark, run.rows, _about(request.node), run.not_run)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -199,6 +200,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.when == "call":
         run.load.append(os.getloadavg()[0])
     if not report.passed:
+        about["title"] += item.name[item.name.find("[") :] if "[" in item.name else ""
         why = report.longrepr[2] if report.skipped else report.longreprtext.strip().splitlines()[-1]
         run.not_run.append({**about, "why": why.removeprefix("Skipped: ")})
     return report

@@ -6,13 +6,13 @@ counted by the pool, and shown by /proc/self/smaps.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from suite.smaps import huge_bytes
 
 HUGE = 2 << 20
 PAGES = 512
@@ -20,18 +20,6 @@ LENGTH = PAGES * HUGE
 CHUNK = 32  # huge pages that each side takes in turn
 RANDOM = 4_000_000
 ROUNDS = 24
-
-
-def huge_bytes(base: int, length: int) -> int:
-    """How much of the range is mapped by huge pages, by the kernel's own word."""
-    total = 0
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(match[1], 16) < base + length and int(match[2], 16) > base
-        elif inside and (match := re.match(r"(?:AnonHugePages|Shared_Hugetlb|Private_Hugetlb): +(\d+) kB", line)):
-            total += int(match[1]) * 1024
-    return total
 
 
 class Sides:

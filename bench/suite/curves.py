@@ -23,7 +23,9 @@ CURVES = {
         "The same while a second thread runs on the other core", "pages in a call", "ns a page", "{:g}".format
     ),
     "open time": Curve("Opening and closing", "capacity", "ns", words.size),
-    "open memory": Curve("Memory of an open pool, no page allocated", "capacity", "bytes", words.size),
+    "open memory": Curve(
+        "Private memory and page tables of an open pool, without frames", "capacity", "bytes", words.size
+    ),
 }  # fmt: skip
 
 

@@ -104,11 +104,14 @@ def _draw_curve(axes: Any, results: Results, name: str, colors: dict[str, Any]) 
         number = len(colors)
         color, style = colors.setdefault(title, (mpl.colormaps["tab20"](number % 20), STYLES[number % len(STYLES)]))
         costs = [points[x]["value"] for x in sizes]
+        if len(sizes) == 1:  # what has no batches is a floor for all of them
+            axes.axhline(costs[0], color=color, linestyle="--", linewidth=1.1, label=title)
+            continue
         axes.plot(sizes, costs, style, color=color, markersize=4, linewidth=1.3, label=title)
         low, high = ([points[x]["spread"][quartile] for x in sizes] for quartile in (0, 2))
         axes.fill_between(sizes, low, high, color=color, alpha=0.15)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2 if about.cost == "bytes" else 10)
     axes.set_xticks(sorted(ticks), [about.written(x) for x in sorted(ticks)], fontsize=8)
     axes.xaxis.set_minor_formatter(NullFormatter())
     unit = words.size if about.cost == "bytes" else words.duration

@@ -34,10 +34,17 @@ def spread(values: Sequence[float]) -> list[float]:
 class Row:
     """Measures one row, or a few of the same title; each is kept as a dictionary, which bench.json has as it is."""
 
-    def __init__(self, benchmark: Any, rows: list[dict[str, Any]], about: dict[str, str]) -> None:
+    def __init__(
+        self,
+        benchmark: Any,
+        rows: list[dict[str, Any]],
+        about: dict[str, str],
+        not_run: list[dict[str, str]] | None = None,
+    ) -> None:
         self.benchmark = benchmark
         self.rows = rows
         self.about = about  # title, key and group
+        self.not_run = [] if not_run is None else not_run
 
     @property
     def title(self) -> str:
@@ -163,6 +170,10 @@ class Row:
             "cost", statistics.median(values), values, values, None, title=f"{series}, {x:g}",
             unit=unit, point=place._asdict(),
         )  # fmt: skip
+
+    def refused(self, title: str, why: str) -> None:
+        """A part of this row that could not be measured here."""
+        self.not_run.append({**self.about, "title": title, "why": why})
 
     def _ratio(self, ours: Sequence[float], others: Sequence[float], **more: Any) -> None:
         figures = [pool / other for pool, other in zip(ours, others, strict=True)]

@@ -1,0 +1,2 @@
+double open_close(const char *memory, uint64_t capacity, uint64_t page);
+bool open_memory(const char *memory, uint64_t capacity, uint64_t page, uint64_t spread, double *found);
