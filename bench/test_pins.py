@@ -78,7 +78,7 @@ def test_all(row: Any, sides: Sides) -> None:
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("sides", [("anon", "auto", "all")], indirect=True)
 def test_all_beside_reader(row: Any, sides: Sides) -> None:
-    """The same, with a reader on the other core."""
+    """pins="all", pin + unpin one page for reading, beside a reader : mprotect on + off."""
     sides.measure(row, goal=0.9)
 
 
@@ -91,7 +91,7 @@ def test_write(row: Any, sides: Sides) -> None:
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("sides", [("anon", "auto", "write")], indirect=True)
 def test_write_beside_reader(row: Any, sides: Sides) -> None:
-    """The same, with a reader on the other core."""
+    """pins="write", pin + unpin one page for writing, beside a reader : mprotect on + off."""
     sides.measure(row, goal=0.9)
 
 

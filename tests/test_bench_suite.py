@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 blocks = pytest.importorskip("suite.blocks", reason=MISSING)
 groups = pytest.importorskip("suite.groups", reason=MISSING)
 tables = pytest.importorskip("suite.tables", reason=MISSING)
+store = pytest.importorskip("suite.store", reason=MISSING)
 words = pytest.importorskip("suite.words", reason=MISSING)
 Row = pytest.importorskip("suite.rows", reason=MISSING).Row
 
@@ -88,3 +90,26 @@ def test_every_file_of_rows_has_a_group() -> None:
     files = {path.stem for path in BENCH.glob("test_*.py")}
     assert not {file for file in files if groups.of(file) is groups.OTHERS}
     assert sum(group.budget for group in groups.GROUPS) <= groups.BUDGET
+
+
+def test_the_readmes_show_the_newest_run() -> None:
+    newest = store.read()
+    for path in blocks.FILES:
+        text = path.read_text(encoding="utf-8")
+        assert blocks.filled(text, newest) == text, f"{path.name} shows another run: make bench-readme"
+    assert (store.FOLDER / "bench.md").read_text(encoding="utf-8") == tables.markdown(newest)
+
+
+def test_readme_has_the_rows_and_the_pictures() -> None:
+    text = blocks.FILES[0].read_text(encoding="utf-8")
+    for block in ("rows", "traps"):
+        assert f"<!-- bench: {block} -->" in text
+    pictures = set(re.findall(r"\(bench/results/(bench-\w+\.png)\)", text))
+    assert len(pictures) == 3
+    assert all((store.FOLDER / picture).exists() for picture in pictures)
+
+
+def test_the_newest_run_says_where_it_was_made() -> None:
+    machine = store.read()["machine"]
+    assert all(machine[word] for word in ("cpu", "kernel", "transparent_huge_pages", "date"))
+    assert machine["commit"] != "unknown"

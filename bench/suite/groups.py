@@ -15,19 +15,19 @@ class Group(NamedTuple):
 
 
 GROUPS = (
-    Group("Resident pages", 75, ("test_resident", "test_huge_access")),
-    Group("Fill and free", 40, ("test_fill_free",)),
-    Group("Stage, publish, withdraw, replace", 50, ("test_frames",)),
-    Group("Eviction and scan", 120, ("test_eviction",)),
-    Group("Threads", 40, ("test_threads",)),
-    Group("Pages of 2 MiB", 50, ("test_huge_fill",)),
-    Group("Mapping operations", 45, ("test_mapping_ops",)),
-    Group("Opening", 15, ("test_open",)),
-    Group("Processes and fork", 30, ("test_processes", "test_fork")),
-    Group("Reports and provenance", 15, ("test_provenance",)),
-    Group("Sections and pins", 25, ("test_sections", "test_pins")),
-    Group("SQLite", 45, ("test_sqlite",)),
-    Group("Python", 25, ("test_python",)),
+    Group("Resident pages", 150, ("test_resident", "test_huge_access")),
+    Group("Fill and free", 15, ("test_fill_free",)),
+    Group("Stage, publish, withdraw, replace", 30, ("test_frames",)),
+    Group("Eviction and scan", 150, ("test_eviction",)),
+    Group("Threads", 30, ("test_threads",)),
+    Group("Pages of 2 MiB", 20, ("test_huge_fill",)),
+    Group("Mapping operations", 12, ("test_mapping_ops",)),
+    Group("Opening", 8, ("test_open",)),
+    Group("Processes and fork", 10, ("test_processes", "test_fork")),
+    Group("Reports and provenance", 10, ("test_provenance",)),
+    Group("Sections and pins", 60, ("test_sections", "test_pins")),
+    Group("SQLite", 60, ("test_sqlite",)),
+    Group("Python", 15, ("test_python",)),
     Group("Traps", 15, ("test_traps",)),
 )
 OTHERS = Group("Others", 10, ())  # of files that are in no group

@@ -72,7 +72,8 @@ def ratios(results: Results, path: Path) -> None:
     axes.set_xscale("log")
     values = [value for _, row in lines if row is not None for value in (row["value"], row["goal"] or 1)]
     axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks = [x for x in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if axes.get_xlim()[0] < x < axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(len(lines) - 0.5, -0.7)
     labels = axes.set_yticks(range(len(lines)), [title for title, _ in lines], fontsize=7.5)
