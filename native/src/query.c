@@ -145,7 +145,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .scratch_ns = atomic_load(&pool->scratch_ns),
         .reports_lost = atomic_load(&pool->reports_lost),
         .frames_kept = closed ? 0 : bp_stash_count(&pool->space.stash),
-        .recycled = atomic_load(&pool->space.stash.recycled),
+        .recycled = atomic_load(&pool->space.ways.granules[BUFPOOL_WAY_MOVE]),
         .huge_fills = atomic_load(&pool->space.huge_fills),
         .small_fills = atomic_load(&pool->space.small_fills),
         .reserve_lost = atomic_load(&pool->space.reserve_lost),

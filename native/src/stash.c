@@ -33,15 +33,83 @@ int bp_stash_map(struct bp_space *space, size_t length, size_t alignment, void *
     return code;
 }
 
-/* A small frame to the first slot, and on to the second, neither in use yet: what the kernel refuses here it would refuse
- * with every page. No answer, for want of memory, is no refusal. */
-static bool moves(const struct bp_space *space, uintptr_t base)
+#define TRIED 8  /* slots, */
+#define ROUNDS 4 /* of which the quickest counts: what interrupts one does not interrupt all */
+
+struct costs { /* of as many granules, ns: the least of all rounds */
+    int64_t copy, move, write, drop, look, drain;
+};
+
+static void lower(int64_t *least, int64_t *clock)
 {
+    int64_t now = bp_kernel_monotonic_ns();
+    *least = now - *clock < *least ? now - *clock : *least;
+    *clock = now;
+}
+
+/* Slots that are not in use yet go through what pages do: filled, moved, written to, given back. A code of the kernel. */
+static int measure(const struct bp_space *space, uintptr_t base, int count, struct costs *least)
+{
+    uintptr_t other = base + TRIED * BP_GRANULE;
     size_t done;
-    bool made = bp_kernel_uffd_copy(space->uffd, base, bp_fill_zeros, BP_GRANULE, &done) == 0;
-    int code = made ? bp_kernel_uffd_move(space->uffd, base + space->granule, base, BP_GRANULE, &done) : 0;
-    bp_kernel_discard((void *)base, 2 * space->granule);
-    return code == 0 || code == -EAGAIN || code == -EBUSY || code == -ENOMEM;
+    int code = 0;
+    int64_t clock = bp_kernel_monotonic_ns();
+    for (int i = 0; i < count && code == 0; i++) {
+        code = bp_kernel_uffd_copy(space->uffd, base + (uintptr_t)i * BP_GRANULE, bp_fill_zeros, BP_GRANULE, &done);
+    }
+    lower(&least->copy, &clock);
+    for (int i = 0; i < count && code == 0; i++) {
+        uintptr_t from = base + (uintptr_t)i * BP_GRANULE;
+        code = bp_kernel_uffd_move(space->uffd, other + (uintptr_t)i * BP_GRANULE, from, BP_GRANULE, &done);
+    }
+    lower(&least->move, &clock);
+    for (int i = 0; i < count && code == 0; i++) {
+        bp_probe_copy((char *)other + (size_t)i * BP_GRANULE, bp_fill_zeros, BP_GRANULE);
+    }
+    lower(&least->write, &clock);
+    for (int i = 0; i < count && code == 0; i++) {
+        code = bp_kernel_discard((char *)other + (size_t)i * BP_GRANULE, BP_GRANULE);
+    }
+    lower(&least->drop, &clock);
+    for (int i = 0; i < count && code == 0; i++) {
+        bp_kernel_is_kept(space->uffd); /* as zap() of trap_uffd.c has to after a drop, but not after a move */
+    }
+    lower(&least->look, &clock);
+    if (code == 0) {
+        code = bp_kernel_uffd_copy(space->uffd, base, bp_fill_zeros, (size_t)count * BP_GRANULE, &done);
+    }
+    clock = bp_kernel_monotonic_ns();
+    bp_kernel_discard((void *)base, TRIED * BP_GRANULE);
+    lower(&least->drain, &clock);
+    bp_kernel_discard((void *)other, TRIED * BP_GRANULE);
+    return code;
+}
+
+/* What the kernel refuses here it would refuse with every page. No answer, for want of memory, is no refusal. Once a space: a
+ * forked child goes on as its parent. */
+static bool serves(struct bp_space *space, uintptr_t base)
+{
+    struct bp_ways *ways = &space->ways;
+    struct costs least = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};
+    uint32_t choice = atomic_load(&bp_ways_choice);
+    int code = 0;
+    if (ways->tried) {
+        return ways->fill_kept || ways->zap_out;
+    }
+    for (int round = 0; round < (choice == 0 ? ROUNDS : 1) && code == 0; round++) {
+        code = measure(space, base, choice == 0 ? TRIED : 1, &least);
+    }
+    if (choice == 0 && code == 0) {
+        bool kept = least.write + least.move < least.copy;
+        bool out = kept || least.move + least.drain < least.drop + least.look;
+        choice = BP_CHOSEN | (kept ? BP_FILL_KEPT : 0) | (out ? BP_ZAP_OUT : 0);
+        atomic_store(&bp_ways_choice, choice);
+    }
+    bool refused = code < 0 && code != -EAGAIN && code != -EBUSY && code != -ENOMEM;
+    ways->tried = true;
+    ways->fill_kept = !refused && (choice == 0 || choice & BP_FILL_KEPT);
+    ways->zap_out = !refused && (choice == 0 || choice & BP_ZAP_OUT);
+    return ways->fill_kept || ways->zap_out;
 }
 
 void bp_stash_open(struct bp_space *space, unsigned slots)
@@ -56,7 +124,7 @@ void bp_stash_open(struct bp_space *space, unsigned slots)
     }
     if (bp_kernel_uffd_register(space->uffd, base, length) < 0 ||
         bp_kernel_mprotect((void *)base, length, PROT_READ | PROT_WRITE) < 0 ||
-        (space->granule == BP_GRANULE && !moves(space, base))) { /* huge frames are tried by thp.c */
+        (space->granule == BP_GRANULE && !serves(space, base))) { /* huge frames are tried by thp.c */
         bp_kernel_munmap(stash->place, stash->mapped);
         return;
     }
@@ -175,7 +243,6 @@ int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data)
         return moved > 0 || (code == -EAGAIN && stash->slot > BP_GRANULE) ? -EAGAIN : -ENOENT;
     }
     bp_slot_release(stash->empty, slot);
-    atomic_fetch_add_explicit(&stash->recycled, 1, memory_order_relaxed);
     bp_way_took(&space->ways, BUFPOOL_WAY_MOVE, 1);
     return 0;
 }

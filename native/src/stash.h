@@ -3,7 +3,8 @@
  *
  * UFFDIO_MOVE (Linux 6.8) takes a frame from one address to another without copying it. A page is freed by moving its
  * frame into a slot, and allocated by filling a slot and moving its frame to the page: the page traps at once, appears
- * whole, and neither step asks the kernel to free, find and clear a frame. The steady-state rows of
+ * whole, and neither step asks the kernel to free, find and clear a frame. Whether that is quicker is measured, of each
+ * step: where a copy to a fresh frame is, frames may still be moved out, to be given back many at a time. The steady-state rows of
  * bench/test_fill_free.py measure both against plain mmap, the growing and shrinking rows what it costs without. The
  * range has to lie where the pool's userfaultfd can move to and from, so it is registered with it.
  *
@@ -32,10 +33,10 @@ struct bp_stash {
     size_t slot;    /* bytes of one: the space's granule */
     _Atomic uint64_t empty[BP_STASH_WORDS];
     _Atomic uint64_t full[BP_STASH_WORDS];
-    _Atomic uint64_t recycled; /* frames that served again */
 };
 
-/* Maps and registers so many slots of a granule each, and tries whether a frame moves; leaves base 0 where that cannot be had. */
+/* Maps and registers so many slots of a granule each, and, of small ones, tries whether a frame moves, and whether that is
+ * quicker than to do without (ways.h); leaves base 0 where that cannot be had, or is not. */
 void bp_stash_open(struct bp_space *space, unsigned slots);
 void bp_stash_close(struct bp_stash *stash);
 

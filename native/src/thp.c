@@ -151,7 +151,6 @@ static void try_out(struct bp_space *space)
     if (huge && bp_stash_put(space, granule)) { /* and by way of the stash? */
         code = bp_stash_take(space, granule, bp_fill_zeros);
         atomic_store(&space->thp.doubtful, code < 0 || !is_huge(space, granule));
-        atomic_store(&space->stash.recycled, 0);
     }
     for (int way = 0; way < BUFPOOL_WAYS; way++) { /* of pages only */
         atomic_store(&space->ways.granules[way], 0);

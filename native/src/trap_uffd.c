@@ -148,7 +148,9 @@ uint32_t bp_uffd_ways(const struct bp_space *space)
     } else if (space->memory->hugetlb && space->granule > BP_FILL_SIZE && !space->adopted) {
         fills |= BP_WAY(BUFPOOL_WAY_WRITE);
     }
-    return fills | (stash ? BP_WAY(BUFPOOL_WAY_MOVE) | BP_WAY(BUFPOOL_WAY_MOVE_OUT) : 0) |
+    bool huge = space->memory->thp;
+    return fills | (stash && (huge || space->ways.fill_kept) ? BP_WAY(BUFPOOL_WAY_MOVE) : 0) |
+           (stash && (huge || space->ways.zap_out) ? BP_WAY(BUFPOOL_WAY_MOVE_OUT) : 0) |
            (space->ways.batches ? BP_WAY(BUFPOOL_WAY_BATCH) : 0) |
            BP_WAY(space->memory->file || space->fd >= 0 ? BUFPOOL_WAY_PUNCH : BUFPOOL_WAY_DROP);
 }
@@ -207,7 +209,7 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
         }
         return code;
     }
-    if (length == space->granule && bp_stash_put(space, address)) {
+    if (length == space->granule && space->ways.zap_out && bp_stash_put(space, address)) {
         return 1;
     }
     bp_way_took(&space->ways, BUFPOOL_WAY_DROP, granules);
@@ -346,6 +348,13 @@ int bp_uffd_protect(struct bp_space *space, uintptr_t address, size_t length, en
     return bp_kernel_uffd_protect(space->uffd, address, length, to == BP_OPEN_READ);
 }
 
+static int take(struct bp_space *space, uintptr_t granule, const void *data, size_t *done)
+{
+    int code = bp_stash_take(space, granule, data != NULL ? data : bp_fill_zeros);
+    *done = code == 0 ? space->granule : 0;
+    return code;
+}
+
 int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
     if (space->memory->thp) {
@@ -366,14 +375,16 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
         atomic_fetch_add_explicit(&space->huge_fills, *done / space->granule, memory_order_relaxed);
         return code;
     }
-    if (length == space->granule && (data != NULL || !(space->flags & BUFPOOL_LAZY_ZERO))) {
-        int code = bp_stash_take(space, address, data != NULL ? data : bp_fill_zeros);
-        if (code != -ENOENT) {
-            *done = code == 0 ? length : 0;
-            return code;
-        }
+    bool by_stash = length == space->granule && (data != NULL || !(space->flags & BUFPOOL_LAZY_ZERO));
+    int code = by_stash && space->ways.fill_kept ? take(space, address, data, done) : -ENOENT;
+    if (code == -ENOENT) {
+        code = bp_uffd_copy_in(space, address, length, data, done);
     }
-    return bp_uffd_copy_in(space, address, length, data, done);
+    if (code == -ENOMEM && by_stash) { /* what waits to be given back is better than nothing */
+        code = take(space, address, data, done);
+        code = code == -ENOENT ? -ENOMEM : code;
+    }
+    return code;
 }
 
 static void zap_batch(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+_Atomic uint32_t bp_ways_choice;
+
 const char *bufpool_way_name(bufpool_way way)
 {
     static const char *const names[BUFPOOL_WAYS] = {

@@ -13,8 +13,21 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+/* What is quicker here, of small frames. */
+enum bp_choice {
+    BP_CHOSEN = 1,
+    BP_FILL_KEPT = 2, /* to fill a kept frame and move it, than to copy to a fresh one */
+    BP_ZAP_OUT = 4,   /* to move a frame out, to be kept, or given back with 63 others, than to give it back alone */
+};
+
+/* Measured when the first pool with a stash is opened: the ranking differs between machines, and by a factor between a virtual
+ * one and another, but not while one runs. Tests set it. */
+extern _Atomic uint32_t bp_ways_choice;
+
 struct bp_ways {
-    bool batches; /* process_madvise takes frames away from scattered pages */
+    bool batches;            /* process_madvise takes frames away from scattered pages */
+    bool fill_kept, zap_out; /* of small frames with a stash, when that was */
+    bool tried;
     _Atomic uint64_t granules[BUFPOOL_WAYS];
     _Atomic uint64_t busy, memory, refused;
 };

@@ -4,6 +4,7 @@
  */
 #include "harness.h"
 #include "refuse.h"
+#include "ways.h"
 
 #define PAGES 64
 #define PAGE_SIZE (2 * (uint64_t)GRANULE)
@@ -125,11 +126,17 @@ static bufpool_statistics all_ways(void (*meanwhile)(void))
     return s;
 }
 
-static void as_it_is(void *argument)
+static bool moves_at_all;
+
+/* Where nothing is refused: as measured, or as if measured. */
+static void as_chosen(void *argument)
 {
-    (void)argument;
+    bp_ways_choice = *(const uint32_t *)argument;
     bufpool_statistics s = all_ways(NULL);
     CHECK_IS(s.ways_busy + s.ways_memory + s.ways_refused, ==, 0);
+    bool tried = bp_ways_choice != 0; /* else the kernel has no UFFDIO_MOVE */
+    CHECK(!lists(s.fill_ways, BUFPOOL_WAY_MOVE) || bp_ways_choice & BP_FILL_KEPT);
+    CHECK_IS(lists(s.zap_ways, BUFPOOL_WAY_MOVE_OUT), ==, tried && moves_at_all && bp_ways_choice & BP_ZAP_OUT);
 }
 
 static void without_batches(void *argument)
@@ -186,7 +193,14 @@ int main(void)
     CHECK_STRING(bufpool_way_name((bufpool_way)(BUFPOOL_WAYS + 5)), "");
     int code = for_each_cell(cell, false);
     if (code == 0 && bufpool_probe("anon", "uffd", NULL, 0) == 0) {
-        passes(as_it_is, NULL);
+        static uint32_t choices[] = {BP_CHOSEN | BP_FILL_KEPT | BP_ZAP_OUT, BP_CHOSEN | BP_ZAP_OUT, BP_CHOSEN, 0};
+        bp_ways_choice = choices[0];
+        bufpool_pool *pool = open_pool("anon", "uffd", "abort", PAGES * GRANULE, GRANULE);
+        moves_at_all = lists(stats_of(pool).fill_ways, BUFPOOL_WAY_MOVE);
+        CHECK_OK(bufpool_close(pool));
+        for (int i = 0; i < 4; i++) {
+            passes(as_chosen, &choices[i]);
+        }
         passes(without_batches, NULL);
         passes(without_batches, "EINVAL");
         passes(without_moves, NULL);

@@ -511,8 +511,9 @@ typedef struct bufpool_location {
  * Errors: EARGUMENT when it is in no pool. */
 BUFPOOL_API int bufpool_locate(const void *address, bufpool_location *location);
 
-/* The ways to fill a granule, and to take its frame away. Which of them a pool takes depends on its memory and trap, and on
- * what the running kernel was found to allow when the pool was opened. */
+/* The ways to fill a granule, and to take its frame away. Which of them a pool takes depends on its memory and trap, on
+ * what the running kernel was found to allow when the pool was opened, and, where a frame could be moved or not, on which was
+ * measured to be quicker when the first such pool of the process was opened. */
 typedef enum bufpool_way {
     BUFPOOL_WAY_MOVE = 0,      /* a kept frame is filled out of sight and moved there: UFFDIO_MOVE, Linux 6.8 */
     BUFPOOL_WAY_HUGE_MOVE = 1, /* the same with a fresh transparent huge page, whole */
@@ -522,11 +523,12 @@ typedef enum bufpool_way {
     BUFPOOL_WAY_WRITE =
         5, /* the file is written behind the mapping: pwrite, or fallocate and a mapping for the while */
     BUFPOOL_WAY_TOUCH = 6, /* a plain copy: trap "none" (of zeros: the first touch), and mprotect on adopted memory */
-    BUFPOOL_WAY_MOVE_OUT = 7, /* the frame is moved to where it is kept for reuse, and the page traps: UFFDIO_MOVE */
-    BUFPOOL_WAY_BATCH = 8,    /* many scattered pages with one request: process_madvise on this process, Linux 6.13 */
-    BUFPOOL_WAY_DROP = 9,     /* one run of neighbours by a request: MADV_DONTNEED, or mapped anew */
-    BUFPOOL_WAY_PUNCH = 10,   /* a hole punched into the file */
-    BUFPOOL_WAYS = 24         /* places for them in bufpool_statistics */
+    BUFPOOL_WAY_MOVE_OUT =
+        7, /* the frame is moved to where it is kept, or given back with others, and the page traps: UFFDIO_MOVE */
+    BUFPOOL_WAY_BATCH = 8,  /* many scattered pages with one request: process_madvise on this process, Linux 6.13 */
+    BUFPOOL_WAY_DROP = 9,   /* one run of neighbours by a request: MADV_DONTNEED, or mapped anew */
+    BUFPOOL_WAY_PUNCH = 10, /* a hole punched into the file */
+    BUFPOOL_WAYS = 24       /* places for them in bufpool_statistics */
 } bufpool_way;
 
 /* "move", "copy", "process_madvise", ...; "" for what is none. Async-signal-safe. */
@@ -552,8 +554,10 @@ typedef struct bufpool_statistics {
     uint64_t scratch_maps; /* times a granule was diverted: accesses to it were invisible until it was re-armed */
     uint64_t scratch_ns;   /* total time during which diverted granules could hide a further stray access */
     uint64_t reports_lost; /* faults that were counted but could not be kept or written in full */
-    uint64_t frames_kept;  /* frames of freed or evicted pages (which trap) kept for reuse, now; at most 256 */
-    uint64_t recycled;     /* times a granule was filled by such a frame, since open */
+    /* Frames of freed or evicted pages (which trap) that are kept for reuse, or to be given back many at a time, now: at most
+     * 256. */
+    uint64_t frames_kept;
+    uint64_t recycled; /* times a granule was filled by such a frame, since open */
     char name[64];
     char memory[64];
     char trap[16];
