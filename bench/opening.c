@@ -109,3 +109,24 @@ bool open_memory(const char *memory, uint64_t capacity, uint64_t page, uint64_t 
     close_again(&opened, capacity);
     return true;
 }
+
+/* The bytes that a page's state and the free list take: private memory beyond the frames, of so many pages that are all
+ * allocated, by the page. */
+double state_bytes(uint64_t pages)
+{
+    struct opened opened;
+    double before[2];
+    double after[2];
+    uint64_t numbers[512]; /* batches, so that no array of theirs counts as the pool's */
+    look(before);
+    look(before);
+    if (!open_on("anon", pages * 4096, 4096, &opened)) {
+        abort();
+    }
+    for (uint64_t i = 0; i < pages; i += 512) {
+        must(bufpool_allocate_many(opened.pool, 512, numbers));
+    }
+    look(after);
+    close_again(&opened, pages * 4096);
+    return (after[0] - before[0]) / (double)pages - 4096;
+}

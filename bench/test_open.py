@@ -21,8 +21,32 @@ def test_open_16_tib(row: Any, loops: Any) -> None:
         lambda: loops.c.pool_close(loops.c.pool_open(pages, b"auto", 0)),
         lambda: loops.c.plain_close(loops.c.plain_open(pages, 1), pages),
         per=1,
-        goal=None,
+        goal=5e6,
+        absolute=True,
     )
+
+
+def test_open_16_tib_memory(row: Any, loops: Any) -> None:
+    """Private memory and page tables of an open pool of 16 TiB, no page allocated : of a mapping of 16 TiB."""
+    figures = loops.ffi.new("double[4]")
+
+    def taken(memory: bytes) -> list[float]:
+        found = []
+        for _ in range(5):
+            assert loops.c.open_memory(memory, CAPACITIES[-1], 4096, 0, figures)
+            found.append(max(0.0, figures[0] + figures[1]))
+        return found
+
+    row.benchmark.pedantic(lambda: row.memory(taken(b"anon"), taken(b"plain"), goal=2 << 20, against="plain mmap"))
+
+
+def test_state(row: Any, loops: Any) -> None:
+    """Page state and free list, by the page, 262144 pages allocated : an array of 8 bytes a page."""
+
+    def measure() -> None:
+        row.memory([loops.c.state_bytes(262144) for _ in range(3)], [8.0] * 3, goal=8, against="8 bytes")
+
+    row.benchmark.pedantic(measure)
 
 
 def _can_open(request: pytest.FixtureRequest, loops: Any, memory: str, size: int) -> bytes:

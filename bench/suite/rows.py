@@ -171,6 +171,13 @@ class Row:
             unit=unit, point=place._asdict(),
         )  # fmt: skip
 
+    def memory(
+        self, ours: Sequence[float], others: Sequence[float], *, goal: float, against: str, note: str = ""
+    ) -> None:
+        """Bytes that bufpool takes, measured already; the goal is about them, the other side stands beside them."""
+        more = {"goal": goal, "against": against, "note": note}
+        self._keep("memory", statistics.median(ours), ours, ours, others, unit="bytes", **more)
+
     def refused(self, title: str, why: str) -> None:
         """A part of this row that could not be measured here."""
         self.not_run.append({**self.about, "title": title, "why": why})

@@ -52,7 +52,7 @@ def _group(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "| work | bufpool | other | against | figure | quartiles | rounds | goal | |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:
-        ours, other = (words.duration(side[1]) for side in (row["ours"], row["others"]))
+        ours, other = (words.amount(row, side[1]) for side in (row["ours"], row["others"]))
         figure = words.figure(row, row["value"])
         figure = f"**{figure}**" if words.loses(row) else figure
         yield (

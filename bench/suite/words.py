@@ -25,7 +25,12 @@ def size(count: float) -> str:
     for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if count >= unit:
             return f"{count / unit:.3g} {name}"
-    return f"{count:.0f} bytes"
+    return f"{count:.3g} bytes"
+
+
+def amount(row: Row, value: float) -> str:
+    """One side's figure of this row."""
+    return size(value) if row["unit"] == "bytes" else duration(value)
 
 
 def _signed(ns: float) -> str:
@@ -42,8 +47,8 @@ _FIGURES: dict[str, Callable[[float], str]] = {
 
 def figure(row: Row, value: float) -> str:
     """A value of this row, as its kind is written."""
-    if row["kind"] == "cost":
-        return duration(value) if row["unit"] == "ns" else size(value)
+    if row["kind"] in ("cost", "memory"):
+        return amount(row, value)
     return _FIGURES[row["kind"]](value)
 
 
