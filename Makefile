@@ -1,5 +1,5 @@
-# demo, kv, test, test-noautofill, bench, detection, lint, sanitize: each works as the first command on a fresh clone and makes its own
-# environment.
+# demo, kv, test, test-noautofill, bench, bench-readme, detection, lint, sanitize: each works as the first command on a fresh
+# clone and makes its own environment.
 # Needed: Python >= 3.10 with venv and its C headers, a C compiler, make. Override PYTHON, VENV or BUILD at will.
 PYTHON ?= python3
 VENV ?= .venv
@@ -51,8 +51,8 @@ test-noautofill: $(VENV)/.cmake
 
 # The pool beside plain mmap: ten minutes at most. Writes bench/results/bench.* and the tables of the READMEs.
 bench: $(VENV)/.test $(VENV)/.bench
-	$(VENV)/bin/pytest bench --results --benchmark-quiet
-	$(VENV)/bin/python bench/report.py
+	$(VENV)/bin/pytest bench --results --benchmark-quiet; status=$$?; \
+		$(VENV)/bin/python bench/report.py && exit $$status
 
 # The tables and the pictures once more, from the run that bench/results/bench.json has.
 bench-readme: $(VENV)/.bench

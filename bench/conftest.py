@@ -207,7 +207,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     run = config.stash[RUN]
     if not run.rows:
         return
@@ -215,5 +215,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line("")
     for line in tables.markdown(results).splitlines():
         terminalreporter.write_line(line)
-    if config.getoption("--results"):
+    if config.getoption("--results") and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         store.write(results)

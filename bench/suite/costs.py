@@ -37,7 +37,7 @@ COSTS = (
     Cost("read or write a resident page", "", (), "nothing: no instruction of ours is on the way"),
     Cost(
         "allocate + fill one, steady state", "test_fill_free::test_fill_single", (Step("UFFDIO_COPY"),),
-        "the page's state, the free list; a recycled frame costs the memcpy and a move in place of the copy",
+        "the page's state, the free list; where recycling is quicker, memcpy and a move in place of the copy",
     ),
     Cost(
         "allocate + fill one, growing", "test_fill_free::test_fill_growing", (Step("UFFDIO_COPY"),),
