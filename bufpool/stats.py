@@ -70,6 +70,9 @@ class PoolStats:
     ways_busy: int  # times a way was refused since somebody held the frame or changed the mapping, and another taken
     ways_memory: int  # the same for want of memory
     ways_refused: int  # the same for any other reason
+    staged: int  # frames that the program has, now, in this process
+    frames_moved: int  # pages that were published, withdrawn or replaced by moving their frame, since open;
+    frames_copied: int  # and by copying their content
     memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
 
 

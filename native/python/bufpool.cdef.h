@@ -118,6 +118,11 @@ int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
 
 int bufpool_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data);
+int bufpool_stage(bufpool_pool *pool, size_t count, void **frames);
+int bufpool_publish(bufpool_pool *pool, size_t count, void **frames, const uint64_t *pages);
+int bufpool_withdraw(bufpool_pool *pool, size_t count, const uint64_t *pages, void **frames);
+int bufpool_unstage(bufpool_pool *pool, size_t count, void **frames);
+int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t page);
 
 void *bufpool_address(const bufpool_pool *pool, uint64_t page);
 
@@ -215,6 +220,9 @@ typedef struct bufpool_statistics {
     uint64_t ways_busy;
     uint64_t ways_memory;
     uint64_t ways_refused;
+    uint64_t staged;
+    uint64_t frames_moved;
+    uint64_t frames_copied;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);

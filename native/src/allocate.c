@@ -4,6 +4,7 @@
  * The same two steps everywhere: claim the pages (their states become BUSY over what they were); fill them, count them
  * and settle their states (fill.h). If filling fails, every page becomes what it was. No lock is held meanwhile.
  */
+#include "claim.h"
 #include "error.h"
 #include "fill.h"
 #include "numbers.h"
@@ -24,15 +25,6 @@ static int check_data(const bufpool_pool *pool, const void *data, size_t size)
     }
     if (data == NULL && size > 0) {
         return bp_error(BUFPOOL_EARGUMENT, "data is NULL and size is %zu bytes: pass data, or size 0 for zeros", size);
-    }
-    return 0;
-}
-
-static int check_number(const bufpool_pool *pool, uint64_t page)
-{
-    if (page >= pool->pages.count) {
-        return bp_error(BUFPOOL_EARGUMENT, "page %llu is not in pool \"%s\": its pages are 0 to %llu",
-                        (unsigned long long)page, pool->name, (unsigned long long)(pool->pages.count - 1));
     }
     return 0;
 }
@@ -70,52 +62,6 @@ static uint64_t take(bufpool_pool *pool)
         page = bp_pages_take(&pool->pages);
     }
     return page;
-}
-
-static void give_back(bufpool_pool *pool, const uint64_t *pages, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint16_t before = bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK;
-        bp_pages_mark_free(&pool->pages, pages[i]);
-        bp_pages_settle(&pool->pages, pages[i], before);
-    }
-}
-
-/* Claims a page that is in one of the given states; waits a moment for a re-arming, and for somebody who has it BUSY, who
- * may only look at it; refuses anything else. */
-static int claim(bufpool_pool *pool, uint64_t page, bool evicted, const char *what)
-{
-    for (int patience = 0; patience < 1000; patience++) {
-        uint16_t state = bp_pages_load(&pool->pages, page);
-        bool fits =
-            evicted ? (state & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED : bp_state_is_free(state & BP_STATE_MASK);
-        if (fits && state & BP_SCRATCH) {
-            bp_scratch_await(pool, page, state, patience);
-            continue;
-        }
-        if (state & BP_BUSY && (!fits || patience % 50 == 0) && bp_recover_page(pool, page)) {
-            continue;
-        }
-        if (fits && state & BP_BUSY && patience < 500) {
-            bp_kernel_sleep_ns(10000);
-            continue;
-        }
-        if (!fits || state & BP_BUSY) {
-            const char *busy = state & BP_BUSY ? ", and another thread is changing it" : "";
-            return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": it is %s%s", what,
-                            (unsigned long long)page, pool->name,
-                            bufpool_state_name((bufpool_state)(state & BP_STATE_MASK)), busy);
-        }
-        if (bp_pages_claim(&pool->pages, page, state, 0)) {
-            if (!evicted) {
-                bp_pages_mark_taken(&pool->pages, page);
-                bp_rest_leave(&pool->pages, page);
-            }
-            return 0;
-        }
-    }
-    return bp_error(BUFPOOL_ESTATE, "cannot %s page %llu of pool \"%s\": its scratch granule cannot be re-armed", what,
-                    (unsigned long long)page, pool->name);
 }
 
 /* Begins a call that fills one page with data. */
@@ -163,10 +109,7 @@ static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_
     if (code < 0) {
         return code;
     }
-    code = check_number(pool, page);
-    if (code == 0) {
-        code = claim(pool, page, evicted, evicted ? "populate" : "allocate");
-    }
+    code = bp_claim_hole(pool, page, evicted ? BP_HOLE_EVICTED : BP_HOLE_FREE, evicted ? "populate" : "allocate");
     if (code < 0) {
         bp_pool_leave(pool);
         return code;
@@ -191,7 +134,7 @@ static int allocate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
     for (size_t i = 0; i < count; i++) {
         numbers[i] = take(pool);
         if (numbers[i] == BP_NO_PAGE) {
-            give_back(pool, numbers, i);
+            bp_claim_drop_holes(pool, numbers, i);
             return exhausted(pool, count);
         }
     }
@@ -245,14 +188,9 @@ static int populate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
     size_t claimed = 0;
     int code = 0;
     for (; claimed < count; claimed++) {
-        code = check_number(pool, numbers[claimed]);
-        if (code == 0) {
-            code = claim(pool, numbers[claimed], true, "populate");
-        }
+        code = bp_claim_hole(pool, numbers[claimed], BP_HOLE_EVICTED, "populate");
         if (code < 0) {
-            for (size_t i = 0; i < claimed; i++) {
-                bp_pages_settle(&pool->pages, numbers[i], BUFPOOL_STATE_EVICTED);
-            }
+            bp_claim_drop_holes(pool, numbers, claimed);
             return code;
         }
     }

@@ -1,6 +1,7 @@
 /* fill.c: giving claimed pages their frames and content, see fill.h. */
 #include "fill.h"
 
+#include "claim.h"
 #include "error.h"
 #include "guard.h"
 #include "numbers.h"
@@ -131,7 +132,7 @@ static void count_given(bufpool_pool *pool, size_t count, bool evicted)
 
 /* Takes back what was filled of one run, after an error. Where even that fails (mprotect without a mapping left to
  * split), the pages stay accessible, so they are allocated from here on, not free: the owner may list and free them. */
-static void undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length, const void *caller)
+void bp_fill_undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length, const void *caller)
 {
     struct bp_range range = {bp_page_address(pool, pages[0]), length};
     size_t zapped;
@@ -159,10 +160,10 @@ static int fill_runs(bufpool_pool *pool, const uint64_t *pages, size_t count, co
         size_t done;
         int code = fill(pool, pages[i], end - i, source, i * pool->page_size, &done);
         if (code < 0) {
-            undo(pool, pages + i, end - i, done, source->caller);
+            bp_fill_undo(pool, pages + i, end - i, done, source->caller);
             for (size_t from = 0; from < i; from = end) {
                 end = run(pool, pages, i, from);
-                undo(pool, pages + from, end - from, (end - from) * pool->page_size, source->caller);
+                bp_fill_undo(pool, pages + from, end - from, (end - from) * pool->page_size, source->caller);
             }
             return code;
         }
@@ -171,26 +172,40 @@ static int fill_runs(bufpool_pool *pool, const uint64_t *pages, size_t count, co
     return 0;
 }
 
+/* Counts and records pages of one kind. */
+static void note_given(bufpool_pool *pool, const uint64_t *pages, size_t count, const void *caller)
+{
+    bool evicted = is_evicted(pool, pages[0]);
+    count_given(pool, count, evicted);
+    bp_pins_sample(pool, &pool->pins, pages, count,
+                   atomic_load(&pool->pages.counts->allocations) + atomic_load(&pool->pages.counts->populates));
+    bp_record(&pool->provenance, pages, count, evicted ? BUFPOOL_EVENT_POPULATE : BUFPOOL_EVENT_ALLOCATE, caller);
+}
+
+void bp_fill_settle(bufpool_pool *pool, const uint64_t *pages, size_t count, const void *caller)
+{
+    for (size_t i = 0; i < count;) {
+        size_t end = i + 1;
+        while (end < count && is_evicted(pool, pages[end]) == is_evicted(pool, pages[i])) {
+            end++;
+        }
+        note_given(pool, pages + i, end - i, caller);
+        i = end;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
+    }
+}
+
 int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struct bp_source *source)
 {
     int code = fill_runs(pool, pages, count, source);
-    if (code == 0 && count > 0) {
-        bool evicted = is_evicted(pool, pages[0]);
-        count_given(pool, count, evicted);
-        bp_pins_sample(pool, &pool->pins, pages, count,
-                       atomic_load(&pool->pages.counts->allocations) + atomic_load(&pool->pages.counts->populates));
-        bp_record(&pool->provenance, pages, count, evicted ? BUFPOOL_EVENT_POPULATE : BUFPOOL_EVENT_ALLOCATE,
-                  source->caller);
+    if (code == 0) {
+        bp_fill_settle(pool, pages, count, source->caller);
     }
-    for (size_t i = 0; i < count; i++) {
-        uint16_t state = bp_pages_load(&pool->pages, pages[i]);
-        if (code == 0) {
-            bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
-        } else if (state & BP_BUSY) { /* undone */
-            if (bp_state_is_free(state & BP_STATE_MASK)) {
-                bp_pages_mark_free(&pool->pages, pages[i]);
-            }
-            bp_pages_settle(&pool->pages, pages[i], state & BP_STATE_MASK);
+    for (size_t i = 0; code < 0 && i < count; i++) {
+        if (bp_pages_load(&pool->pages, pages[i]) & BP_BUSY) { /* undone */
+            bp_claim_drop_holes(pool, pages + i, 1);
         }
     }
     return code;

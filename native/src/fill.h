@@ -25,6 +25,14 @@ int bp_fill_source(const bufpool_pool *pool, struct bp_source *source, const voi
  * they were. A code of the kernel, for bp_fill_error() to name outside the pool. */
 int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struct bp_source *source);
 
+/* For who fills by other means. Pages that are filled now, free or evicted ones: counts and records them, and settles
+ * their states. */
+void bp_fill_settle(bufpool_pool *pool, const uint64_t *pages, size_t count, const void *caller);
+
+/* Takes back what was filled of one run of neighbours, so many bytes, and leaves the pages claimed; where even that fails
+ * they are allocated. */
+void bp_fill_undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length, const void *caller);
+
 /* Names a code of bp_fill(): EEXHAUSTED (no frames), ESTRAY (data lies in a hole of a pool; under that pool's policy
  * "abort" the process ends here, with this frame in the report), -EFAULT, or the code itself. */
 int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *source, size_t count);

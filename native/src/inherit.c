@@ -253,6 +253,7 @@ static int map_shared(bufpool_pool *pool)
 bool bp_inherit_child(bufpool_pool *pool)
 {
     enum way way = way_of(&pool->space);
+    bp_staging_forget(&pool->space.staging); /* not mapped here */
     pool->heritage.code = way == COPIED_ON_WRITE ? keep_private(pool)
                           : way == COPIED        ? map_copy(pool)
                                                  : map_shared(pool);

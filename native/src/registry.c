@@ -109,6 +109,7 @@ void bp_registry_retire(bufpool_pool *pool)
     if (!pool->space.adopted) {
         bp_kernel_munmap((void *)first, pool->space.capacity);
     }
+    bp_staging_close(&pool->space.staging);
     bp_kernel_munmap(pool->ring, BP_FAULT_RING * sizeof *pool->ring);
     bp_provenance_close(&pool->provenance);
     bp_pins_forget(&pool->pins);

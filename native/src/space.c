@@ -400,6 +400,7 @@ void bp_space_close(struct bp_space *space)
     } else if (space->base != 0) {
         bp_space_seal(space);
     }
+    bp_staging_seal(&space->staging);
     bp_stash_close(&space->stash);
     bp_thp_close(space);
     bp_vault_close(&space->vault);
@@ -550,6 +551,7 @@ int bp_space_map_again(struct bp_space *space)
 void bp_space_unstage(struct bp_space *space)
 {
     bp_stash_forget(&space->stash);
+    bp_staging_forget(&space->staging);
     bp_thp_forget(&space->thp);
     space->vault.base = 0; /* as the others, not mapped here */
 }

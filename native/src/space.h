@@ -12,6 +12,7 @@
 
 #include "memory.h"
 #include "numa.h"
+#include "staging.h"
 #include "thp.h"
 #include "vault.h"
 #include "ways.h"
@@ -66,8 +67,9 @@ struct bp_space {
     bool created;          /* this space created the file */
     bool ours;             /* what the file holds is this pool's, to be dropped at close */
     struct bp_numa numa;
-    struct bp_stash stash;   /* trap uffd on anonymous memory: frames of single granules */
-    struct bp_thp thp;       /* memory thp */
+    struct bp_stash stash; /* trap uffd on anonymous memory: frames of single granules */
+    struct bp_thp thp;     /* memory thp */
+    struct bp_staging staging;
     struct bp_vault vault;   /* memory thp with pages that nobody may touch */
     bool stepwise;           /* still inaccessible but for the chunks opened so far */
     _Atomic uint8_t *chunks; /* with stepwise: 0 closed, 1 being opened, 2 open */

@@ -2,6 +2,7 @@
 #include "vault.h"
 
 #include "fillers.h"
+#include "moving.h"
 #include "space.h"
 
 #include <errno.h>
@@ -43,48 +44,6 @@ uintptr_t bp_vault_shown(const struct bp_space *space, uintptr_t home)
     return space->vault.base == 0 ? home : home - space->vault.base + space->base;
 }
 
-/*
- * Granule by granule: where the host has split one mapping between two of them, it does not matter. *done: bytes. back:
- * undoes a move that has ended somewhere within length. *partly: more may have been moved than *done says.
- *
- * Of small pages the kernel (seen on Linux 6.18, with much else going on) may move more than it says: 349 pages told with
- * EAGAIN, or none with EEXIST, and all 512 gone. What exists there has come from here if it can go back, that is, if
- * nothing is here. Else it is a stray's pattern.
- */
-static int move(const struct bp_space *space, uintptr_t to, uintptr_t from, size_t length, bool back, size_t *done,
-                bool *partly)
-{
-    int patience = PATIENCE;
-    *partly = back;
-    for (*done = 0; *done < length;) {
-        size_t moved;
-        size_t left = length - *done;
-        size_t step = space->granule - *done % space->granule;
-        int code = bp_kernel_uffd_move(space->uffd, to + *done, from + *done, step < left ? step : left, &moved);
-        *done += moved;
-        if (code == 0 || moved > 0) {
-            *partly = *partly || code < 0;
-            continue;
-        }
-        if (back && (code == -EEXIST || code == -ENOENT)) {
-            *done += BP_GRANULE;
-            continue;
-        }
-        if (code == -EEXIST) { /* to be moved once more, and told */
-            code = bp_kernel_uffd_move(space->uffd, from + *done, to + *done, BP_GRANULE, &moved);
-            *partly = *partly || code != -EEXIST;
-        }
-        if (code < 0) {
-            if ((code != -EAGAIN && code != -EINTR && code != -EBUSY) || patience-- == 0) {
-                return code;
-            }
-            *partly = true;
-            bp_kernel_sleep_ns(100000);
-        }
-    }
-    return 0;
-}
-
 int bp_vault_try(struct bp_space *space)
 {
     uintptr_t home = bp_vault_home(space, space->base);
@@ -102,17 +61,11 @@ int bp_vault_try(struct bp_space *space)
     return code < 0 ? code : cleared < 0 ? cleared : emptied;
 }
 
-/* All of it, or none. */
+/* Granule by granule: where the host has split one mapping between two of them, it does not matter. */
 static int move_whole(const struct bp_space *space, uintptr_t to, uintptr_t from, size_t length)
 {
-    size_t done;
-    bool partly;
-    int code = move(space, to, from, length, false, &done, &partly);
-    if (code < 0 && (done > 0 || partly)) {
-        size_t granule_end = (done / space->granule + 1) * space->granule; /* of it more may have moved than was told */
-        move(space, from, to, granule_end < length ? granule_end : length, true, &done, &partly);
-    }
-    return code;
+    struct bp_moving how = {.uffd = space->uffd, .step = space->granule, .patience = PATIENCE, .waits = true};
+    return bp_move_whole(&how, to, from, length);
 }
 
 int bp_vault_show(struct bp_space *space, uintptr_t address, size_t length, bool writable)

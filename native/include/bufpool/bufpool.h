@@ -444,6 +444,47 @@ BUFPOOL_API int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint6
 BUFPOOL_API int bufpool_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 BUFPOOL_API int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data);
 
+/* Frames
+ *
+ * A frame is page_size bytes of private memory that the program fills by any means (its own I/O, O_DIRECT too, decryption,
+ * checksums) before it is a page, or gets with a page's content. Frames are aligned to the granule, belong to this process
+ * (a forked child has not got its parent's), and are the program's until they are published, unstaged, or the pool is closed:
+ * from then on they must not be touched; where frames are moved, and after close, a touch is a crash. At most the memory of
+ * the system limits how many are staged. They are not in core dumps (BUFPOOL_DUMP).
+ *
+ * Memory anon and thp under trap uffd (Linux 6.8) have their frames moved, with no copy of the content; so neighbouring
+ * pages with neighbouring frames, which a batch gives out where it can, are cheapest. Else, and where the kernel refuses to
+ * move a frame (after a fork, until the page is written to; one that a device or io_uring has), the content is copied:
+ * bufpool_statistics counts both.
+ *
+ * All five may be called from any thread; not async-signal-safe. Arguments are checked first, and a batch with a wrong one is
+ * refused whole. If the kernel fails midway, bufpool_last_done() pages from the front are done; the others, and their frames,
+ * are as they were. A count of 0 does nothing. */
+
+/* Hands out count frames. Their content is not specified. Errors: EARGUMENT, ECLOSED, EEXHAUSTED (no memory), -errno. */
+BUFPOOL_API int bufpool_stage(bufpool_pool *pool, size_t count, void **frames);
+
+/* Each page, free or evicted, by its number, becomes allocated with the content of its frame, and appears whole: another
+ * thread finds the content or a trap. The frames are used up. Errors: EARGUMENT (no such page; not a staged frame, or twice),
+ * ESTATE (the page is allocated, or given twice), ECLOSED, EEXHAUSTED (no memory for a copy), -EFAULT (a frame without memory),
+ * -errno. */
+BUFPOOL_API int bufpool_publish(bufpool_pool *pool, size_t count, void **frames, const uint64_t *pages);
+
+/* Each page, allocated, becomes evicted, and its content is in frames[i], a frame as from bufpool_stage(). From the return on
+ * every touch traps; what was written to the page before it trapped is in the frame. While a page is copied, not moved, it is
+ * read-only for this process, and a write to it traps; another process that has it, too, may write to it until it is gone, and
+ * that write can be lost. With BUFPOOL_SCRUB the frame of a copied page is not overwritten. Errors: EARGUMENT, ESTATE (not allocated, pinned, twice), ECLOSED, EEXHAUSTED (no memory), -errno;
+ * -ENOMEM: no mapping is left (vm.max_map_count). */
+BUFPOOL_API int bufpool_withdraw(bufpool_pool *pool, size_t count, const uint64_t *pages, void **frames);
+
+/* Gives frames back unused. Errors: EARGUMENT (not a staged frame, or twice), ECLOSED. */
+BUFPOOL_API int bufpool_unstage(bufpool_pool *pool, size_t count, void **frames);
+
+/* The victim, allocated, becomes evicted, and page, free or evicted, becomes allocated with the victim's content, which its
+ * owner then overwrites in place. Where frames are moved, the victim's becomes the page's in one step. Errors: as withdraw and
+ * publish; then both are as they were. */
+BUFPOOL_API int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t page);
+
 /* The page's first byte; NULL if there is no such number. The address is fixed for the pool's life. Async-signal-safe.
  */
 BUFPOOL_API void *bufpool_address(const bufpool_pool *pool, uint64_t page);
@@ -593,6 +634,9 @@ typedef struct bufpool_statistics {
     uint64_t ways_busy;
     uint64_t ways_memory;
     uint64_t ways_refused;
+    uint64_t staged;        /* frames that the program has, now, in this process */
+    uint64_t frames_moved;  /* pages that were published, withdrawn or replaced by moving their frame, since open; */
+    uint64_t frames_copied; /* and by copying their content */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
