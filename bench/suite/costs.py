@@ -66,16 +66,21 @@ COSTS = (
         "512 states, each checked before the first is changed",
     ),
     Cost(
-        "evict one; 64 scattered cost as the free does", "test_frames::test_evict", (Step("madvise(DONTNEED)"),),
+        "evict one", "test_frame_costs::test_evict", (Step("madvise(DONTNEED)"),),
         "the page's state",
     ),
     Cost(
-        "publish, 64 neighbours in a call", "test_frames::test_publish", (Step(IN, 64),),
+        "evict 64 scattered in a call", "test_frame_costs::test_evict_scattered",
+        (Step("process_madvise(DONTNEED), scattered pages", 64),), "states, the list of ranges",
+    ),
+    Cost(
+        "publish, 64 neighbours in a call", "test_frame_costs::test_publish", (Step(IN, 64),),
         "states; scattered pages take a call each, so that one page's price is what counts there",
     ),
-    Cost("publish one", "test_frames::test_publish_single", (Step(IN),), "the page's state"),
-    Cost("withdraw one", "test_frames::test_withdraw", (Step(OUT),), "the page's state"),
-    Cost("replace", "test_frames::test_replace", (Step(IN),), "two states; one move from address to address"),
+    Cost("publish one", "test_frame_costs::test_publish_single", (Step(IN),), "the page's state"),
+    Cost("withdraw 64 neighbours in a call", "test_frame_costs::test_withdraw_batch", (Step(OUT, 64),), "states"),
+    Cost("withdraw one", "test_frame_costs::test_withdraw", (Step(OUT),), "the page's state"),
+    Cost("replace", "test_frame_costs::test_replace", (Step(IN),), "two states; one move from address to address"),
     Cost(
         "thp: publish 2 MiB", "test_huge_fill::test_thp_publish", (Step(WHOLE),),
         "asking the kernel whether the frame is one huge page; states",

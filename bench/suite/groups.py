@@ -17,7 +17,7 @@ class Group(NamedTuple):
 GROUPS = (
     Group("Resident pages", 150, ("test_resident", "test_huge_access")),
     Group("Fill and free", 15, ("test_fill_free",)),
-    Group("Stage, publish, withdraw, replace", 30, ("test_frames",)),
+    Group("Stage, publish, withdraw, replace", 30, ("test_frames", "test_frame_costs")),
     Group("Eviction and scan", 150, ("test_eviction",)),
     Group("Threads", 30, ("test_threads",)),
     Group("Pages of 2 MiB", 20, ("test_huge_fill",)),
