@@ -97,3 +97,31 @@ def test_evict_scattered(row: Any, sides: Sides) -> None:
 def test_replace(row: Any, sides: Sides) -> None:
     """Replace a victim by a page, to be filled in place : madvise(DONTNEED) one page + first touch of another."""
     row.ratios(sides.replace, goal=None, rounds=ROUNDS, against="plain mmap")
+
+
+@pytest.fixture
+def reader(loops: Any) -> Iterator[None]:
+    """A second thread of the process runs on the other core, so that what takes a page away has to reach it."""
+    started = loops.c.reader_start()
+    if started == loops.ffi.NULL:
+        pytest.skip("there is no other core for a reader")
+    yield
+    loops.c.reader_stop(started)
+
+
+@pytest.mark.usefixtures("reader")
+def test_publish_beside(row: Any, sides: Sides) -> None:
+    """Publish, 64 neighbours in a call, beside a second thread : first touch of pages that are to be filled."""
+    row.ratios(sides.frames(IN, sides.sorted, 64, 64), goal=None, rounds=ROUNDS, against="plain mmap")
+
+
+@pytest.mark.usefixtures("reader")
+def test_evict_scattered_beside(row: Any, sides: Sides) -> None:
+    """Evict 64 scattered pages in one call, beside a second thread : madvise(DONTNEED) each."""
+    row.ratios(lambda: sides.evict(64), goal=0.40, rounds=ROUNDS // 2, against="plain mmap")
+
+
+@pytest.mark.usefixtures("reader")
+def test_replace_beside(row: Any, sides: Sides) -> None:
+    """Replace a victim by a page, beside a second thread : madvise(DONTNEED) one page + first touch of another."""
+    row.ratios(sides.replace, goal=None, rounds=ROUNDS // 2, against="plain mmap")
