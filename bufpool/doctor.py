@@ -122,6 +122,7 @@ def _settings(found: Capabilities) -> list[Setting]:
         *_thp(),
         _nodes(),
         *_limits(),
+        _memory_cgroup(),
         _file(
             "kernel.core_pattern",
             'where core dumps go after on_fault "abort"; with | to a program, such as systemd-coredump (coredumpctl); '
@@ -163,6 +164,14 @@ def _monitor() -> Setting:
     except bufpool.BufpoolError as error:
         return Setting(name, "no", getattr(error, "strerror", None) or str(error))
     return Setting(name, "yes", "stray accesses made by system calls are reported, with the call's name")
+
+
+def _memory_cgroup() -> Setting:
+    with bufpool.Pool("64 KiB", trap="none", check_headroom=True, name="doctor") as pool:
+        unlimited = "check_headroom" in pool.stats().memory_note
+    if unlimited:
+        return Setting("memory cgroup", "no limit")
+    return Setting("memory cgroup", "limited", "at its limit the kernel kills; with check_headroom=True fills fail first")
 
 
 def _pin_keys(found: Capabilities) -> Setting:

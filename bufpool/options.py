@@ -27,6 +27,7 @@ FLAGS = {
     "red_zones": lib.BUFPOOL_RED_ZONES,
     "scrub": lib.BUFPOOL_SCRUB,
     "pin_keys": lib.BUFPOOL_PIN_KEYS,
+    "check_headroom": lib.BUFPOOL_CHECK_HEADROOM,
     "fixed_address": lib.BUFPOOL_FIXED_ADDRESS,
 }
 

@@ -120,6 +120,9 @@ class Pool:
     fork          "inherit": a child made by os.fork() or multiprocessing's "fork" has the pool, armed: of private
                   memory a copy, of other memory the same pages; "exclude": nothing is mapped in a child, and a fork
                   costs nothing
+    check_headroom  a fill first looks whether the memory cgroups of this process (a container's limit) have room, and
+                  raises PoolExhaustedError, where the kernel would kill the process. Others may take the room
+                  meanwhile; hugetlb is not checked
     monitor       report stray accesses that system calls make, too (report.in_syscall names the call). Trap "uffd",
                   Linux 6.6, and a right that most users lack: UnsupportedError names the ways to get it
 
@@ -196,6 +199,7 @@ class Pool:
         sample: int = 0,
         seed: int | None = None,
         pin_keys: bool = False,
+        check_headroom: bool = False,
     ) -> None:
         self._refuse_second()
         own = options.own(
@@ -220,6 +224,7 @@ class Pool:
             scrub=scrub,
             monitor=monitor,
             pin_keys=pin_keys,
+            check_headroom=check_headroom,
         )
         texts = options.texts(memory, name, numa, fill)
         lengths = options.sizes_of(capacity, page_size, granule, quarantine)
@@ -247,6 +252,7 @@ class Pool:
         sample: int = 0,
         seed: int | None = None,
         pin_keys: bool = False,
+        check_headroom: bool = False,
         fixed_address: bool = False,
     ) -> Pool:
         """A pool that another process has opened: the same pages, states and all, armed before this returns.
@@ -280,6 +286,7 @@ class Pool:
             dump=dump,
             monitor=monitor,
             pin_keys=pin_keys,
+            check_headroom=check_headroom,
             fixed_address=fixed_address,
         )
         attached = cls.__new__(cls)

@@ -32,6 +32,7 @@ typedef struct bufpool_pool bufpool_pool;
 #define BUFPOOL_RED_ZONES 512
 #define BUFPOOL_SCRUB 1024
 #define BUFPOOL_PIN_KEYS 2048
+#define BUFPOOL_CHECK_HEADROOM 4096
 #define BUFPOOL_MONITOR 64
 
 typedef struct bufpool_config {

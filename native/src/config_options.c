@@ -41,6 +41,7 @@ const struct bp_option bp_config_options[] = {
     FLAG("lazy_zero", BUFPOOL_LAZY_ZERO, "1: a page gets its frame with the first write"),
     FLAG("lock", BUFPOOL_LOCK, "1: frames are locked in memory"),
     FLAG("dump", BUFPOOL_DUMP, "1: pages go into core dumps"),
+    FLAG("check_headroom", BUFPOOL_CHECK_HEADROOM, "1: a fill fails where a memory cgroup's limit would kill"),
     FLAG("reserve", BUFPOOL_RESERVE, "1: huge pages are reserved at open"),
 };
 const size_t bp_config_options_count = sizeof bp_config_options / sizeof *bp_config_options;

@@ -224,6 +224,12 @@ int bp_fill_error(const bufpool_pool *pool, int code, const struct bp_source *so
                         "the file of pool \"%s\" is shorter than the pool, %llu bytes: another process truncated it",
                         pool->name, (unsigned long long)pool->capacity);
     }
+    if (code == -EDQUOT) {
+        char why[400];
+        bp_headroom_explain(&pool->space.headroom, why, sizeof why);
+        return bp_error(BUFPOOL_EEXHAUSTED, "there is no room for %zu page(s) of %llu bytes of pool \"%s\": %s", count,
+                        (unsigned long long)pool->page_size, pool->name, why);
+    }
     if (code == -ENOMEM) {
         return bp_error(BUFPOOL_EEXHAUSTED, "the system has no memory for %zu page(s) of %llu bytes of pool \"%s\"%s",
                         count, (unsigned long long)pool->page_size, pool->name, bp_space_hint(&pool->space, code));

@@ -301,6 +301,7 @@ void bp_inherit_refuse(bufpool_pool *pool)
     give_up(&space->uffd);
     give_up(&space->fd);
     give_up(&space->gauge);
+    bp_headroom_close(&space->headroom);
     give_up(&pool->pages.fd);
 }
 

@@ -108,6 +108,9 @@ static void close_batch(struct batch *batch)
 
 static int stage(bufpool_pool *pool, size_t count, uint64_t *frames)
 {
+    if (bp_headroom_lacks(&pool->space.headroom, count * pool->page_size) < 0) {
+        return bp_fill_error(pool, -EDQUOT, NULL, count);
+    }
     int code = bp_staging_take(&pool->space, pool->page_size, count, frames);
     if (code == 0) {
         code = bp_staging_fill(&pool->space, frames, count);

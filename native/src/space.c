@@ -177,6 +177,18 @@ static int prepare(const struct bp_wish *wish)
     return code;
 }
 
+/* What hugetlb takes is not counted by the controller of memory. */
+static void find_headroom(struct bp_space *space)
+{
+    if (space->flags & BUFPOOL_CHECK_HEADROOM && !space->memory->hugetlb) {
+        int found = bp_headroom_open(&space->headroom);
+        if (found <= 0) {
+            bp_space_note(space, "check_headroom: %s",
+                          found < 0 ? strerror(-found) : "no memory cgroup has a limit here");
+        }
+    }
+}
+
 int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const struct bp_trap *trap)
 {
     *space = (struct bp_space){.capacity = wish->capacity,
@@ -215,6 +227,8 @@ int bp_space_reserve(struct bp_space *space, const struct bp_wish *wish, const s
     if (code < 0) {
         bp_source_discard(space, wish);
         bp_space_destroy(space);
+    } else {
+        find_headroom(space);
     }
     return code;
 }
@@ -240,6 +254,8 @@ int bp_space_adopt(struct bp_space *space, const struct bp_wish *wish, const str
     }
     if (code < 0) {
         bp_space_close(space);
+    } else {
+        find_headroom(space);
     }
     return code;
 }
@@ -419,6 +435,7 @@ void bp_space_close(struct bp_space *space)
         bp_kernel_close_kept(space->gauge);
         space->gauge = -1;
     }
+    bp_headroom_close(&space->headroom);
     if (space->chunks != NULL) {
         bp_kernel_munmap((void *)space->chunks, space->chunk_count);
         space->chunks = NULL;
@@ -470,6 +487,9 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     }
     if (bp_source_lacks(space, length)) {
         return -ENOMEM;
+    }
+    if (bp_headroom_lacks(&space->headroom, length) < 0) {
+        return -EDQUOT;
     }
     if (changes_file(space) && !bp_space_check(space)) {
         return -EBADF;

@@ -10,6 +10,7 @@
 #ifndef BP_SPACE_H
 #define BP_SPACE_H
 
+#include "headroom.h"
 #include "memory.h"
 #include "numa.h"
 #include "staging.h"
@@ -82,7 +83,8 @@ struct bp_space {
     _Atomic uint32_t poisoned; /* granules that may show the monitor's poison */
     _Atomic uint64_t huge_fills, small_fills, reserve_lost;
     struct bp_ways ways;
-    char note[256]; /* what came out as less than asked; written at open and in a forked child only */
+    struct bp_headroom headroom; /* with BUFPOOL_CHECK_HEADROOM */
+    char note[256];              /* what came out as less than asked; written at open and in a forked child only */
 };
 
 struct bp_trap {
@@ -165,7 +167,7 @@ static inline int bp_space_mprotect(uintptr_t address, size_t length, enum bp_op
 }
 
 /* The functions of the trap, with chunks opened first where the space is stepwise. -ESTALE: the file is shorter than the
- * pool, since another process truncated it. */
+ * pool, since another process truncated it. -EDQUOT: a memory cgroup has no room. */
 int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done);
 int bp_space_zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done);
 

@@ -85,6 +85,8 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
  *   SCRUB         each frame that free or evict takes away is overwritten with BUFPOOL_SCRUBBED bytes before it goes, for
  *                 whoever still has it, though no access of the program's: a device, another mapping of a file. Not at close
  *   PIN_KEYS      only threads with a write pin may write: see config.pins
+ *   CHECK_HEADROOM  before it takes memory, a fill looks whether the memory cgroups of this process have room for it, and
+ *                 fails (EEXHAUSTED, naming the cgroup, its limit and its usage), where the kernel would kill. See below
  *   FIXED_ADDRESS  of bufpool_attach(): at the address that the pool has in the process that opened it, or -EEXIST
  */
 #define BUFPOOL_LAZY_ZERO 1u
@@ -99,6 +101,18 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 #define BUFPOOL_RED_ZONES 512u
 #define BUFPOOL_SCRUB 1024u
 #define BUFPOOL_PIN_KEYS 2048u
+#define BUFPOOL_CHECK_HEADROOM 4096u
+
+/* Memory cgroups. At a cgroup's limit (a container's, systemd's MemoryMax=) no request for memory fails: the kernel reclaims
+ * page cache, swaps, and then its OOM killer ends a process, as a rule this one. With CHECK_HEADROOM the pool asks first:
+ * version 2 (memory.max and memory.high) and 1 (memory.limit_in_bytes), the process's cgroup and those above it, as far as
+ * they had a limit when the pool was opened, four at most. It keeps their files open, up to four descriptors for each, and
+ * reads them now and then: each look grants an eighth of the room, 16 MiB at most, to the fills that follow. A mebibyte (of a
+ * small limit a 64th) is left. Clean page cache counts as room, swap does not.
+ *
+ * What it does not promise: others in the cgroup, and the rest of this process, may take the room between look and fill; a
+ * process that is moved to another cgroup is not followed; LAZY_ZERO takes memory at the first write, unasked; what hugetlb
+ * takes is another controller's, and is not checked. */
 
 typedef struct bufpool_config {
     size_t size;        /* sizeof(bufpool_config) */

@@ -1,0 +1,261 @@
+/* headroom.c: reading the limits of memory cgroups, see headroom.h. */
+#include "headroom.h"
+
+#include "kernel.h"
+#include "lines.h"
+#include "mounts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MARGIN ((uint64_t)1 << 20)  /* page tables, and what others take meanwhile */
+#define SMALL_PART 64               /* of a small limit the margin is this part at most */
+#define PLENTY ((uint64_t)64 << 20) /* with so much room nobody looks for what could be reclaimed: that is dear */
+#define LARGEST_GRANT ((int64_t)16 << 20)
+#define NO_LIMIT ((uint64_t)1 << 62)
+#define PATH_ROOM 4096
+
+/* What one cgroup says. */
+struct room {
+    uint64_t limit, usage, reclaimable;
+    bool by_high;
+};
+
+/* "max", or what is no number, is no limit. */
+static uint64_t number(const char *text)
+{
+    uint64_t value = 0;
+    const char *at = text;
+    for (; *at >= '0' && *at <= '9' && value < NO_LIMIT; at++) {
+        value = value * 10 + (uint64_t)(*at - '0');
+    }
+    return at == text ? UINT64_MAX : value;
+}
+
+static uint64_t read_number(int fd)
+{
+    char text[32];
+    ssize_t got = fd < 0 ? -1 : bp_kernel_read_again(fd, text, sizeof text - 1);
+    if (got <= 0) {
+        return UINT64_MAX;
+    }
+    text[got] = 0;
+    return number(text);
+}
+
+/* "\nkey number"; 0 if there is no such line. */
+static uint64_t field(const char *text, const char *key)
+{
+    size_t length = strlen(key);
+    for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, length) == 0 && line[length] == ' ') {
+            uint64_t value = number(line + length + 1);
+            return value == UINT64_MAX ? 0 : value;
+        }
+    }
+    return 0;
+}
+
+/* Page cache on the lists that reclaim goes through, but for what has to be written first. */
+static uint64_t reclaimable(const struct bp_cgroup *cgroup)
+{
+    char text[4096];
+    ssize_t got = cgroup->stat < 0 ? -1 : bp_kernel_read_again(cgroup->stat, text, sizeof text - 1);
+    if (got <= 0) {
+        return 0;
+    }
+    text[got] = 0;
+    bool v2 = cgroup->v2;
+    uint64_t cache = field(text, v2 ? "inactive_file" : "total_inactive_file") +
+                     field(text, v2 ? "active_file" : "total_active_file");
+    uint64_t dirty =
+        field(text, v2 ? "file_dirty" : "total_dirty") + field(text, v2 ? "file_writeback" : "total_writeback");
+    return cache > dirty ? cache - dirty : 0;
+}
+
+static uint64_t margin_of(uint64_t limit)
+{
+    return limit / SMALL_PART < MARGIN ? limit / SMALL_PART : MARGIN;
+}
+
+/* How much can be taken until its limit; UINT64_MAX: it has none, or does not say. */
+static uint64_t room_of(const struct bp_cgroup *cgroup, struct room *room)
+{
+    uint64_t high = read_number(cgroup->high);
+    room->limit = read_number(cgroup->limit);
+    room->by_high = high < room->limit;
+    room->limit = room->by_high ? high : room->limit;
+    room->usage = read_number(cgroup->usage);
+    room->reclaimable = 0;
+    if (room->limit >= NO_LIMIT || room->usage >= NO_LIMIT) {
+        return UINT64_MAX;
+    }
+    uint64_t taken = room->usage + margin_of(room->limit);
+    if (taken >= room->limit || room->limit - taken < PLENTY) {
+        room->reclaimable = reclaimable(cgroup);
+        taken -= room->reclaimable < taken ? room->reclaimable : taken;
+    }
+    return taken < room->limit ? room->limit - taken : 0;
+}
+
+int bp_headroom_lacks(struct bp_headroom *headroom, uint64_t length)
+{
+    int64_t wanted = length > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)length;
+    if (headroom->count == 0 || atomic_fetch_sub_explicit(&headroom->granted, wanted, memory_order_relaxed) >= wanted) {
+        return 0;
+    }
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < headroom->count; i++) {
+        struct room room;
+        uint64_t more = room_of(&headroom->cgroups[i], &room);
+        least = more < least ? more : least;
+    }
+    if (least < length) {
+        atomic_store_explicit(&headroom->granted, 0, memory_order_relaxed);
+        return -EDQUOT;
+    }
+    uint64_t grant = (least - length) / 8;
+    atomic_store_explicit(&headroom->granted, grant > (uint64_t)LARGEST_GRANT ? LARGEST_GRANT : (int64_t)grant,
+                          memory_order_relaxed);
+    return 0;
+}
+
+void bp_headroom_explain(const struct bp_headroom *headroom, char *text, size_t size)
+{
+    uint64_t least = UINT64_MAX;
+    snprintf(text, size, "the limit of a memory cgroup is gone by now");
+    for (int i = 0; i < headroom->count; i++) {
+        const struct bp_cgroup *cgroup = &headroom->cgroups[i];
+        struct room room;
+        uint64_t more = room_of(cgroup, &room);
+        if (more < least) {
+            least = more;
+            snprintf(text, size,
+                     "memory cgroup %s uses %llu KiB of its %s of %llu KiB, %llu KiB of that page cache that can be "
+                     "reclaimed: free pages, or raise the limit",
+                     cgroup->name, (unsigned long long)room.usage / 1024,
+                     room.by_high ? "memory.high"
+                     : cgroup->v2 ? "memory.max"
+                                  : "memory.limit_in_bytes",
+                     (unsigned long long)room.limit / 1024, (unsigned long long)room.reclaimable / 1024);
+        }
+    }
+}
+
+/* ---- Opening ---- */
+
+static int open_in(const char *directory, const char *name)
+{
+    char path[PATH_ROOM + 64];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    int fd = bp_kernel_open_read(path);
+    return fd < 0 ? -1 : bp_kernel_keep_clear(fd);
+}
+
+static void give_back(struct bp_cgroup *cgroup)
+{
+    int fds[] = {cgroup->limit, cgroup->high, cgroup->usage, cgroup->stat};
+    for (int i = 0; i < 4; i++) {
+        if (fds[i] >= 0) {
+            bp_kernel_close_kept(fds[i]);
+        }
+    }
+}
+
+void bp_headroom_watch(struct bp_headroom *headroom, const char *directory, bool v2)
+{
+    if (headroom->count == BP_CGROUPS) {
+        return;
+    }
+    struct bp_cgroup *cgroup = &headroom->cgroups[headroom->count];
+    struct room room;
+    cgroup->v2 = v2;
+    cgroup->limit = open_in(directory, v2 ? "memory.max" : "memory.limit_in_bytes");
+    cgroup->high = v2 ? open_in(directory, "memory.high") : -1;
+    cgroup->usage = open_in(directory, v2 ? "memory.current" : "memory.usage_in_bytes");
+    cgroup->stat = open_in(directory, "memory.stat");
+    size_t length = strlen(directory);
+    size_t from = length < sizeof cgroup->name ? 0 : length - sizeof cgroup->name + 1;
+    snprintf(cgroup->name, sizeof cgroup->name, "%s", directory + from);
+    if (room_of(cgroup, &room) == UINT64_MAX) { /* one without a limit is not watched, in case it gets one */
+        give_back(cgroup);
+        return;
+    }
+    headroom->count++;
+}
+
+void bp_headroom_close(struct bp_headroom *headroom)
+{
+    for (int i = 0; i < headroom->count; i++) {
+        give_back(&headroom->cgroups[i]);
+    }
+    headroom->count = 0;
+}
+
+/* Where a hierarchy that has memory is mounted, and which of its cgroups is the mount's root. */
+static bool find_mount(bool v2, char *root, char *place)
+{
+    char line[PATH_ROOM];
+    struct bp_lines lines;
+    bool found = false;
+    if (bp_lines_open(&lines, "/proc/thread-self/mountinfo") < 0) {
+        return false;
+    }
+    while (!found && bp_lines_next(&lines, line, sizeof line) > 0) {
+        const char *type = strstr(line, v2 ? " - cgroup2 " : " - cgroup ");
+        const char *options = type == NULL ? NULL : strrchr(line, ' ') + 1;
+        found = type != NULL && (v2 || bp_mount_has(options, "memory")) &&
+                sscanf(line, "%*s %*s %*s %1023s %1023s", root, place) == 2;
+    }
+    bp_lines_close(&lines);
+    return found;
+}
+
+/* The process's own cgroup, and those above it as far as this process sees them. */
+static void watch_all(struct bp_headroom *headroom, const char *path, bool v2)
+{
+    char root[1024], place[1024], directory[PATH_ROOM];
+    if (!find_mount(v2, root, place)) {
+        return;
+    }
+    size_t above = strcmp(root, "/") == 0 ? 0 : strlen(root);
+    const char *own = above == 0                        ? path
+                      : strncmp(path, root, above) == 0 ? path + above
+                                                        : ""; /* of another namespace: the mount's root, then */
+    size_t top = strlen(place);
+    snprintf(directory, sizeof directory, "%s%s", place, strcmp(own, "/") == 0 ? "" : own);
+    for (char *end = directory; end != NULL; end = strrchr(directory, '/')) {
+        if (end != directory) {
+            *end = 0;
+        }
+        if (strlen(directory) < top) {
+            return;
+        }
+        bp_headroom_watch(headroom, directory, v2);
+    }
+}
+
+int bp_headroom_open(struct bp_headroom *headroom)
+{
+    char line[PATH_ROOM];
+    struct bp_lines lines;
+    int code = bp_lines_open(&lines, "/proc/thread-self/cgroup");
+    if (code < 0) {
+        return code;
+    }
+    while (bp_lines_next(&lines, line, sizeof line) > 0) {
+        char *controllers = strchr(line, ':');
+        char *path = controllers == NULL ? NULL : strchr(controllers + 1, ':');
+        if (path != NULL) {
+            *path++ = 0;
+            bool v2 = controllers[1] == 0;
+            if (v2 || bp_mount_has(controllers + 1, "memory")) {
+                watch_all(headroom, path, v2);
+            }
+        }
+    }
+    bp_lines_close(&lines);
+    return headroom->count;
+}
