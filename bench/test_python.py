@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import bufpool
+from bufpool._native import ffi, lib
 
 COUNT = 100_000
 CALLS = 2_000
+ROUNDS = 20
 
 
 def test_allocate_many(row: Any, loops: Any) -> None:
@@ -35,7 +41,7 @@ def test_allocate_many(row: Any, loops: Any) -> None:
             lambda: used.append(pool.allocate_many(COUNT)),
             plain,
             per=COUNT,
-            goal=1.30,
+            goal=1.15,
             before=before,
             plain_before=plain_before,
             rounds=7,
@@ -44,34 +50,72 @@ def test_allocate_many(row: Any, loops: Any) -> None:
     loops.c.pool_close(native)
 
 
-def test_allocate_free(row: Any, loops: Any) -> None:
-    """Python allocate() and free(), one page : the same calls in C."""
+@pytest.mark.parametrize("beyond", ["native calls made from Python", "the same loop in C"])
+def test_allocate_free(row: Any, loops: Any, beyond: str) -> None:
+    """Python allocate() and free(), one page: the time beyond."""
+    # Between two system calls even an empty loop of Python takes its time: the first row is about the package alone.
+    row.title += f" {beyond}"
     native = loops.c.pool_open(CALLS, b"auto", 0)
-    with bufpool.Pool(CALLS * 4096) as pool:
+    number = ffi.new("uint64_t *")
+    with bufpool.Pool(CALLS * 4096) as pool, bufpool.Pool(CALLS * 4096) as other:
 
         def python() -> None:
             for _ in range(CALLS):
                 pool.free(pool.allocate())
 
-        row(python, lambda: loops.c.pool_allocate_free(native, CALLS), per=CALLS, goal=None, against="C")
+        def calls() -> None:
+            handle, allocate, free, null = other.native, lib.bufpool_allocate, lib.bufpool_free, ffi.NULL
+            for _ in range(CALLS):
+                allocate(handle, null, 0, number)
+                free(handle, number[0])
+
+        def loop() -> None:
+            loops.c.pool_allocate_free(native, CALLS)
+
+        alone, against = (calls, "native calls") if beyond.startswith("native") else (loop, "C")
+
+        def pairs() -> list[tuple[float, float]]:
+            return [(_each(python), _each(alone))]
+
+        pairs()
+        goal = 2000 if alone is calls else None
+        row.difference(pairs, before=lambda: None, goal=goal, rounds=ROUNDS, against=against)
     loops.c.pool_close(native)
 
 
-def test_view(row: Any) -> None:
-    """A view of a page (page.buffer) : memoryview of a bytearray."""
-    plain = bytearray(4096)
-    with bufpool.Pool(4096) as pool:
-        page = pool.allocate()
+def _each(work: Callable[[], object]) -> float:
+    """The nanoseconds of one of its CALLS calls."""
+    start = time.perf_counter_ns()
+    work()
+    return (time.perf_counter_ns() - start) / CALLS
 
-        def views() -> None:
+
+@pytest.mark.parametrize("what", ["page.buffer", "page.array('u8')", "pool.page(n)"])
+def test_view(row: Any, what: str) -> None:
+    """Python, a view of a page : memoryview of a bytearray."""
+    row.title = row.title.replace("a view of a page", what)
+    plain = bytearray(4096)
+    with bufpool.Pool(64 * 4096) as pool:
+        page = pool.allocate_at(17)
+
+        def buffers() -> None:
             for _ in range(CALLS):
                 page.buffer  # noqa: B018
+
+        def arrays() -> None:
+            for _ in range(CALLS):
+                page.array("u8")
+
+        def pages() -> None:
+            for _ in range(CALLS):
+                pool.page(17)
 
         def memoryviews() -> None:
             for _ in range(CALLS):
                 memoryview(plain)
 
-        row(views, memoryviews, per=CALLS, goal=None, against="memoryview")
+        work = {"page.buffer": buffers, "page.array('u8')": arrays, "pool.page(n)": pages}[what]
+        row(work, memoryviews, per=CALLS, goal=500, absolute=True, against="memoryview")
 
 
 def test_guarded_read(row: Any) -> None:

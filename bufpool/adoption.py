@@ -36,7 +36,7 @@ class AdoptedPool(Pool):
 
     def _close(self) -> list[FaultReport]:
         reports = super()._close()
-        self._memory = None  # from here on it is kept by views of pages alone
+        self._memory = self._views = None  # from here on it is kept by views of pages alone
         return reports
 
 

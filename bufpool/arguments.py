@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Union
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bufpool.pool import Pool
 
 PageLike = Union["Page", int]
+_INTEGERS = (int, np.integer)
 NumbersLike = Union["npt.NDArray[Any]", Iterable["Page | int"]]
 
 
@@ -132,23 +134,39 @@ def page_number(pool: Pool, page: Any) -> int:
     return number
 
 
-def page_numbers(pool: Pool, pages: Any) -> npt.NDArray[np.uint64]:
-    """The numbers of many pages, given as integer array or as an iterable of Pages and numbers."""
-    if not isinstance(pages, np.ndarray):
+def page_array(pool: Pool, pages: Any) -> npt.NDArray[Any]:
+    """Pages that are given otherwise than as a numpy array, as one: of anything like an array, or an iterable."""
+    if isinstance(pages, (array, memoryview)) or (hasattr(pages, "__array__") and not isinstance(pages, np.generic)):
+        return np.asarray(pages)
+    if isinstance(pages, (list, tuple)) and all(
+        kind is not bool and issubclass(kind, _INTEGERS) for kind in set(map(type, pages))
+    ):
         try:
-            return np.fromiter((page_number(pool, page) for page in pages), np.uint64)
-        except TypeError:
-            if isinstance(pages, Iterable):
-                raise
-            raise TypeError(f"pages must be an array or an iterable of pages, not {type(pages).__name__}") from None
+            return np.frombuffer(array("Q", pages), np.uint64)
+        except OverflowError:  # one of them is negative, or far too large: which, is found below
+            pass
+    try:
+        return np.fromiter((page_number(pool, page) for page in pages), np.uint64)
+    except TypeError:
+        if isinstance(pages, Iterable):
+            raise
+        raise TypeError(f"pages must be an array or an iterable of pages, not {type(pages).__name__}") from None
+
+
+def copied_numbers(pages: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """A copy of an array of page numbers, as C takes it; what is negative is too large in it."""
     if pages.dtype.kind not in "ui":
         raise TypeError(f"page numbers must be integers, not an array of {pages.dtype}")
     if pages.ndim != 1:
         raise ArgumentError(f"page numbers must be an array of one dimension, not of shape {pages.shape}")
-    wrong = (pages < 0) | (pages >= pool.page_count)
-    if wrong.any():
-        raise PageStateError(no_such_page(pool, int(pages[wrong][0])))
-    return pages.astype(np.uint64)
+    return pages.astype(np.uint64, order="C")
+
+
+def check_numbers(pool: Pool, pages: npt.NDArray[Any], numbers: npt.NDArray[np.uint64]) -> None:
+    """Raises PageStateError for the first that is not the pool's. pages: what numbers was copied from."""
+    if len(numbers) and numbers.max() >= pool.page_count:
+        wrong = numbers[numbers >= pool.page_count][:1]
+        raise PageStateError(no_such_page(pool, int((wrong.view(np.int64) if pages.dtype.kind == "i" else wrong)[0])))
 
 
 def no_such_page(pool: Pool, number: int) -> str:

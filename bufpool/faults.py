@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bufpool._native import CData
 
 POISON = bytes([lib.BUFPOOL_POISON])
+_check = lib.bufpool_py_check  # asked so often that finding it by name would count
 _CALLER_SIZE = 512  # of bufpool_origin.caller
 
 
@@ -87,14 +88,15 @@ def catcher() -> catch_faults | None:
 
 def check() -> None:
     """Raises the stray accesses that this thread is still owed, of any pool."""
-    reports = owed()
-    if reports:
-        deliver(reports)
+    if _check():
+        reports = _taken_over(_check, begun=True)
+        if reports:
+            deliver(reports)
 
 
 def owed() -> list[FaultReport]:
     """Takes over what this thread is owed, oldest first."""
-    return _taken_over(lib.bufpool_py_check)
+    return _taken_over(_check, begun=True) if _check() else []
 
 
 def settle(thread_ids: set[int]) -> None:
@@ -115,18 +117,29 @@ def owed_to_ended(pool: CData, thread_ids: set[int]) -> list[FaultReport]:
     return _taken_over(lib.bufpool_py_check_ended, pool)
 
 
-def _taken_over(function: Callable[..., int], *arguments: object) -> list[FaultReport]:
-    """Takes over what there is; those that were answered in place are logged, the others returned too."""
+def _taken_over(function: Callable[..., int], *arguments: object, begun: bool = False) -> list[FaultReport]:
+    """Takes over what there is; those that were answered in place are logged, the others returned too.
+
+    begun: a native call has filled in the first already.
+    """
     every: list[FaultReport] = []
     reports: list[FaultReport] = []
-    fault = _thread.fault
     with kept(reports):
-        while function(fault, *arguments):
+        while begun or function(*arguments):
+            begun = False
+            fault = _last_fault()
             every.append(from_native(fault[0]))
             if not fault.flags & lib.BUFPOOL_FAULT_TOLD:
                 reports.append(every[-1])
         tell(every)
     return reports
+
+
+def _last_fault() -> CData:
+    """What the native call that has just returned was about; the next fault of this thread takes its place."""
+    fault = _thread.fault
+    lib.bufpool_last_fault(fault)
+    return fault
 
 
 def _taken(fault: CData, stack: tuple[str, ...] = ()) -> FaultReport:
@@ -215,37 +228,41 @@ def attach(error: BaseException, reports: list[FaultReport]) -> None:
 
 def call(function: Callable[..., int], *arguments: object) -> int:
     """Calls a native function of prelude.h: its result, or the exception for it."""
-    fault = _thread.fault
-    while True:
-        result = function(fault, *arguments)
-        if result >= 0:
-            return result
+    result = function(*arguments)
+    return result if result >= 0 else answer(result, function, *arguments)
+
+
+def answer(result: int, function: Callable[..., int], *arguments: object) -> int:
+    """What to make of its result below 0. Where that was only to be told, or is collected, the call is made again."""
+    while result < 0:
         if result == lib.BUFPOOL_PY_OWED:
-            told = fault.flags & lib.BUFPOOL_FAULT_TOLD
-            reports = [_taken(fault), *owed()]
-            reports = reports[1:] if told else reports
+            reports = _taken_over(_check, begun=True)
             if reports:
                 deliver(reports)
         elif result == lib.BUFPOOL_ESTRAY:
-            raise StrayAccessError([_taken(fault, python_stack())])
+            raise StrayAccessError([_taken(_last_fault(), python_stack())])
         else:
             raise failure(result)
+        result = function(*arguments)
+    return result
 
 
-def call_with_data(data: Any, function: Callable[[CData, CData, int], int], size: int | None = None) -> int:
-    """The same for function(fault, data, size) that reads bytes-like data, which may itself lie in a hole.
+def call_with_data(data: Any, function: Callable[..., int], *arguments: object, size: int | None = None) -> int:
+    """The same for function(*arguments, data, size) that reads bytes-like data, which may itself lie in a hole.
 
     data None is NULL and 0; size, if given, is what data must have.
     """
     if data is None:
-        return call(function, ffi.NULL, 0)
+        return call(function, *arguments, ffi.NULL, 0)
+    if type(data) is bytes and size is None:  # lies on Python's own heap
+        return call(function, *arguments, data, len(data))
     with data_argument(data) as memory:
         source, found = memory, ffi.sizeof(memory)
         if size is not None and size != found:
             raise ArgumentError(f"data must be {size} bytes, as many as the pages have together, not {found}")
         while True:
             try:
-                return call(function, source, found)
+                return call(function, *arguments, source, found)
             except StrayAccessError as error:
                 catching = catcher()
                 if catching is None:
@@ -258,10 +275,10 @@ def recorded(function: Callable[..., int]) -> Callable[..., int]:
     """call() or call_with_data() for pools that record stacks: C is told who makes the call."""
 
     @functools.wraps(function)
-    def with_caller(*arguments: Any) -> int:
+    def with_caller(*arguments: Any, **keywords: Any) -> int:
         lib.bufpool_set_caller(_caller(sys._getframe(1)))  # if there is no room left, provenance_lost counts
         try:
-            return function(*arguments)
+            return function(*arguments, **keywords)
         finally:
             lib.bufpool_set_caller(ffi.NULL)
 

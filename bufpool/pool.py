@@ -17,16 +17,19 @@ from bufpool.arguments import (
     NumbersLike,
     PageLike,
     c_text,
+    check_numbers,
+    copied_numbers,
     count_argument,
     integer_argument,
+    page_array,
     page_number,
-    page_numbers,
     sample_arguments,
 )
 from bufpool.audit import ChangedPage, audit
 from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
 from bufpool.explanation import Explanation, explain
 from bufpool.faults import (
+    answer,
     attach,
     call,
     call_recorded,
@@ -40,17 +43,23 @@ from bufpool.faults import (
     recorded,
 )
 from bufpool.inspection import Findings, inspect
-from bufpool.page import Location, Page
+from bufpool.page import CLOSED, Location, Page, page_of
 from bufpool.pins import Pins, unpin_many
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, PinHistory, event_from_native, from_native, signed
 from bufpool.sharing import PoolHandle, handle_of
 from bufpool.told import OnReport, listeners
+from bufpool.views import Views
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Buffer
 
     from bufpool._native import CData
+
+# The calls on single pages, which are short enough for finding them by name to count.
+_allocate, _allocate_zeros = lib.bufpool_py_allocate, lib.bufpool_py_allocate_zeros
+_allocate_at, _free, _evict = lib.bufpool_py_allocate_at, lib.bufpool_py_free, lib.bufpool_py_evict
+_populate, _state = lib.bufpool_py_populate, lib.bufpool_py_state
 
 _KEPT_FAULTS = 256
 _STATES = {ffi.string(lib.bufpool_state_name(state)).decode(): state for state in range(lib.BUFPOOL_STATE_CLOSED + 1)}
@@ -164,6 +173,7 @@ class Pool:
     provenance: str
     on_report: OnReport | None = None
     _memory: object = None  # what keeps memory that is not the library's: see adopt()
+    _views: Views | None
 
     @options.configurable
     def __init__(
@@ -333,9 +343,17 @@ class Pool:
         self.memory = facts.memory if memory is None else memory
         self.trap, self.on_fault, self.name = facts.trap, facts.on_fault, facts.name
         self.provenance = facts.provenance
-        stacks = facts.provenance == "stacks"
-        self._call = call_recorded if stacks else call
-        self._call_with_data = call_with_data_recorded if stacks else call_with_data
+        self._views = Views(
+            handle,
+            self.address,
+            pages=self.page_count,
+            size=self.page_size,
+            red_zone=self.red_zone,
+            memory=self._memory,
+        )
+        self._recorded = facts.provenance == "stacks"
+        self._call = call_recorded if self._recorded else call
+        self._call_with_data = call_with_data_recorded if self._recorded else call_with_data
         pools[key_of(handle)] = self
         listeners[self.address - self.red_zone] = self  # the pool's first address, as reports have it
 
@@ -371,16 +389,18 @@ class Pool:
 
         Raises PoolExhaustedError, ArgumentError (data longer than a page), PoolClosedError.
         """
-        if data is None:
-            return Page(self, self._call(lib.bufpool_py_allocate, self.native, ffi.NULL, 0))
-        function = lib.bufpool_py_allocate
-        return Page(self, self._call_with_data(data, lambda fault, *source: function(fault, self.native, *source)))
+        if data is not None:
+            return page_of(self, self._call_with_data(data, _allocate, self.native))
+        if self._recorded:
+            return page_of(self, self._call(_allocate_zeros, self.native))
+        number = _allocate_zeros(self.native)
+        return page_of(self, number if number >= 0 else answer(number, _allocate_zeros, self.native))
 
     def allocate_at(self, page: PageLike, data: Buffer | None = None) -> Page:
         """The same for a given number. Raises also PageStateError when the page is allocated or evicted."""
-        number, function = page_number(self, page), lib.bufpool_py_allocate_at
-        self._call_with_data(data, lambda fault, *source: function(fault, self.native, number, *source))
-        return Page(self, number)
+        number = page_number(self, page)
+        self._call_with_data(data, _allocate_at, self.native, number)
+        return page_of(self, number)
 
     def allocate_many(self, count: int, data: Buffer | None = None) -> npt.NDArray[np.uint64]:
         """Allocates count pages, all or none, of zeros or filled from data: count whole pages one after the other.
@@ -391,12 +411,12 @@ class Pool:
         if count > self.page_count:
             raise PoolExhaustedError(f"{count} pages are more than the {self.page_count} that {self.name!r} has")
         numbers = np.empty(count, np.uint64)
-        out, function = ffi.from_buffer("uint64_t[]", numbers), lib.bufpool_py_allocate_filled
+        out = ffi.from_buffer("uint64_t[]", numbers)
         if data is None:
             self._call(lib.bufpool_py_allocate_many, self.native, count, out)
         else:
-            size = count * self.page_size
-            self._call_with_data(data, lambda fault, source, _: function(fault, self.native, count, source, out), size)
+            function, size = lib.bufpool_py_allocate_filled, count * self.page_size
+            self._call_with_data(data, function, self.native, count, out, size=size)
         return numbers
 
     def free(self, page: PageLike) -> None:
@@ -404,7 +424,13 @@ class Pool:
 
         Raises PageStateError (double free, never allocated, no such page), PoolClosedError.
         """
-        self._call(lib.bufpool_py_free, self.native, page_number(self, page))
+        number = page.number if type(page) is Page and page.pool is self else page_number(self, page)
+        if self._recorded:
+            self._call(_free, self.native, number)
+            return
+        result = _free(self.native, number)
+        if result:
+            answer(result, _free, self.native, number)
 
     def free_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
@@ -415,7 +441,7 @@ class Pool:
 
         Raises PageStateError (not allocated, evicted already, no such page), PoolClosedError.
         """
-        self._call(lib.bufpool_py_evict, self.native, page_number(self, page))
+        self._call(_evict, self.native, page_number(self, page))
 
     def evict_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong.
@@ -426,25 +452,24 @@ class Pool:
 
     def populate(self, page: PageLike, data: Buffer | None = None) -> None:
         """Gives an evicted page a frame and its content again. Raises as allocate_at() does."""
-        number, function = page_number(self, page), lib.bufpool_py_populate
-        self._call_with_data(data, lambda fault, *source: function(fault, self.native, number, *source))
+        self._call_with_data(data, _populate, self.native, page_number(self, page))
 
     def populate_many(self, pages: NumbersLike, data: Buffer | None = None) -> None:
         """The same for many pages, all or none; data holds as many whole pages one after the other."""
         numbers, function = self._numbers(pages), lib.bufpool_py_populate_many
-        count, out = len(numbers), ffi.from_buffer("uint64_t[]", numbers)
-        size = count * self.page_size
-        self._call_with_data(data, lambda fault, source, _: function(fault, self.native, count, out, source), size)
+        count, whole = len(numbers), ffi.from_buffer("uint64_t[]", numbers)
+        self._call_with_data(data, function, self.native, count, whole, size=count * self.page_size)
 
     def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
         """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""
-        if isinstance(pages, np.ndarray):
-            check()
-            pages = pages.copy()
-            reports = owed()
-            if reports:
-                deliver(reports, late=False)
-        return page_numbers(self, pages)
+        array = pages if isinstance(pages, np.ndarray) else page_array(self, pages)
+        check()
+        numbers = copied_numbers(array)
+        reports = owed()
+        if reports:
+            deliver(reports, late=False)
+        check_numbers(self, array, numbers)
+        return numbers
 
     def _batch(self, function: Any, pages: NumbersLike) -> None:
         numbers = self._numbers(pages)
@@ -480,11 +505,11 @@ class Pool:
 
     def page(self, number: int) -> Page:
         """The page of that number, whatever its state. Raises PageStateError when there is none."""
-        return Page(self, page_number(self, number))
+        return page_of(self, page_number(self, number))
 
     def state(self, page: PageLike) -> str:
         """The page's state at this moment."""
-        state = lib.bufpool_py_state(self.native, page_number(self, page))
+        state = _state(self.native, page_number(self, page))
         if state < 0:
             raise failure(state)
         return _STATE_NAMES[state]
@@ -600,7 +625,7 @@ class Pool:
     @property
     def closed(self) -> bool:
         """Whether the pool has been closed."""
-        return bool(lib.bufpool_py_state(self.native, 0) == lib.BUFPOOL_STATE_CLOSED)
+        return _state(self.native, 0) == CLOSED
 
     def close(self) -> None:
         """Frees every frame; the addresses keep trapping, as "closed". Does nothing again.

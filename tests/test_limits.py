@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,12 @@ def test_foreign_pages(any_pool: bufpool.Pool, call: str) -> None:
         (np.array(["0"]), TypeError),
         ([0, 1.5], TypeError),
         ([True], TypeError),
+        ([0, True], TypeError),
+        ([2**64], bufpool.PageStateError),
+        ([0, -1], bufpool.PageStateError),
+        (array("d", [0.0]), TypeError),
+        (memoryview(b"a\0"), bufpool.PageStateError),
+        (np.uint64(0), TypeError),
         (7, TypeError),
         (None, TypeError),
     ],

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pickle
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,47 @@ def test_batches(pool: bufpool.Pool) -> None:
     assert len(pool.allocate_many(0)) == 0
     pool.free_many([])
     pool.evict_many(np.empty(0, np.int64))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.array([9, 3, 5], np.uint64),
+        np.array([9, 3, 5], np.int8),
+        np.array([9, 3, 5], ">u4"),
+        np.array([9, 0, 3, 0, 5], np.int64)[::2],
+        array("i", [9, 3, 5]),
+        memoryview(array("Q", [9, 3, 5])),
+        [9, 3, 5],
+        (np.uint64(9), 3, np.int16(5)),
+        {9: "", 3: "", 5: ""},
+    ],
+    ids=lambda given: f"{type(given).__name__} {getattr(given, 'dtype', '')}",
+)
+def test_numbers_are_taken_in_any_form(any_pool: bufpool.Pool, given: Any) -> None:
+    for number in range(10):
+        any_pool.allocate_at(number)
+    any_pool.free_many(given)
+    assert any_pool.pages("freed").tolist() == [3, 5, 9]
+
+
+def test_numbers_of_what_can_become_an_array(any_pool: bufpool.Pool) -> None:
+    class Column:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
+            return np.array([1, 0], dtype)
+
+    any_pool.allocate_many(2)
+    any_pool.evict_many(Column())  # type: ignore[arg-type]
+    assert any_pool.pages("evicted").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
+def test_the_first_wrong_number_of_a_batch_is_named(any_pool: bufpool.Pool, kind: Any) -> None:
+    any_pool.allocate_many(3)
+    for wrong in (-1, -100, 64, 100):
+        with pytest.raises(bufpool.PageStateError, match=f"no page {wrong} in 'any': its 64 pages"):
+            any_pool.free_many(np.array([0, wrong, -7, 1], kind))
+    assert any_pool.stats().allocated == 3
 
 
 @pytest.mark.parametrize("operation", ["free_many", "evict_many"])

@@ -87,6 +87,53 @@ def test_views_hold_neither_page_nor_pool() -> None:
     assert view.nbytes == PAGE
 
 
+def test_views_of_pages_are_cut_at_their_edges(pool: bufpool.Pool) -> None:
+    last = pool.page_count - 1
+    pages = [pool.allocate_at(number, bytes([number]) * PAGE) for number in (0, 1, last)]
+    for page in pages:
+        for view in (page.buffer, page.array(), page.array(np.uint64).view(np.uint8)):
+            assert (view.nbytes, bytes(view)) == (PAGE, bytes([page.number]) * PAGE)
+
+
+def test_views_with_red_zones_between_the_pages() -> None:
+    size = 3 * PAGE
+    triple = np.dtype([("key", "u4"), ("value", "u8")])
+    with bufpool.Pool(10 * size, page_size=size, red_zones=True) as pool:
+        for number in (0, 4, 9):
+            page = pool.allocate_at(number, bytes([number]) * size)
+            assert bytes(page.buffer) == bytes(page.array()) == bytes(page.array(triple)) == bytes(page)
+            assert page.array().__array_interface__["data"][0] == page.address
+
+
+def test_arrays_have_the_very_type_that_was_asked_for(any_pool: bufpool.Pool) -> None:
+    page = any_pool.allocate(bytes(range(256)) * 16)
+    plain, told = np.dtype("u8"), np.dtype("u8", metadata={"unit": "bytes"})
+    for kind in (plain, told, plain, told):
+        assert page.array(kind).dtype is kind
+    rows = np.dtype((np.uint16, (4, 2)))
+    for kind, shape in (
+        (np.uint32, (1024,)),
+        ("<u8", (512,)),
+        (float, (512,)),
+        ([("a", "u1"), ("b", "u1", (15,))], (256,)),
+        (rows, (256, 4, 2)),
+        (f"V{PAGE}", (1,)),
+        (None, (512,)),
+    ):
+        for _ in range(2):  # made, then kept
+            array = page.array(kind)
+            assert (array.shape, array.dtype.base) == (shape, np.dtype(kind).base)
+            assert array.tobytes() == bytes(page)
+
+
+def test_arrays_of_ever_new_types(any_pool: bufpool.Pool) -> None:
+    page = any_pool.allocate(b"abc")
+    for step in range(500):
+        kind = np.dtype([(f"field{step}", "u8")])
+        assert page.array(kind).dtype == kind
+    assert len(any_pool._views._arrays) < 100  # type: ignore[union-attr]
+
+
 def test_many_views_leave_nothing_behind() -> None:
     for _ in range(200):  # more pools than closed ranges are kept
         with bufpool.Pool("1 MiB") as pool:

@@ -101,7 +101,7 @@ class Row:
         pairs: Callable[[], Sequence[tuple[float, float]]],
         *,
         before: Callable[[], object],
-        goal: float,
+        goal: float | None,
         rounds: int,
         against: str,
     ) -> None:

@@ -512,30 +512,31 @@ int bufpool_sqlite_last_error(char *buffer, size_t size);
 
 void bufpool_py_outlive(void);
 
-int bufpool_py_check(bufpool_fault *fault);
-int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool);
+int bufpool_py_check(void);
+int bufpool_py_check_ended(bufpool_pool *pool);
 
-int64_t bufpool_py_allocate(bufpool_fault *fault, bufpool_pool *pool, const void *data, size_t size);
-int bufpool_py_allocate_at(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size);
-int bufpool_py_allocate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, uint64_t *pages);
-int bufpool_py_allocate_filled(bufpool_fault *fault, bufpool_pool *pool, size_t count, const void *data,
-                               uint64_t *pages);
-int bufpool_py_free(bufpool_fault *fault, bufpool_pool *pool, uint64_t page);
-int bufpool_py_free_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
-int bufpool_py_evict(bufpool_fault *fault, bufpool_pool *pool, uint64_t page);
-int bufpool_py_evict_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
-int bufpool_py_populate(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size);
-int bufpool_py_populate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
-                             const void *data);
-int bufpool_py_pin(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, bool write);
-int bufpool_py_pin_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
-int bufpool_py_mark_clean(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
-int bufpool_py_mark_dirty(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages);
-int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count,
-                    uint64_t *pages, size_t *found);
+int64_t bufpool_py_allocate(bufpool_pool *pool, const void *data, size_t size);
+int64_t bufpool_py_allocate_zeros(bufpool_pool *pool);
+int bufpool_py_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+int bufpool_py_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages);
+int bufpool_py_allocate_filled(bufpool_pool *pool, size_t count, uint64_t *pages, const void *data,
+                               size_t size);
+int bufpool_py_free(bufpool_pool *pool, uint64_t page);
+int bufpool_py_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_evict(bufpool_pool *pool, uint64_t page);
+int bufpool_py_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
+int bufpool_py_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data,
+                             size_t size);
+int bufpool_py_pin(bufpool_pool *pool, uint64_t page, bool write);
+int bufpool_py_pin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
+int bufpool_py_mark_clean(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_mark_dirty(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
+                    size_t *found);
 
 int bufpool_py_state(const bufpool_pool *pool, uint64_t page);
-int bufpool_py_copy(bufpool_fault *fault, uint64_t place, void *to, const void *from, size_t size);
-int bufpool_py_get(bufpool_fault *fault, uint64_t place, uintptr_t address);
-int bufpool_py_read(bufpool_fault *fault, uint64_t place, void *to, uintptr_t address, size_t size);
-int bufpool_py_write(bufpool_fault *fault, uint64_t place, uintptr_t address, const void *from, size_t size);
+int bufpool_py_copy(uint64_t place, void *to, const void *from, size_t size);
+int bufpool_py_get(uint64_t place, uintptr_t address);
+int bufpool_py_read(uint64_t place, void *to, uintptr_t address, size_t size);
+int bufpool_py_write(uint64_t place, uintptr_t address, const void *from, size_t size);

@@ -2,9 +2,9 @@
  * What the Python face adds to bufpool.h, so that each Python call is one call of C.
  *
  * Before its work each function asks whether this thread is owed a fault (on_fault "raise"). If so it does nothing else
- * and returns BUFPOOL_PY_OWED: Python raises the fault, and no finished work is lost behind the exception. With
- * BUFPOOL_PY_OWED and BUFPOOL_ESTRAY *fault is filled in; its size is set by the caller. A fault with the flag
- * BUFPOOL_FAULT_TOLD is only to be logged: then the call is made again.
+ * and returns BUFPOOL_PY_OWED: Python raises the fault, and no finished work is lost behind the exception. After
+ * BUFPOOL_PY_OWED and BUFPOOL_ESTRAY bufpool_last_fault() has it. A fault with the flag BUFPOOL_FAULT_TOLD is only to be
+ * logged: then the call is made again.
  */
 #include <bufpool/bufpool.h>
 #include <stdlib.h>
@@ -14,28 +14,21 @@
 #define BUFPOOL_PY_OWED (-8192)
 
 /* Other errors, such as a forked child's, are left for the call itself to meet. */
-static bool py_owed(bufpool_fault *fault)
+static bool py_owed(void)
 {
-    return bufpool_check(fault) == BUFPOOL_ESTRAY || bufpool_told(fault) == BUFPOOL_ESTRAY;
+    return bufpool_check(NULL) == BUFPOOL_ESTRAY || bufpool_told(NULL) == BUFPOOL_ESTRAY;
 }
 
-static int py_result(int code, bufpool_fault *fault)
+#define PY_CALL(call) (py_owed() ? BUFPOOL_PY_OWED : (call))
+
+static int bufpool_py_check(void)
 {
-    if (code == BUFPOOL_ESTRAY)
-        bufpool_last_fault(fault);
-    return code;
+    return py_owed() ? BUFPOOL_PY_OWED : 0;
 }
 
-#define PY_CALL(call) (py_owed(fault) ? BUFPOOL_PY_OWED : py_result(call, fault))
-
-static int bufpool_py_check(bufpool_fault *fault)
+static int bufpool_py_check_ended(bufpool_pool *pool)
 {
-    return py_owed(fault) ? BUFPOOL_PY_OWED : 0;
-}
-
-static int bufpool_py_check_ended(bufpool_fault *fault, bufpool_pool *pool)
-{
-    bool owed = bufpool_check_ended(pool, fault) == BUFPOOL_ESTRAY || bufpool_told_ended(pool, fault) == BUFPOOL_ESTRAY;
+    bool owed = bufpool_check_ended(pool, NULL) == BUFPOOL_ESTRAY || bufpool_told_ended(pool, NULL) == BUFPOOL_ESTRAY;
     return owed ? BUFPOOL_PY_OWED : 0;
 }
 
@@ -71,84 +64,90 @@ static void bufpool_py_outlive(void)
 /* ---- Calls on a pool ------------------------------------------------------------------------------------------- */
 
 /* The page's number, or an error. */
-static int64_t bufpool_py_allocate(bufpool_fault *fault, bufpool_pool *pool, const void *data, size_t size)
+static int64_t bufpool_py_allocate(bufpool_pool *pool, const void *data, size_t size)
 {
     uint64_t page = 0;
     int code = PY_CALL(bufpool_allocate(pool, data, size, &page));
     return code ? code : (int64_t)page;
 }
 
-static int bufpool_py_allocate_at(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data,
-                                  size_t size)
+/* The same, of zeros: most allocations of most programs, so it has nothing else to take. */
+static int64_t bufpool_py_allocate_zeros(bufpool_pool *pool)
+{
+    return bufpool_py_allocate(pool, NULL, 0);
+}
+
+static int bufpool_py_allocate_at(bufpool_pool *pool, uint64_t page, const void *data, size_t size)
 {
     return PY_CALL(bufpool_allocate_at(pool, page, data, size));
 }
 
-static int bufpool_py_allocate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, uint64_t *pages)
+static int bufpool_py_allocate_many(bufpool_pool *pool, size_t count, uint64_t *pages)
 {
     return PY_CALL(bufpool_allocate_many(pool, count, pages));
 }
 
-static int bufpool_py_allocate_filled(bufpool_fault *fault, bufpool_pool *pool, size_t count, const void *data,
-                                      uint64_t *pages)
+/* size has been compared with that of count pages; it is here as in the calls on one page. */
+static int bufpool_py_allocate_filled(bufpool_pool *pool, size_t count, uint64_t *pages, const void *data, size_t size)
 {
+    (void)size;
     return PY_CALL(bufpool_allocate_filled(pool, count, data, pages));
 }
 
-static int bufpool_py_free(bufpool_fault *fault, bufpool_pool *pool, uint64_t page)
+static int bufpool_py_free(bufpool_pool *pool, uint64_t page)
 {
     return PY_CALL(bufpool_free(pool, page));
 }
 
-static int bufpool_py_free_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+static int bufpool_py_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
     return PY_CALL(bufpool_free_many(pool, count, pages));
 }
 
-static int bufpool_py_evict(bufpool_fault *fault, bufpool_pool *pool, uint64_t page)
+static int bufpool_py_evict(bufpool_pool *pool, uint64_t page)
 {
     return PY_CALL(bufpool_evict(pool, page));
 }
 
-static int bufpool_py_evict_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+static int bufpool_py_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
     return PY_CALL(bufpool_evict_many(pool, count, pages));
 }
 
-static int bufpool_py_populate(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, const void *data, size_t size)
+static int bufpool_py_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size)
 {
     return PY_CALL(bufpool_populate(pool, page, data, size));
 }
 
-static int bufpool_py_populate_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
-                                    const void *data)
+static int bufpool_py_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data,
+                                    size_t size)
 {
+    (void)size;
     return PY_CALL(bufpool_populate_many(pool, count, pages, data));
 }
 
-static int bufpool_py_pin(bufpool_fault *fault, bufpool_pool *pool, uint64_t page, bool write)
+static int bufpool_py_pin(bufpool_pool *pool, uint64_t page, bool write)
 {
     return PY_CALL(bufpool_pin(pool, page, write));
 }
 
-static int bufpool_py_pin_many(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages,
-                               bool write)
+static int bufpool_py_pin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write)
 {
     return PY_CALL(bufpool_pin_many(pool, count, pages, write));
 }
 
-static int bufpool_py_mark_clean(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+static int bufpool_py_mark_clean(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
     return PY_CALL(bufpool_mark_clean(pool, count, pages));
 }
 
-static int bufpool_py_mark_dirty(bufpool_fault *fault, bufpool_pool *pool, size_t count, const uint64_t *pages)
+static int bufpool_py_mark_dirty(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
     return PY_CALL(bufpool_mark_dirty(pool, count, pages));
 }
 
-static int bufpool_py_list(bufpool_fault *fault, bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count,
-                           uint64_t *pages, size_t *found)
+static int bufpool_py_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages,
+                           size_t *found)
 {
     return PY_CALL(bufpool_list(pool, state, from, count, pages, found));
 }
@@ -163,30 +162,30 @@ static int bufpool_py_state(const bufpool_pool *pool, uint64_t page)
 
 /* ---- Guarded access -------------------------------------------------------------------------------------------- */
 
-static int bufpool_py_copy(bufpool_fault *fault, uint64_t place, void *to, const void *from, size_t size)
+static int bufpool_py_copy(uint64_t place, void *to, const void *from, size_t size)
 {
-    if (py_owed(fault))
+    if (py_owed())
         return BUFPOOL_PY_OWED;
     bufpool_set_place(place);
-    int code = bufpool_guarded_copy(to, from, size, fault);
+    int code = bufpool_guarded_copy(to, from, size, NULL);
     bufpool_set_place(0);
     return code;
 }
 
 /* The byte at address, or an error. */
-static int bufpool_py_get(bufpool_fault *fault, uint64_t place, uintptr_t address)
+static int bufpool_py_get(uint64_t place, uintptr_t address)
 {
     unsigned char byte = 0;
-    int code = bufpool_py_copy(fault, place, &byte, (const void *)address, 1);
+    int code = bufpool_py_copy(place, &byte, (const void *)address, 1);
     return code ? code : byte;
 }
 
-static int bufpool_py_read(bufpool_fault *fault, uint64_t place, void *to, uintptr_t address, size_t size)
+static int bufpool_py_read(uint64_t place, void *to, uintptr_t address, size_t size)
 {
-    return bufpool_py_copy(fault, place, to, (const void *)address, size);
+    return bufpool_py_copy(place, to, (const void *)address, size);
 }
 
-static int bufpool_py_write(bufpool_fault *fault, uint64_t place, uintptr_t address, const void *from, size_t size)
+static int bufpool_py_write(uint64_t place, uintptr_t address, const void *from, size_t size)
 {
-    return bufpool_py_copy(fault, place, (void *)address, from, size);
+    return bufpool_py_copy(place, (void *)address, from, size);
 }
