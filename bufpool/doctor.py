@@ -171,7 +171,7 @@ def _memory_cgroup() -> Setting:
         unlimited = "check_headroom" in pool.stats().memory_note
     if unlimited:
         return Setting("memory cgroup", "no limit")
-    return Setting("memory cgroup", "limited", "at its limit the kernel kills; with check_headroom=True fills fail first")
+    return Setting("memory cgroup", "limited", "at its limit the kernel kills; check_headroom=True fails first")
 
 
 def _pin_keys(found: Capabilities) -> Setting:
