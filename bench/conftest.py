@@ -13,7 +13,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,13 @@ import pytest
 import bufpool
 from suite import groups, machine, store, tables
 from suite.rows import Row
+from suite.undo import put_back
 
 BENCH = Path(__file__).parent
 NATIVE = BENCH.parent / "native"
 COMPILE = ["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-fPIC", "-shared", f"-I{NATIVE}/include"]
-LINK = ["-Wl,-Bsymbolic", "-Wl,--wrap=memcpy", "-lpthread", "-ldl"]  # bound as in the library, whose names are local
+# Bound as in the library, whose names are local.
+LINK = ["-Wl,-Bsymbolic", "-Wl,--wrap=memcpy", "-lpthread", "-ldl", "-lm"]
 HUGE = 2 << 20
 HUGE_PAGES = 600  # 1 GiB for a pool, and some beside it
 NR_HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -88,13 +89,6 @@ def plain_on() -> type[Plain]:
     return Plain
 
 
-@contextmanager
-def _put_back(command: str) -> Iterator[None]:
-    """Runs a shell command when the block ends, also if that is because this process is killed."""
-    with subprocess.Popen(["sh", "-c", f"cat; {command}"], stdin=subprocess.PIPE, start_new_session=True):
-        yield
-
-
 def _free_huge_pages() -> int:
     return int(NR_HUGE_PAGES.with_name("free_hugepages").read_text())
 
@@ -108,7 +102,7 @@ def _huge_pages_set_aside() -> Iterator[None]:
     if missing <= 0:
         yield
         return
-    with _put_back(f"echo {before} > {NR_HUGE_PAGES}"):
+    with put_back(f"echo {before} > {NR_HUGE_PAGES}"):
         try:
             NR_HUGE_PAGES.write_text(str(before + missing))
         except OSError as error:
@@ -132,7 +126,7 @@ def huge_directory(huge_pages: int, tmp_path: Path) -> Iterator[str]:
         bufpool.mount(tmp_path, size=huge_pages * HUGE, page_size=HUGE)
     except bufpool.UnsupportedError as error:
         pytest.skip(str(error))
-    with _put_back(f"umount '{tmp_path}'"):
+    with put_back(f"umount '{tmp_path}'"):
         yield str(tmp_path)
 
 
