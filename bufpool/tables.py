@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAGIC = 0x6C6F6F7066756201
-VERSION = 3
+VERSION = 4
 # struct bp_constants; "checksum" is that of all before it.
 CONSTANTS = np.dtype(
     [
@@ -52,17 +52,26 @@ CONSTANTS = np.dtype(
         ("checksum", "u8"),
     ]
 )
-# struct bp_counts, as far as it is read here
-COUNTS = np.dtype(
+# struct bp_stripe: what is counted is the sum over all stripes
+STRIPE = np.dtype(
     [
         ("cursor", "u8"),
-        ("high_water", "u8"),
-        ("taken", "u8"),
+        ("set", "u8"),
+        ("cleared", "u8"),
         ("evicted", "u8"),
         ("allocations", "u8"),
         ("frees", "u8"),
         ("evictions", "u8"),
         ("populates", "u8"),
+    ]
+)
+STRIPES = 32
+STRIPES_OFFSET = 64  # in struct bp_counts
+# struct bp_counts, as far as it is read here
+COUNTS = np.dtype(
+    [
+        ("cursor", "u8"),
+        ("high_water", "u8"),
         ("last_member", "u4"),
         ("gone", "u1"),
         ("stale", "u1"),
@@ -195,14 +204,17 @@ class Tables:
     def counts(self) -> Counts:
         """What is counted."""
         raw = self._counts()
-        values = {name: int(raw[name]) for name in ("allocations", "frees", "evictions", "populates", "faults")}
-        evicted = min(int(raw["evicted"]), self.facts.pages)
+        stripes = np.frombuffer(_pread(self.fd, STRIPE.itemsize * STRIPES, COUNTS_OFFSET + STRIPES_OFFSET), STRIPE)
+        sums = {name: int(np.add.reduce(stripes[name])) for name in STRIPE.names or ()}  # each may wrap
+        values = {name: sums[name] for name in ("allocations", "frees", "evictions", "populates")}
+        evicted = min(0 if sums["evicted"] >> 63 else sums["evicted"], self.facts.pages)
         allocated = values["allocations"] - values["frees"] - evicted
         return Counts(
             allocated=min(max(allocated, 0), self.facts.pages),
             evicted=evicted,
             high_water=min(int(raw["high_water"]), self.facts.pages),
             closed=bool(raw["gone"]),
+            faults=int(raw["faults"]),
             **values,
         )
 
@@ -371,7 +383,7 @@ def _checked(fd: int, raw: Any) -> Facts:
         )
     if raw["checksum"] != checksum(raw.tobytes()):
         raise TablesError("their header is damaged: its checksum is wrong")
-    least = COUNTS_OFFSET + COUNTS.itemsize
+    least = COUNTS_OFFSET + STRIPES_OFFSET + STRIPES * STRIPE.itemsize
     _within("the header's size", raw["size"], least, _OS_PAGE)
     _within("the number of entries", raw["members"], 1, _MEMBERS_MOST)
     _within("the size of an entry", raw["member_size"], MEMBER.itemsize, _MEMBER_MOST)

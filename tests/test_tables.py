@@ -17,7 +17,12 @@ from conftest import NATIVE, PAGE, PoolMaker
 import bufpool
 from bufpool import outside, tables
 
-STRUCTS = {"bp_constants": tables.CONSTANTS, "bp_counts": tables.COUNTS, "bp_member": tables.MEMBER}
+STRUCTS = {
+    "bp_constants": tables.CONSTANTS,
+    "bp_counts": tables.COUNTS,
+    "bp_stripe": tables.STRIPE,
+    "bp_member": tables.MEMBER,
+}
 
 
 def lay_out(folder: Path) -> dict[str, tuple[int, int]]:
@@ -29,7 +34,12 @@ def lay_out(folder: Path) -> dict[str, tuple[int, int]]:
     ]
     prints += [f'printf("{kind} 0 %zu\\n", sizeof(struct {kind}));' for kind in STRUCTS]
     values = ["BP_TABLES_MAGIC", "BP_TABLES_VERSION", "BP_STATE_MASK", "BP_SCRATCH", "BP_MEMBER_OF(BP_BUSY)"]
-    values += ["offsetof(struct bp_header, counts)", "BP_MAX_MEMBERS"]
+    values += [
+        "offsetof(struct bp_header, counts)",
+        "offsetof(struct bp_counts, stripes)",
+        "BP_STRIPES",
+        "BP_MAX_MEMBERS",
+    ]
     prints += [f'printf("{value} 0 %zu\\n", (size_t)({value}));' for value in values]
     source = (
         '#include "tables.h"\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {' + "\n".join(prints) + "}\n"
@@ -50,6 +60,9 @@ def test_the_layout_is_that_of_the_library(tmp_path: Path) -> None:
             assert found[f"{kind}.{name}"] == (offset, field.itemsize), f"{kind}.{name}"
     assert found["bp_constants"][1] == tables.CONSTANTS.itemsize
     assert found["offsetof(struct bp_header, counts)"][1] == tables.COUNTS_OFFSET
+    assert found["offsetof(struct bp_counts, stripes)"][1] == tables.STRIPES_OFFSET
+    assert found["BP_STRIPES"][1] == tables.STRIPES
+    assert found["bp_stripe"][1] == tables.STRIPE.itemsize
     assert found["BP_TABLES_MAGIC"][1] == tables.MAGIC
     assert found["BP_TABLES_VERSION"][1] == tables.VERSION
     assert found["BP_STATE_MASK"][1] == tables.STATE_MASK

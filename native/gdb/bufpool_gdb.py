@@ -44,6 +44,15 @@ NO_PAGE = (1 << 64) - 1
 # ---- Lines -----------------------------------------------------------------------------------------------------------
 
 
+def total(counts: Struct, field: str) -> int:
+    """A count: the sum over the library's stripes, each of which may wrap."""
+    library = counts.library
+    start = counts.at + library.place("counts.stripes")[0]
+    size = library.constant("stripe.bytes")
+    stripes = [Struct(library, "stripe", start + n * size) for n in range(library.constant("stripes"))]
+    return sum(stripe.number(field) for stripe in stripes) % 2**64
+
+
 def pool_lines(pool: Pool) -> Iterator[str]:
     """What it is, as the fault reports have it, and how many pages are in which state."""
     yield (
@@ -56,8 +65,8 @@ def pool_lines(pool: Pool) -> Iterator[str]:
         yield f"  {faults}"
         return
     counts = Struct(pool.library, "counts", pool.number("counts"))
-    evicted = counts.number("evicted")
-    allocated = max(counts.number("allocations") - counts.number("frees") - evicted, 0)
+    evicted, allocations, frees = (total(counts, field) for field in ("evicted", "allocations", "frees"))
+    allocated = max(allocations - frees - evicted, 0)
     yield f"  pages allocated: {allocated}, evicted: {evicted}, ever used: {counts.number('high_water')}; {faults}"
     members = [f'{pid} "{name}"' for pid, name in pool.members()]
     if members:

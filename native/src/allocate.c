@@ -31,8 +31,8 @@ static int check_data(const bufpool_pool *pool, const void *data, size_t size)
 
 static int exhausted(const bufpool_pool *pool, size_t count)
 {
-    uint64_t taken = atomic_load(&pool->pages.counts->taken);
-    uint64_t evicted = atomic_load(&pool->pages.counts->evicted);
+    uint64_t taken = bp_counts_taken(pool->pages.counts);
+    uint64_t evicted = bp_counts_evicted(pool->pages.counts);
     return bp_error(BUFPOOL_EEXHAUSTED,
                     "pool \"%s\" has too few free pages for %zu more: %llu of %llu are taken (%llu of them evicted)",
                     pool->name, count, (unsigned long long)taken, (unsigned long long)pool->pages.count,
@@ -56,7 +56,7 @@ static uint64_t take(bufpool_pool *pool)
         page = bp_pages_take(&pool->pages);
     }
     int64_t end = page == BP_NO_PAGE ? bp_kernel_monotonic_ns() + PATIENCE_NS : 0;
-    while (page == BP_NO_PAGE && atomic_load(&pool->pages.counts->taken) < pool->pages.count &&
+    while (page == BP_NO_PAGE && bp_counts_taken(pool->pages.counts) < pool->pages.count &&
            bp_kernel_monotonic_ns() <= end) {
         bp_kernel_sleep_ns(20000);
         page = bp_pages_take(&pool->pages);

@@ -156,7 +156,7 @@ void bp_claim_drop_frames(bufpool_pool *pool, const uint64_t *pages, size_t coun
 /* Counts while the pages are BUSY, as fill.c does. */
 void bp_claim_settle_taken(bufpool_pool *pool, const uint64_t *pages, size_t count, bool evict)
 {
-    struct bp_counts *counts = pool->pages.counts;
+    struct bp_stripe *counts = bp_pages_stripe(&pool->pages);
     uint64_t was_evicted = 0;
     for (size_t i = 0; i < count && !evict; i++) {
         was_evicted += (bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;

@@ -41,7 +41,7 @@ int bufpool_close(bufpool_pool *pool)
     int cancelling;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* nobody else would close the rest */
     /* A call never waits for another one, so this ends. */
-    while (atomic_load(&pool->users) > 0) {
+    while (bp_pool_is_used(pool)) {
         bp_kernel_sleep_ns(10000);
     }
     bp_monitor_stop(pool);
@@ -59,7 +59,7 @@ int bufpool_close(bufpool_pool *pool)
     }
     bp_scratch_forget(pool);
     bp_pages_keep_counts(&pool->pages);
-    while (atomic_load(&pool->users) > 0) { /* bufpool_stats() may be reading those that go */
+    while (bp_pool_is_used(pool)) { /* bufpool_stats() may be reading those that go */
         bp_kernel_sleep_ns(10000);
     }
     bp_pins_close(&pool->pins);

@@ -121,7 +121,7 @@ static bool is_evicted(const bufpool_pool *pool, uint64_t page)
 /* While the pages are BUSY: who repairs what a killed process has left can tell then what is not counted. */
 static void count_given(bufpool_pool *pool, size_t count, bool evicted)
 {
-    struct bp_counts *counts = pool->pages.counts;
+    struct bp_stripe *counts = bp_pages_stripe(&pool->pages);
     atomic_fetch_add_explicit(evicted ? &counts->populates : &counts->allocations, count, memory_order_relaxed);
     BP_STORED("allocations counted");
     if (evicted) {
@@ -177,8 +177,7 @@ static void note_given(bufpool_pool *pool, const uint64_t *pages, size_t count, 
 {
     bool evicted = is_evicted(pool, pages[0]);
     count_given(pool, count, evicted);
-    bp_pins_sample(pool, &pool->pins, pages, count,
-                   atomic_load(&pool->pages.counts->allocations) + atomic_load(&pool->pages.counts->populates));
+    bp_pins_sample(pool, &pool->pins, pages, count);
     bp_record(&pool->provenance, pages, count, evicted ? BUFPOOL_EVENT_POPULATE : BUFPOOL_EVENT_ALLOCATE, caller);
 }
 

@@ -50,7 +50,7 @@ static bool is_heritable(const bufpool_pool *pool)
 /* Waits for the calls inside. false: they do not end, or one of them is this thread's own, interrupted by a signal. */
 static bool is_quiet(bufpool_pool *pool, int64_t deadline)
 {
-    while (atomic_load(&pool->users) > 0) {
+    while (bp_pool_is_used(pool)) {
         if (bp_thread.inside > 0 || bp_kernel_monotonic_ns() > deadline) {
             return false;
         }
@@ -145,7 +145,9 @@ static void renew_pool(bufpool_pool *pool)
     atomic_store(&pool->scratch_ns, 0);
     atomic_store(&pool->reports_lost, 0);
     atomic_store(&pool->reports_limited, 0);
-    atomic_store(&pool->users, 0); /* a thread may just have looked whether it may come in */
+    for (int i = 0; i < BP_STRIPES; i++) {
+        atomic_store(&pool->users[i].inside, 0); /* a thread may just have looked whether it may come in */
+    }
     pool->opener = pool->pid;
     pool->guest = true;
     pool->pid = (int32_t)getpid();

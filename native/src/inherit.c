@@ -26,8 +26,8 @@ static enum way way_of(const struct bp_space *space)
 /* Counts what changes page states. */
 static uint64_t changes(const bufpool_pool *pool)
 {
-    return atomic_load(&pool->pages.counts->allocations) + atomic_load(&pool->pages.counts->frees) +
-           atomic_load(&pool->pages.counts->evictions) + atomic_load(&pool->pages.counts->populates);
+    return BP_COUNT(pool->pages.counts, allocations) + BP_COUNT(pool->pages.counts, frees) +
+           BP_COUNT(pool->pages.counts, evictions) + BP_COUNT(pool->pages.counts, populates);
 }
 
 /* Calls function for each run of allocated pages; ends with the first code below 0. */

@@ -146,10 +146,9 @@ static uint64_t compare_counts(const struct bp_look *look)
 {
     struct bp_counts *counts = look->pool->pages.counts;
     const bufpool_findings *found = &look->found;
-    uint64_t evicted = found->evicted - atomic_load(&counts->evicted);
-    uint64_t taken = look->bits - atomic_load(&counts->taken);
-    uint64_t frees =
-        atomic_load(&counts->allocations) - atomic_load(&counts->frees) - found->evicted - found->allocated;
+    uint64_t evicted = found->evicted - BP_COUNT(counts, evicted);
+    uint64_t taken = look->bits - (BP_COUNT(counts, set) - BP_COUNT(counts, cleared));
+    uint64_t frees = BP_COUNT(counts, allocations) - BP_COUNT(counts, frees) - found->evicted - found->allocated;
     uint64_t high = atomic_load(&counts->high_water);
     bool high_wrong = high < look->high || high > found->pages;
     uint64_t wrong = (frees != 0) + (evicted != 0) + (taken != 0) + high_wrong;
@@ -158,11 +157,11 @@ static uint64_t compare_counts(const struct bp_look *look)
             atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
             BP_STORED("inspection: counts are stale");
         }
-        atomic_fetch_add(&counts->frees, frees);
+        atomic_fetch_add(&counts->stripes[0].frees, frees);
         BP_STORED("inspection: frees");
-        atomic_fetch_add(&counts->evicted, evicted);
+        atomic_fetch_add(&counts->stripes[0].evicted, evicted);
         BP_STORED("inspection: evicted");
-        atomic_fetch_add(&counts->taken, taken);
+        bp_counts_correct_taken(counts, taken);
         BP_STORED("inspection: taken");
         if (high_wrong) {
             atomic_compare_exchange_strong(&counts->high_water, &high, look->high);

@@ -162,15 +162,6 @@ void bp_keys_close(struct bp_pins *pins)
     }
 }
 
-static uint64_t self(void)
-{
-    static _Atomic uint32_t last;
-    while (bp_thread.serial == 0) {
-        bp_thread.serial = atomic_fetch_add(&last, 1) + 1;
-    }
-    return bp_thread.serial;
-}
-
 /* This thread's entry, if it has pins; else, if it is to be made, a vacant one; else NO_ENTRY. */
 static uint32_t find(const bufpool_pool *pool, uint64_t thread, bool make, uint64_t *seen)
 {
@@ -197,7 +188,7 @@ static uint32_t find(const bufpool_pool *pool, uint64_t thread, bool make, uint6
 bool bp_keys_may_write(const bufpool_pool *pool)
 {
     uint64_t seen;
-    return find(pool, self(), false, &seen) != NO_ENTRY;
+    return find(pool, bp_thread_serial(), false, &seen) != NO_ENTRY;
 }
 
 bool bp_keys_forbid(const bufpool_pool *pool, bufpool_access access)
@@ -231,7 +222,7 @@ void bp_keys_lend(const bufpool_pool *pool)
 
 int bp_keys_add(bufpool_pool *pool)
 {
-    uint64_t thread = self();
+    uint64_t thread = bp_thread_serial();
     uint64_t seen;
     uint64_t next;
     uint32_t at;
@@ -253,7 +244,7 @@ void bp_keys_remove(bufpool_pool *pool)
     uint64_t seen;
     uint32_t at;
     do {
-        at = find(pool, self(), false, &seen);
+        at = find(pool, bp_thread_serial(), false, &seen);
     } while (at != NO_ENTRY && !atomic_compare_exchange_strong(&pool->pins.writers[at], &seen, seen - 1));
     bp_keys_follow(pool);
 }
@@ -262,7 +253,7 @@ void bp_keys_inherit(bufpool_pool *pool)
 {
     for (uint32_t at = 0; at < ENTRIES; at++) {
         uint64_t entry = atomic_load(&pool->pins.writers[at]);
-        if (entry >> 32 != self() && COUNT(entry) > 0) {
+        if (entry >> 32 != bp_thread_serial() && COUNT(entry) > 0) {
             atomic_store(&pool->pins.writers[at], entry - COUNT(entry)); /* vacant; those behind it are found still */
         }
     }

@@ -10,6 +10,9 @@
 
 #define FULL UINT64_MAX
 #define MAX_PASSES 100
+#define MAX_BLOCK 512 /* a cache line of the index */
+#define MIN_BLOCK 64
+#define MAX_LOSSES 8
 
 /* Of each level the words, from a bit per page upwards; returns how many levels. */
 static int measure(uint64_t count, uint64_t words[BP_LEVELS])
@@ -23,7 +26,8 @@ static int measure(uint64_t count, uint64_t words[BP_LEVELS])
 
 static size_t states_size(uint64_t count)
 {
-    return (count * sizeof(uint16_t) + 7) / 8 * 8;
+    /* The index begins with a cache line: that of a block is no other's. */
+    return (count * sizeof(uint16_t) + BP_CACHE_LINE - 1) / BP_CACHE_LINE * BP_CACHE_LINE;
 }
 
 static size_t tickets_size(uint64_t count)
@@ -48,6 +52,10 @@ size_t bp_pages_size(uint64_t count, uint64_t rest)
 void bp_pages_lay(struct bp_pages *pages, uint64_t count, uint64_t rest, void *place, bool fresh)
 {
     pages->count = count;
+    pages->block = MAX_BLOCK;
+    while (pages->block > MIN_BLOCK && pages->block * 16 > count) {
+        pages->block /= 2; /* that more threads than a few find one */
+    }
     pages->depth = measure(count, pages->words);
     pages->states = place;
     char *next = (char *)place + states_size(count);
@@ -86,8 +94,8 @@ void bp_pages_take_all(struct bp_pages *pages)
         }
     }
     atomic_store(&pages->counts->high_water, pages->count);
-    atomic_store(&pages->counts->taken, pages->count);
-    atomic_store(&pages->counts->allocations, pages->count);
+    atomic_store(&pages->counts->stripes[0].set, pages->count);
+    atomic_store(&pages->counts->stripes[0].allocations, pages->count);
 }
 
 void bp_pages_keep_counts(struct bp_pages *pages)
@@ -180,7 +188,7 @@ static bool clear_bit(struct bp_pages *pages, uint64_t page)
 void bp_pages_mark_withheld(struct bp_pages *pages, uint64_t page)
 {
     if (set_bit(pages, page)) {
-        atomic_fetch_add_explicit(&pages->counts->taken, 1, memory_order_relaxed);
+        atomic_fetch_add(&bp_pages_stripe(pages)->set, 1);
         BP_STORED("taken counted");
     }
 }
@@ -197,7 +205,7 @@ void bp_pages_mark_taken(struct bp_pages *pages, uint64_t page)
 void bp_pages_mark_free(struct bp_pages *pages, uint64_t page)
 {
     if (clear_bit(pages, page)) {
-        atomic_fetch_sub_explicit(&pages->counts->taken, 1, memory_order_relaxed);
+        atomic_fetch_add(&bp_pages_stripe(pages)->cleared, 1);
         BP_STORED("taken uncounted");
     }
 }
@@ -206,7 +214,7 @@ void bp_pages_mend(struct bp_pages *pages, uint64_t page, bool taken)
 {
     bool changed = taken ? set_bit(pages, page) : clear_bit(pages, page);
     if (changed) {
-        atomic_fetch_add_explicit(&pages->counts->taken, taken ? 1 : UINT64_MAX, memory_order_relaxed);
+        bp_counts_correct_taken(pages->counts, taken ? 1 : UINT64_MAX);
         BP_STORED("mended: taken");
     }
     summarise(pages, page, true); /* also where what is below was right: it may have been set, and no more */
@@ -250,13 +258,12 @@ static uint64_t find_below(struct bp_pages *pages, uint64_t from)
     return BP_NO_PAGE;
 }
 
-/* Where the next search begins. */
-static uint64_t start(struct bp_pages *pages)
+/* Where the next block is looked for. */
+static uint64_t start(struct bp_pages *pages, uint64_t cursor)
 {
-    uint64_t cursor = atomic_load_explicit(&pages->counts->cursor, memory_order_relaxed);
     uint64_t high = atomic_load_explicit(&pages->counts->high_water, memory_order_relaxed);
     if (cursor >= high) {
-        uint64_t taken = atomic_load_explicit(&pages->counts->taken, memory_order_relaxed);
+        uint64_t taken = bp_counts_taken(pages->counts);
         uint64_t rest = high > taken ? high - taken : 0;
         if (rest >= 1024 && rest >= high / 4) {
             return 0;
@@ -265,35 +272,83 @@ static uint64_t start(struct bp_pages *pages)
     return cursor;
 }
 
-uint64_t bp_pages_take(struct bp_pages *pages)
+static bool try_page(struct bp_pages *pages, uint64_t page)
 {
-    uint64_t from = start(pages);
+    uint16_t state = page < pages->count ? bp_pages_load(pages, page) : BP_BUSY; /* a peer may have ruined the index */
+    if (!bp_state_is_free(state) || !bp_pages_claim(pages, page, state, 0)) {
+        return false; /* BUSY with somebody, whose bit or state follows in a moment */
+    }
+    bp_pages_mark_taken(pages, page);
+    return true;
+}
+
+static uint64_t taken_at(struct bp_pages *pages, struct bp_stripe *stripe, uint64_t page)
+{
+    bp_rest_leave(pages, page); /* if a process that was killed has left it there */
+    atomic_store_explicit(&stripe->cursor, page + 1, memory_order_relaxed);
+    BP_STORED("cursor");
+    return page;
+}
+
+/* What follows the block of a number. */
+static uint64_t block_end(const struct bp_pages *pages, uint64_t number)
+{
+    return (number | (pages->block - 1)) + 1;
+}
+
+/* A free page of the first block from the shared cursor on that has one; the block is the stripe's. */
+static uint64_t take_from_next(struct bp_pages *pages, struct bp_stripe *stripe)
+{
+    uint64_t seen = atomic_load_explicit(&pages->counts->cursor, memory_order_relaxed);
+    uint64_t from = start(pages, seen);
     int passes = from == 0 ? 1 : 0;
+    int losses = 0;
     for (;;) {
         bool last = passes == MAX_PASSES;
         uint64_t page = last ? find_below(pages, from) : bp_pages_find(pages, from);
         if (page == BP_NO_PAGE) {
             /* One pass from the start says "none", unless pages came back behind it. */
-            if (last || (passes > 0 && atomic_load(&pages->counts->taken) >= pages->count)) {
+            if (last || (passes > 0 && bp_counts_taken(pages->counts) >= pages->count)) {
                 return BP_NO_PAGE;
             }
             passes++;
             from = 0;
             continue;
         }
-        uint16_t state =
-            page < pages->count ? bp_pages_load(pages, page) : BP_BUSY; /* a peer may have ruined the index */
-        if (bp_state_is_free(state) && bp_pages_claim(pages, page, state, 0)) {
-            bp_pages_mark_taken(pages, page);
+        uint64_t end = block_end(pages, page);
+        if (seen != end && losses < MAX_LOSSES) {
+            if (!atomic_compare_exchange_strong(&pages->counts->cursor, &seen, end)) {
+                losses++; /* another thread has that block, or another one: a block is for one, if there are enough */
+                from = seen;
+                continue;
+            }
+            BP_STORED("block");
+            seen = end;
+        }
+        if (try_page(pages, page)) {
             if (last) {
                 summarise(pages, page, true);
             }
-            bp_rest_leave(pages, page); /* if a process that was killed has left it there */
-            atomic_store_explicit(&pages->counts->cursor, page + 1, memory_order_relaxed);
-            BP_STORED("cursor");
-            return page;
+            return taken_at(pages, stripe, page);
         }
-        /* BUSY with somebody, whose bit or state follows in a moment. */
         from = page + 1;
     }
+}
+
+uint64_t bp_pages_take(struct bp_pages *pages)
+{
+    struct bp_stripe *stripe = bp_pages_stripe(pages);
+    uint64_t from = atomic_load_explicit(&stripe->cursor, memory_order_relaxed);
+    uint64_t end = from % pages->block == 0 ? from : block_end(pages, from);
+    while (from < end) {
+        uint64_t page = bp_pages_find(pages, from);
+        if (page >= end) {
+            break;
+        }
+        if (try_page(pages, page)) {
+            return taken_at(pages, stripe, page);
+        }
+        from = page + 1;
+    }
+    return take_from_next(pages, stripe);
 }

@@ -16,6 +16,7 @@
 #define BP_PAGES_H
 
 #include "point.h"
+#include "stripe.h"
 
 #include <bufpool/bufpool.h>
 #include <stdatomic.h>
@@ -33,18 +34,25 @@
 #define BP_NO_PAGE UINT64_MAX
 #define BP_LEVELS 6 /* 64^6 pages */
 
-struct bp_counts {
-    _Atomic uint64_t cursor; /* where bp_pages_take() goes on */
-    _Atomic uint64_t high_water;
-    _Atomic uint64_t taken; /* pages whose index bit is set */
+/* What calls count, of the threads of one stripe (stripe.h); the pool's counts are the sums. Each wraps for itself: a page may
+ * be evicted by one thread and populated by another. */
+struct bp_stripe {
+    _Alignas(BP_CACHE_LINE) _Atomic uint64_t cursor; /* the number after the last one given out, see bp_pages_take() */
+    _Atomic uint64_t set, cleared;                   /* bits of the index: their difference is what is taken */
     /* Kept by the pool's calls, while they have the pages BUSY. */
     _Atomic uint64_t evicted, allocations, frees, evictions, populates;
+};
+
+struct bp_counts {
+    _Atomic uint64_t cursor; /* where the next block of numbers is looked for */
+    _Atomic uint64_t high_water;
     _Atomic uint32_t last_member; /* in shared tables: the highest number that a process ever had, see roster.h */
     atomic_bool gone;             /* in shared tables: the process that opened the pool has closed it */
     atomic_bool stale;            /* in shared tables: the calls of a killed process may be missing, see recover.h */
     _Atomic uint64_t faults;      /* in shared tables: of all processes, of those too that have left */
     /* Of the quarantine, see rest.h: rests begun, where the oldest is to be looked for, and pages that rest. */
     _Atomic uint64_t rests, cut, resting;
+    struct bp_stripe stripes[BP_STRIPES];
 };
 
 /* The quarantine, see rest.h: an entry a page, and a ring. Both take memory only where used. */
@@ -59,6 +67,7 @@ struct bp_pages {
     uint64_t count;
     _Atomic uint16_t *states;
     uint16_t busy;                       /* BP_BUSY of this process */
+    uint64_t block;                      /* numbers that a stripe gives out before it asks for more */
     _Atomic uint64_t *levels[BP_LEVELS]; /* levels[0]: a bit per page */
     uint64_t words[BP_LEVELS];
     int depth;
@@ -120,12 +129,53 @@ static inline void bp_pages_settle(struct bp_pages *pages, uint64_t page, uint16
     BP_STORED("page settled");
 }
 
-/* Calls that are counted, and pages that are in the index: neither changes while nobody changes a page. */
+/* The running thread's stripe. */
+static inline struct bp_stripe *bp_pages_stripe(const struct bp_pages *pages)
+{
+    return &pages->counts->stripes[bp_stripe(BP_MEMBER_OF(pages->busy))];
+}
+
+/* A count: the sum of one field over all stripes. Exact while nobody changes it. */
+#define BP_COUNT(counts, field) bp_counts_sum(counts, offsetof(struct bp_stripe, field))
+
+static inline uint64_t bp_counts_sum(const struct bp_counts *counts, size_t field)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < BP_STRIPES; i++) {
+        sum += atomic_load((const _Atomic uint64_t *)((const char *)&counts->stripes[i] + field));
+    }
+    return sum;
+}
+
+/* Pages whose index bit is set. At some moment of the call there were at least so many, whatever others do meanwhile: what
+ * was cleared is read last. */
+static inline uint64_t bp_counts_taken(const struct bp_counts *counts)
+{
+    uint64_t set = BP_COUNT(counts, set);
+    uint64_t cleared = BP_COUNT(counts, cleared);
+    return set > cleared ? set - cleared : 0;
+}
+
+/* Pages that are evicted. Calls under way in two stripes may make the sum less than none. */
+static inline uint64_t bp_counts_evicted(const struct bp_counts *counts)
+{
+    uint64_t evicted = BP_COUNT(counts, evicted);
+    return evicted >> 63 ? 0 : evicted;
+}
+
+/* Makes a count right, of pages that nobody uses, or after a process was killed: adds the difference, which may wrap. */
+static inline void bp_counts_correct_taken(struct bp_counts *counts, uint64_t difference)
+{
+    bool more = difference >> 63 == 0;
+    atomic_fetch_add(more ? &counts->stripes[0].set : &counts->stripes[0].cleared, more ? difference : 0 - difference);
+}
+
+/* Calls that are counted, and changes of the index: none of them changes while nobody changes a page. */
 static inline uint64_t bp_pages_changes(const struct bp_pages *pages)
 {
     const struct bp_counts *counts = pages->counts;
-    return atomic_load(&counts->allocations) + atomic_load(&counts->frees) + atomic_load(&counts->evictions) +
-           atomic_load(&counts->populates) + (atomic_load(&counts->taken) << 40);
+    return BP_COUNT(counts, allocations) + BP_COUNT(counts, frees) + BP_COUNT(counts, evictions) +
+           BP_COUNT(counts, populates) + BP_COUNT(counts, set) + BP_COUNT(counts, cleared);
 }
 
 /* May the page be allocated as it stands? */
@@ -134,10 +184,12 @@ static inline bool bp_state_is_free(uint16_t state)
     return state == BUFPOOL_STATE_UNALLOCATED || state == BUFPOOL_STATE_FREED;
 }
 
-/* Finds a free page and claims it: its state becomes BUSY over what it was. BP_NO_PAGE if there is none. Numbers rise
- * from call to call and wrap, so that a freed number rests as long as possible; the wrap comes early when a quarter of
- * the numbers in use so far (and at least 1024) is free again, so that a huge pool does not wander through all its
- * addresses. */
+/* Finds a free page and claims it: its state becomes BUSY over what it was. BP_NO_PAGE if there is none, in any thread's
+ * block: a block says where a stripe looks first, and the index alone what is free. Each stripe gives out the numbers of a
+ * block (64 to 512 numbers, so that large pools have one word line of the index, and of small pages one page table, for each
+ * thread), then asks for the next. Numbers rise from call to call within a block, and blocks rise and wrap, so that a freed
+ * number rests as long as possible; the wrap comes early when a quarter of the numbers in use so far (and at least 1024) is
+ * free again, so that a huge pool does not wander through all its addresses. */
 uint64_t bp_pages_take(struct bp_pages *pages);
 
 /* The first page >= from that the index has as free, or BP_NO_PAGE; it may be another's by now. */

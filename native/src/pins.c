@@ -85,8 +85,9 @@ void bp_pins_put(bufpool_pool *pool, uint64_t page, uint32_t word)
     atomic_store(&pool->pins.words[page], word);
 }
 
-void bp_pins_choose(bufpool_pool *pool, const uint64_t *pages, size_t count, uint64_t n)
+void bp_pins_choose(bufpool_pool *pool, const uint64_t *pages, size_t count)
 {
+    uint64_t n = BP_COUNT(pool->pages.counts, allocations) + BP_COUNT(pool->pages.counts, populates);
     for (size_t i = 0; i < count; i++) {
         /* Of who has pinned it while another process freed it; or is just looking whether it is allocated, and sees not. */
         uint32_t word = 0;

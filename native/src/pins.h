@@ -89,7 +89,7 @@ int bp_pins_refused(const struct bufpool_pool *pool, uint64_t page, bufpool_even
 
 int bp_pins_claim(struct bufpool_pool *pool, uint64_t page, const char *what);
 void bp_pins_settle(struct bufpool_pool *pool, uint64_t page);
-void bp_pins_choose(struct bufpool_pool *pool, const uint64_t *pages, size_t count, uint64_t n);
+void bp_pins_choose(struct bufpool_pool *pool, const uint64_t *pages, size_t count);
 
 /* "cannot what page 3": somebody else has its word for too long. */
 int bp_pins_late(const struct bufpool_pool *pool, uint64_t page, const char *what);
@@ -112,12 +112,12 @@ static inline bool bp_pins_counts(const struct bp_pins *pins, uint64_t page)
            (bp_pins_counted(pins) || bp_sample_has(&pins->sample, page));
 }
 
-/* Pages were given frames, the last of them as the n-th: chooses those that are guarded. */
+/* Pages were given frames, and are counted: chooses those that are guarded. */
 static inline void bp_pins_sample(struct bufpool_pool *pool, const struct bp_pins *pins, const uint64_t *pages,
-                                  size_t count, uint64_t n)
+                                  size_t count)
 {
     if (__builtin_expect(pins->sample.one_in != 0, 0)) {
-        bp_pins_choose(pool, pages, count, n);
+        bp_pins_choose(pool, pages, count);
     }
 }
 

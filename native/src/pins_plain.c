@@ -13,7 +13,7 @@
 
 static inline void leave(bufpool_pool *pool)
 {
-    atomic_fetch_sub(&pool->users, 1);
+    atomic_fetch_sub(bp_pool_users(pool), 1);
     bp_thread.inside--;
 }
 
@@ -24,7 +24,7 @@ static inline bool enter(bufpool_pool *pool)
         return false;
     }
     bp_thread.inside++;
-    atomic_fetch_add(&pool->users, 1);
+    atomic_fetch_add(bp_pool_users(pool), 1);
     if (atomic_load(&bp_fork_gate) != 0 || atomic_load(&pool->first) == 0 || bp_pool_is_closed(pool) ||
         pool->process != bp_process() || atomic_load_explicit(&pool->scratched, memory_order_relaxed) > 0) {
         leave(pool);

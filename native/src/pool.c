@@ -42,7 +42,7 @@ bool bp_pool_visit(bufpool_pool *pool)
 {
     for (;;) {
         bp_thread.inside++;
-        atomic_fetch_add(&pool->users, 1);
+        atomic_fetch_add(bp_pool_users(pool), 1);
         if (!is_shut(pool)) {
             break;
         }
@@ -83,7 +83,7 @@ bufpool_pool *bp_pool_visit_at(uintptr_t address)
 
 void bp_pool_leave(bufpool_pool *pool)
 {
-    atomic_fetch_sub(&pool->users, 1);
+    atomic_fetch_sub(bp_pool_users(pool), 1);
     bp_thread.inside--;
 }
 

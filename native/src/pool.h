@@ -66,8 +66,11 @@ struct bp_heritage {
 
 struct bufpool_pool {
     struct bufpool_pool *next; /* all descriptors, for the handler's search; set once */
-    atomic_uint users;
-    _Atomic uintptr_t first; /* the range; 0: not in use. Published last, withdrawn first. */
+    struct bp_users {
+        _Alignas(BP_CACHE_LINE) atomic_uint inside;
+    } users[BP_STRIPES]; /* by stripe.h, since every call writes it */
+    /* Everything from here on is rarely written. */
+    _Alignas(BP_CACHE_LINE) _Atomic uintptr_t first; /* the range; 0: not in use. Published last, withdrawn first. */
 
     /* What follows is cleared before the descriptor is used again. Written at open, read without a lock. */
     _Atomic uintptr_t end;
@@ -126,6 +129,23 @@ bool bp_pool_visit(bufpool_pool *pool);
 
 /* The pool at an address, visited, and still there. NULL: none. Async-signal-safe. */
 bufpool_pool *bp_pool_visit_at(uintptr_t address);
+
+/* For who counts itself by other means than bp_pool_visit(). */
+static inline atomic_uint *bp_pool_users(bufpool_pool *pool)
+{
+    return &pool->users[bp_stripe(0)].inside;
+}
+
+/* Is anybody inside? Each thread counts in one place: so who was inside at the beginning of the call is seen. */
+static inline bool bp_pool_is_used(const bufpool_pool *pool)
+{
+    for (int i = 0; i < BP_STRIPES; i++) {
+        if (atomic_load(&pool->users[i].inside) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
 /* Closed; or, memory and all, by the process that opened it; or without its descriptors, which the program has closed.
  * Async-signal-safe. */

@@ -117,9 +117,9 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         bp_recover(visited); /* so that killed processes are not counted, and their calls are */
     }
     uint64_t frees =
-        atomic_load(&pool->pages.counts->frees); /* read before allocations, so that the difference is never negative */
-    uint64_t evicted = closed ? 0 : atomic_load(&pool->pages.counts->evicted);
-    uint64_t allocations = atomic_load(&pool->pages.counts->allocations);
+        BP_COUNT(pool->pages.counts, frees); /* read before allocations, so that the difference is never negative */
+    uint64_t evicted = closed ? 0 : bp_counts_evicted(pool->pages.counts);
+    uint64_t allocations = BP_COUNT(pool->pages.counts, allocations);
     uint64_t unpins = atomic_load(&pool->pins.taken); /* first, for the same reason */
     uint64_t pins = atomic_load(&pool->pins.given);
     uint64_t resting = atomic_load(&pool->pages.counts->resting); /* a peer may have ruined it */
@@ -137,8 +137,8 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .high_water = atomic_load(&pool->pages.counts->high_water),
         .allocations = allocations,
         .frees = frees,
-        .evictions = atomic_load(&pool->pages.counts->evictions),
-        .populates = atomic_load(&pool->pages.counts->populates),
+        .evictions = BP_COUNT(pool->pages.counts, evictions),
+        .populates = BP_COUNT(pool->pages.counts, populates),
         .faults = atomic_load(&pool->faults),
         .repeats = atomic_load(&pool->repeats),
         .scratch_maps = atomic_load(&pool->scratch_maps),

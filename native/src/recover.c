@@ -250,20 +250,20 @@ static bool count_anew(bufpool_pool *pool)
 {
     struct bp_counts *counts = pool->pages.counts;
     uint64_t before = bp_pages_changes(&pool->pages);
-    uint64_t allocations = atomic_load(&counts->allocations);
-    uint64_t frees = atomic_load(&counts->frees);
-    uint64_t evicted = atomic_load(&counts->evicted);
-    uint64_t taken = atomic_load(&counts->taken);
+    uint64_t allocations = BP_COUNT(counts, allocations);
+    uint64_t frees = BP_COUNT(counts, frees);
+    uint64_t evicted = BP_COUNT(counts, evicted);
+    uint64_t taken = BP_COUNT(counts, set) - BP_COUNT(counts, cleared);
     uint64_t resting = atomic_load(&counts->resting);
     struct census census = {0};
     if (!for_each_page(pool, count_page, &census) || bp_pages_changes(&pool->pages) != before) {
         return false;
     }
-    atomic_fetch_add(&counts->frees, allocations - frees - census.allocated - census.evicted);
+    atomic_fetch_add(&counts->stripes[0].frees, allocations - frees - census.allocated - census.evicted);
     BP_STORED("recovery: frees");
-    atomic_fetch_add(&counts->evicted, census.evicted - evicted);
+    atomic_fetch_add(&counts->stripes[0].evicted, census.evicted - evicted);
     BP_STORED("recovery: evicted");
-    atomic_fetch_add(&counts->taken, census.taken - taken);
+    bp_counts_correct_taken(counts, census.taken - taken);
     BP_STORED("recovery: taken");
     atomic_fetch_add(&counts->resting, census.resting - resting);
     BP_STORED("recovery: resting");

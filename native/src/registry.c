@@ -65,7 +65,7 @@ void bp_registry_renew(void)
 int bp_registry_take(bufpool_pool **taken)
 {
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
-        if (atomic_load(&pool->first) == 0 && pool->closed_at == 0 && atomic_load(&pool->users) == 0) {
+        if (atomic_load(&pool->first) == 0 && pool->closed_at == 0 && !bp_pool_is_used(pool)) {
             memset((char *)pool + offsetof(bufpool_pool, end), 0, sizeof *pool - offsetof(bufpool_pool, end));
             *taken = pool;
             return 0;
@@ -103,7 +103,7 @@ void bp_registry_retire(bufpool_pool *pool)
 {
     uintptr_t first = atomic_load(&pool->first);
     atomic_store(&pool->first, 0);
-    while (atomic_load(&pool->users) > 0) {
+    while (bp_pool_is_used(pool)) {
         bp_kernel_sleep_ns(10000);
     }
     if (!pool->space.adopted) {

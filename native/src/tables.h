@@ -13,7 +13,7 @@
 #include "provenance.h"
 
 #define BP_TABLES_MAGIC UINT64_C(0x6c6f6f7066756201) /* "\1bufpool" */
-#define BP_TABLES_VERSION 3
+#define BP_TABLES_VERSION 4
 #define BP_TABLES_NAME "bufpool-tables" /* of the memfd: who looks for it sees "/memfd:bufpool-tables" */
 #define BP_TABLES_ALONE 0x80000000u     /* of the flags: the trap works in the process that opened the pool only */
 #define BP_TABLES_FRESH 0x40000000u     /* of the flags: fill is "pattern" */

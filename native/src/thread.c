@@ -30,6 +30,16 @@ int32_t bp_thread_id(void)
     return bp_thread.id;
 }
 
+uint32_t bp_thread_number(void)
+{
+    static _Atomic uint32_t last;
+    while (bp_thread.serial ==
+           0) { /* a handler may be faster: then the later one holds, which nobody else has either */
+        bp_thread.serial = atomic_fetch_add(&last, 1) + 1;
+    }
+    return bp_thread.serial;
+}
+
 int bp_process_prepare(void)
 {
     if (bp_process_word == NULL) {

@@ -57,6 +57,14 @@ extern _Thread_local struct bp_thread bp_thread __attribute__((tls_model("initia
 /* This thread's kernel id. Async-signal-safe. */
 int32_t bp_thread_id(void);
 
+/* This thread's number, that no other thread of this process ever has. Async-signal-safe. */
+uint32_t bp_thread_number(void);
+
+static inline uint32_t bp_thread_serial(void)
+{
+    return bp_thread.serial != 0 ? bp_thread.serial : bp_thread_number();
+}
+
 /* A word that tells this process from all that it descends from, which a process id does not. It is 0 in a child until
  * the fork handler (fork.h) or, where that was not run, the first open or fork sets it. Async-signal-safe. Read from
  * memory that the kernel wipes on fork (MADV_WIPEONFORK), so that not even a raw clone escapes. */

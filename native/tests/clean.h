@@ -96,9 +96,9 @@ static void check_clean(bufpool_pool *pool, uint64_t processes)
     CHECK_IS(members, ==, processes);
     CHECK_IS(counts->stale, ==, 0);
     CHECK_IS(counts->resting, ==, resting);
-    CHECK_IS(counts->taken, ==, allocated + evicted + scratched + resting);
-    CHECK_IS(counts->evicted, ==, evicted);
-    CHECK_IS(counts->allocations - counts->frees, ==, allocated + evicted);
+    CHECK_IS(bp_counts_taken(counts), ==, allocated + evicted + scratched + resting);
+    CHECK_IS(BP_COUNT(counts, evicted), ==, evicted);
+    CHECK_IS(BP_COUNT(counts, allocations) - BP_COUNT(counts, frees), ==, allocated + evicted);
 }
 
 /* Makes a call that repairs, one for more pages than there are, and one that counts anew what it can. */
@@ -133,7 +133,7 @@ MAYBE_UNUSED static void ask_for_too_much(bufpool_pool *pool)
 /* Every page that is not taken can be had, and none twice. */
 MAYBE_UNUSED static void check_all_to_be_had(bufpool_pool *pool)
 {
-    uint64_t count = pool->pages.count - pool->pages.counts->taken;
+    uint64_t count = pool->pages.count - bp_counts_taken(pool->pages.counts);
     uint64_t *numbers = malloc((count + 1) * sizeof *numbers);
     bool *seen = calloc(pool->pages.count, sizeof *seen);
     CHECK(numbers != NULL && seen != NULL);

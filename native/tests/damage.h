@@ -131,9 +131,9 @@ MAYBE_UNUSED static void damage_index(bufpool_pool *pool)
 MAYBE_UNUSED static void damage_counts(bufpool_pool *pool)
 {
     struct bp_counts *counts = pool->pages.counts;
-    atomic_fetch_add(&counts->allocations, 3);
-    atomic_fetch_add(&counts->evicted, 5);
-    atomic_fetch_sub(&counts->taken, 2);
+    atomic_fetch_add(&counts->stripes[1].allocations, 3);
+    atomic_fetch_add(&counts->stripes[2].evicted, 5);
+    atomic_fetch_add(&counts->stripes[3].cleared, 2);
     atomic_store(&counts->high_water, 1);
     bufpool_findings findings = look(pool, 0);
     CHECK_IS(findings.counts_wrong, ==, 4);

@@ -376,8 +376,8 @@ static void inspect_damage(void)
     struct bp_pages *pages = &pool->pages;
     CHECK_OK(bufpool_allocate_many(pool, 2, some));
     atomic_store(&pages->counts->high_water, 1);
-    atomic_fetch_add(&pages->counts->evicted, 3);
-    atomic_fetch_add(&pages->counts->taken, 5);
+    atomic_fetch_add(&pages->counts->stripes[2].evicted, 3);
+    atomic_fetch_add(&pages->counts->stripes[3].set, 5);
     atomic_fetch_and(&pages->levels[0][some[0] / 64], ~(UINT64_C(1) << some[0] % 64));
     atomic_fetch_or(&pages->levels[1][0], UINT64_C(1) << 63);     /* "full" */
     atomic_fetch_and(&pages->levels[1][1], ~(UINT64_C(1) << 40)); /* past the end */
@@ -556,7 +556,10 @@ static void put_in_order(bool known)
     check_all_to_be_had(pool);
     check_clean(pool, 1);
     memset(shared->given, 0, sizeof shared->given);
-    atomic_store(&pool->pages.counts->cursor, OWN); /* each round gets the same numbers */
+    for (int i = 0; i < BP_STRIPES; i++) { /* each round gets the same numbers */
+        atomic_store(&pool->pages.counts->stripes[i].cursor, 0);
+    }
+    atomic_store(&pool->pages.counts->cursor, OWN);
 }
 
 /* Runs it, killed at the nth point, or the nth of a name. false: it has ended before that. */

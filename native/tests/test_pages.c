@@ -29,7 +29,7 @@ static void boundaries(uint64_t count)
         CHECK_IS(bp_pages_take(&pages), ==, i);
     }
     CHECK_IS(bp_pages_take(&pages), ==, BP_NO_PAGE);
-    CHECK_IS(atomic_load(&pages.counts->taken), ==, count);
+    CHECK_IS(bp_counts_taken(pages.counts), ==, count);
     CHECK_IS(atomic_load(&pages.counts->high_water), ==, count);
     static const uint64_t edges[] = {0, 1, 62, 63, 64, 65, 4094, 4095, 4096, 4097, 262142, 262143, 262144, 262145};
     for (size_t i = 0; i <= sizeof edges / sizeof *edges; i++) {
@@ -88,7 +88,7 @@ static void against_model(uint64_t count, uint64_t seed, int steps)
         if (page != BP_NO_PAGE && taken[page] && page >= highest) {
             highest = page + 1;
         }
-        CHECK_IS(atomic_load(&pages.counts->taken), ==, used);
+        CHECK_IS(bp_counts_taken(pages.counts), ==, used);
         CHECK_IS(atomic_load(&pages.counts->high_water), ==, highest);
     }
     free(taken);
@@ -153,7 +153,7 @@ static void threads(uint64_t count)
             seeds[i] = (uint64_t)(round * THREADS + i);
         }
         run_threads(THREADS, worker, seeds, sizeof *seeds);
-        CHECK_IS(atomic_load(&shared.counts->taken), ==, 0);
+        CHECK_IS(bp_counts_taken(shared.counts), ==, 0);
         check_open();
         for (uint64_t i = 0; i < count; i++) { /* every page can be found again */
             CHECK(bp_pages_take(&shared) != BP_NO_PAGE);
@@ -182,7 +182,7 @@ static void no_false_exhaustion(int count)
 {
     CHECK_OK(bp_pages_open(&shared, (uint64_t)count, 0));
     run_threads(count, one_each, NULL, 0);
-    CHECK_IS(atomic_load(&shared.counts->taken), ==, 0);
+    CHECK_IS(bp_counts_taken(shared.counts), ==, 0);
     bp_pages_close(&shared);
 }
 

@@ -63,7 +63,7 @@ static void stopped_amid_a_free(void)
     CHECK_OK(bufpool_allocate_many(pool, PAGES, pages));
     CHECK(bp_pages_claim(&pool->pages, 130, BUFPOOL_STATE_ALLOCATED, BP_FREEING));
     atomic_fetch_and(&pool->pages.levels[0][2], ~(UINT64_C(1) << 2));
-    atomic_fetch_sub(&pool->pages.counts->taken, 1);
+    atomic_fetch_add(&pool->pages.counts->stripes[1].cleared, 1);
     CHECK_OK(bufpool_free(pool, 133));
     CHECK_OK(bufpool_free(pool, 140));
     CHECK_OK(bufpool_allocate(pool, NULL, 0, &page));
@@ -72,7 +72,7 @@ static void stopped_amid_a_free(void)
     CHECK(page == 133 || page == 140);
     CHECK_IS(bufpool_allocate(pool, NULL, 0, &page), ==, BUFPOOL_EEXHAUSTED);
     atomic_fetch_or(&pool->pages.levels[0][2], UINT64_C(1) << 2); /* as it was */
-    atomic_fetch_add(&pool->pages.counts->taken, 1);
+    atomic_fetch_add(&pool->pages.counts->stripes[1].set, 1);
     bp_pages_settle(&pool->pages, 130, BUFPOOL_STATE_ALLOCATED);
     bp_pages_claim(&pool->pages, 130, BUFPOOL_STATE_ALLOCATED, 0);
     bp_pages_mend(&pool->pages, 130, true);
