@@ -34,6 +34,7 @@ from bufpool.errors import (  # noqa: E402
 )
 from bufpool.explanation import Explanation, StrayPage, explain  # noqa: E402
 from bufpool.faults import catch_faults, check  # noqa: E402
+from bufpool.frames import Frame, Frames  # noqa: E402
 from bufpool.handlers import install_handlers  # noqa: E402
 from bufpool.hugepages import HugepageMount  # noqa: E402
 from bufpool.inspection import Findings, WrongPage  # noqa: E402
@@ -68,6 +69,8 @@ __all__ = [
     "Explanation",
     "FaultReport",
     "Findings",
+    "Frame",
+    "Frames",
     "HugepageMount",
     "Location",
     "Page",

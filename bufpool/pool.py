@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from bufpool import options, sizes, stats
+from bufpool import frames, options, sizes, stats
 from bufpool._native import ffi, lib
 from bufpool.arguments import (
     NumbersLike,
@@ -42,6 +42,7 @@ from bufpool.faults import (
     owed_to_ended,
     recorded,
 )
+from bufpool.frames import Frames, FramesLike, FrameViews
 from bufpool.inspection import Findings, inspect
 from bufpool.page import CLOSED, Location, Page, page_of
 from bufpool.pins import Pins, unpin_many
@@ -354,6 +355,7 @@ class Pool:
         self._recorded = facts.provenance == "stacks"
         self._call = call_recorded if self._recorded else call
         self._call_with_data = call_with_data_recorded if self._recorded else call_with_data
+        self._frame_views = FrameViews(self)
         pools[key_of(handle)] = self
         listeners[self.address - self.red_zone] = self  # the pool's first address, as reports have it
 
@@ -459,6 +461,42 @@ class Pool:
         numbers, function = self._numbers(pages), lib.bufpool_py_populate_many
         count, whole = len(numbers), ffi.from_buffer("uint64_t[]", numbers)
         self._call_with_data(data, function, self.native, count, whole, size=count * self.page_size)
+
+    def stage(self, count: int) -> Frames:
+        """Hands out count private frames to fill by any means, O_DIRECT too, before they are pages.
+
+        Their content is not specified. They are this process's own until they are published, unstaged, or the pool is
+        closed. Raises PoolExhaustedError (no memory), PoolClosedError.
+        """
+        return frames.stage(self, count)
+
+    def publish(self, staged: FramesLike, pages: NumbersLike) -> None:
+        """Makes each page, free or evicted, allocated with the content of its frame: it appears whole.
+
+        The frames are used up, and their views released: BufferError if an array or a slice of one is in use. Refuses
+        the whole batch if a frame or a page is wrong. Raises ArgumentError, PageStateError, PoolExhaustedError,
+        PoolClosedError.
+        """
+        frames.publish(self, staged, pages)
+
+    def withdraw(self, pages: NumbersLike) -> Frames:
+        """Evicts pages and returns their content, as staged frames, in their order: every touch traps from here on.
+
+        Raises PageStateError (not allocated, pinned, twice), PoolExhaustedError, PoolClosedError. If the kernel fails
+        midway, the error's attribute frames has the first pages' frames, which are withdrawn.
+        """
+        return frames.withdraw(self, pages)
+
+    def unstage(self, staged: FramesLike) -> None:
+        """Gives frames back unused. Raises as publish() does."""
+        frames.unstage(self, staged)
+
+    def replace(self, victim: PageLike, page: PageLike) -> None:
+        """Evicts the victim, and makes page, free or evicted, allocated with its content, to be overwritten in place.
+
+        Raises PageStateError (the victim is not allocated, or is pinned; page is allocated), PoolClosedError.
+        """
+        frames.replace(self, victim, page)
 
     def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
         """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""
@@ -640,6 +678,7 @@ class Pool:
         if self.closed:
             self._end()  # where its opener has closed it for all, what is left of it here
             return owed()
+        self._frame_views.release_all("close the pool with")
         reports: list[FaultReport] = []
         with kept(reports):
             try:

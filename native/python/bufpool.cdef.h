@@ -528,6 +528,11 @@ int bufpool_py_evict_many(bufpool_pool *pool, size_t count, const uint64_t *page
 int bufpool_py_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);
 int bufpool_py_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data,
                              size_t size);
+int bufpool_py_stage(bufpool_pool *pool, size_t count, void **frames);
+int bufpool_py_publish(bufpool_pool *pool, size_t count, void **frames, const uint64_t *pages);
+int bufpool_py_withdraw(bufpool_pool *pool, size_t count, const uint64_t *pages, void **frames);
+int bufpool_py_unstage(bufpool_pool *pool, size_t count, void **frames);
+int bufpool_py_replace(bufpool_pool *pool, uint64_t victim, uint64_t page);
 int bufpool_py_pin(bufpool_pool *pool, uint64_t page, bool write);
 int bufpool_py_pin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
 int bufpool_py_mark_clean(bufpool_pool *pool, size_t count, const uint64_t *pages);

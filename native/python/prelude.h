@@ -126,6 +126,31 @@ static int bufpool_py_populate_many(bufpool_pool *pool, size_t count, const uint
     return PY_CALL(bufpool_populate_many(pool, count, pages, data));
 }
 
+static int bufpool_py_stage(bufpool_pool *pool, size_t count, void **frames)
+{
+    return PY_CALL(bufpool_stage(pool, count, frames));
+}
+
+static int bufpool_py_publish(bufpool_pool *pool, size_t count, void **frames, const uint64_t *pages)
+{
+    return PY_CALL(bufpool_publish(pool, count, frames, pages));
+}
+
+static int bufpool_py_withdraw(bufpool_pool *pool, size_t count, const uint64_t *pages, void **frames)
+{
+    return PY_CALL(bufpool_withdraw(pool, count, pages, frames));
+}
+
+static int bufpool_py_unstage(bufpool_pool *pool, size_t count, void **frames)
+{
+    return PY_CALL(bufpool_unstage(pool, count, frames));
+}
+
+static int bufpool_py_replace(bufpool_pool *pool, uint64_t victim, uint64_t page)
+{
+    return PY_CALL(bufpool_replace(pool, victim, page));
+}
+
 static int bufpool_py_pin(bufpool_pool *pool, uint64_t page, bool write)
 {
     return PY_CALL(bufpool_pin(pool, page, write));
