@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MARGIN ((uint64_t)1 << 20)  /* page tables, and what others take meanwhile */
-#define SMALL_PART 64               /* of a small limit the margin is this part at most */
+#define MARGIN ((uint64_t)4 << 20)  /* page tables, what others take meanwhile, what the kernel charges ahead */
+#define SMALL_PART 16               /* of a small limit the margin is this part at most */
 #define PLENTY ((uint64_t)64 << 20) /* with so much room nobody looks for what could be reclaimed: that is dear */
 #define LARGEST_GRANT ((int64_t)16 << 20)
 #define NO_LIMIT ((uint64_t)1 << 62)

@@ -49,16 +49,16 @@ static void version_2(void)
     bp_headroom_watch(&headroom, directory, true);
     CHECK_IS(headroom.count, ==, 1);
     CHECK_OK(bp_headroom_lacks(&headroom, 4 * KIB));
-    CHECK_IS(bp_headroom_lacks(&headroom, 28 * MIB), ==, -EDQUOT); /* all but the margin could be had */
-    CHECK_OK(bp_headroom_lacks(&headroom, 26 * MIB));
+    CHECK_IS(bp_headroom_lacks(&headroom, 25 * MIB), ==, -EDQUOT); /* all but the margin can be had */
+    CHECK_OK(bp_headroom_lacks(&headroom, 23 * MIB));
     char text[400];
     bp_headroom_explain(&headroom, text, sizeof text);
     CHECK_HAS(text, directory);
     CHECK_HAS(text, "102400 KiB of its memory.max of 131072 KiB");
 
     put("memory.stat", "inactive_file 10485760\nactive_file 10485760\nfile_dirty 1048576\nfile_writeback 0\n");
-    CHECK_OK(bp_headroom_lacks(&headroom, 45 * MIB)); /* 19 MiB of page cache can go */
-    CHECK_IS(bp_headroom_lacks(&headroom, 47 * MIB), ==, -EDQUOT);
+    CHECK_OK(bp_headroom_lacks(&headroom, 42 * MIB)); /* 19 MiB of page cache can go */
+    CHECK_IS(bp_headroom_lacks(&headroom, 44 * MIB), ==, -EDQUOT);
     put_mib("memory.high", 104);
     CHECK_IS(bp_headroom_lacks(&headroom, 26 * MIB), ==, -EDQUOT);
     bp_headroom_explain(&headroom, text, sizeof text);
@@ -78,8 +78,8 @@ static void version_1(void)
     put_mib("memory.limit_in_bytes", 110);
     bp_headroom_watch(&headroom, directory, false);
     CHECK_IS(headroom.count, ==, 1);
-    CHECK_OK(bp_headroom_lacks(&headroom, 10 * MIB - 4 * KIB));
-    CHECK_IS(bp_headroom_lacks(&headroom, 11 * MIB), ==, -EDQUOT);
+    CHECK_OK(bp_headroom_lacks(&headroom, 7 * MIB - 4 * KIB));
+    CHECK_IS(bp_headroom_lacks(&headroom, 8 * MIB), ==, -EDQUOT);
     char text[400];
     bp_headroom_explain(&headroom, text, sizeof text);
     CHECK_HAS(text, "memory.limit_in_bytes of 112640 KiB");
@@ -102,7 +102,7 @@ static void granted(void)
         more++;
         CHECK_IS(more, <, 16 * 1024);
     }
-    CHECK_IS(more, >, 1000); /* an eighth of 63 MiB */
+    CHECK_IS(more, >, 1000); /* an eighth of 60 MiB */
     CHECK_IS(bp_headroom_lacks(&headroom, 4 * KIB), ==, -EDQUOT);
     put_mib("memory.current", 32);
     CHECK_OK(bp_headroom_lacks(&headroom, 4 * KIB));
