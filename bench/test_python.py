@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bufpool
@@ -13,6 +14,7 @@ from bufpool._native import ffi, lib
 
 COUNT = 100_000
 CALLS = 2_000
+BATCH = 512
 ROUNDS = 20
 
 
@@ -133,3 +135,43 @@ def test_guarded_read(row: Any) -> None:
                 bytes(view[0:16])
 
         row(guarded, sliced, per=CALLS, goal=None, against="memoryview")
+
+
+def test_read_many(row: Any) -> None:
+    """Guarded read of 512 scattered pages (pool.read_many()) : numpy's copy of as many rows."""
+    count = 8 * BATCH
+    chosen = np.random.default_rng(1).permutation(count)[:BATCH].astype(np.uint64)
+    plain = np.ones((count, 4096), np.uint8)
+    ours, others = np.ones((2, BATCH, 4096), np.uint8)
+    with bufpool.Pool(count * 4096) as pool:
+        pool.allocate_many(count, plain)
+        row(
+            lambda: pool.read_many(chosen, ours),
+            lambda: np.take(plain, chosen, axis=0, out=others, mode="clip"),
+            per=BATCH,
+            goal=1.15,
+            against="numpy.take",
+        )
+
+
+def test_evict_populate_many(row: Any) -> None:
+    """Python evict_many() and populate_many(), 512 scattered pages : the same native calls."""
+    count = 8 * BATCH
+    chosen = np.random.default_rng(1).permutation(count)[:BATCH].astype(np.uint64)
+    data = np.ones((BATCH, 4096), np.uint8)
+    with bufpool.Pool(count * 4096) as pool, bufpool.Pool(count * 4096) as other:
+        for each in (pool, other):
+            each.allocate_many(count)
+        pages, source = ffi.from_buffer("uint64_t[]", chosen), ffi.from_buffer(data)
+
+        def python() -> None:
+            pool.evict_many(chosen)
+            pool.populate_many(chosen, data)
+
+        def native() -> None:
+            if lib.bufpool_evict_many(other.native, BATCH, pages):
+                raise AssertionError("evict")
+            if lib.bufpool_populate_many(other.native, BATCH, pages, source):
+                raise AssertionError("populate")
+
+        row(python, native, per=BATCH, goal=1.15, against="native calls")

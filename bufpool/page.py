@@ -121,11 +121,11 @@ class Page:
         """One byte, or the bytes of a slice. Raises StrayAccessError, IndexError."""
         if isinstance(index, slice):
             start, size, step = self._span(index)
-            data = self._read(start, size, _place())
+            data = self._read(start, size, place())
             return data[::step] if step > 0 else data[::-1][::-step]
         address = self._first() + self._offset(index)
         try:
-            return call(lib.bufpool_py_get, _place(), address)
+            return call(lib.bufpool_py_get, place(), address)
         except StrayAccessError as error:
             return _caught(error, 1)[0]
 
@@ -142,19 +142,19 @@ class Page:
             if ffi.sizeof(data) != size:
                 raise ArgumentError(f"the slice has {size} bytes, the data {ffi.sizeof(data)}")
             try:
-                call(lib.bufpool_py_write, _place(), self._first() + start, data, size)
+                call(lib.bufpool_py_write, place(), self._first() + start, data, size)
             except StrayAccessError as error:
                 _caught(error, 0)
 
     def __bytes__(self) -> bytes:
-        return self._read(0, self.size, _place())
+        return self._read(0, self.size, place())
 
-    def _read(self, start: int, size: int, place: int) -> bytes:
+    def _read(self, start: int, size: int, where: int) -> bytes:
         if size == 0:
             return b""
         memory = _new_uncleared("char[]", size)
         try:
-            call(lib.bufpool_py_read, place, memory, self._first() + start, size)
+            call(lib.bufpool_py_read, where, memory, self._first() + start, size)
         except StrayAccessError as error:
             return _caught(error, size)
         return bytes(ffi.buffer(memory, size))
@@ -206,19 +206,19 @@ def views_of(pool: Pool) -> Views:
 _places: dict[int, int] = {}  # of instructions; what a line is takes longer to find out
 
 
-def _place() -> int:
+def place() -> int:
     """Tells the Python line that makes a guarded access from others, for report_limit."""
     try:
         frame = sys._getframe(2)  # not by f_back: that would make an object of the frame between
     except ValueError:  # C makes the access, with no Python around it
         return 0
     instruction = id(frame.f_code) * 8191 + frame.f_lasti
-    place = _places.get(instruction)
-    if place is None:
+    found = _places.get(instruction)
+    if found is None:
         if len(_places) > 100_000:  # of code that has come and gone
             _places.clear()
-        place = _places[instruction] = hash((id(frame.f_code), frame.f_lineno)) % 2**30
-    return place
+        found = _places[instruction] = hash((id(frame.f_code), frame.f_lineno)) % 2**30
+    return found
 
 
 def _caught(error: StrayAccessError, size: int) -> bytes:

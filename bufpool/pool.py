@@ -26,7 +26,8 @@ from bufpool.arguments import (
     sample_arguments,
 )
 from bufpool.audit import ChangedPage, audit
-from bufpool.errors import ArgumentError, BufpoolError, PoolExhaustedError, failure
+from bufpool.batches import STATES, read, states
+from bufpool.errors import ArgumentError, BufpoolError, PoolClosedError, PoolExhaustedError, failure
 from bufpool.explanation import Explanation, explain
 from bufpool.faults import (
     answer,
@@ -44,7 +45,7 @@ from bufpool.faults import (
 )
 from bufpool.frames import Frames, FramesLike, FrameViews
 from bufpool.inspection import Findings, inspect
-from bufpool.page import CLOSED, Location, Page, page_of
+from bufpool.page import CLOSED, Location, Page, page_of, place, views_of
 from bufpool.pins import Pins, unpin_many
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, PinHistory, event_from_native, from_native, signed
 from bufpool.sharing import PoolHandle, handle_of
@@ -63,8 +64,7 @@ _allocate_at, _free, _evict = lib.bufpool_py_allocate_at, lib.bufpool_py_free, l
 _populate, _state = lib.bufpool_py_populate, lib.bufpool_py_state
 
 _KEPT_FAULTS = 256
-_STATES = {ffi.string(lib.bufpool_state_name(state)).decode(): state for state in range(lib.BUFPOOL_STATE_CLOSED + 1)}
-_STATE_NAMES = {state: name for name, state in _STATES.items()}
+_STATES = {name: state for state, name in enumerate(STATES)}
 _FIXED = frozenset(
     (
         "native",
@@ -550,7 +550,11 @@ class Pool:
         state = _state(self.native, page_number(self, page))
         if state < 0:
             raise failure(state)
-        return _STATE_NAMES[state]
+        return STATES[state]
+
+    def states(self, pages: NumbersLike) -> npt.NDArray[np.str_]:
+        """The states of many pages, in their order, as text: (pool.states(numbers) == "evicted").sum() counts."""
+        return states(self, self._numbers(pages))
 
     def pages(self, state: str = "allocated") -> npt.NDArray[np.uint64]:
         """The numbers of the pages of that state, rising; of "unallocated" only those below the highest ever used."""
@@ -565,6 +569,26 @@ class Pool:
             if found[0] < len(numbers):
                 return np.concatenate(chunks)
             start = int(numbers[-1]) + 1
+
+    def array(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
+        """The memory of all pages as an array of two dimensions, one page a row, without a copy.
+
+        pool.array()[numbers] copies many pages, pool.array()[numbers] = rows writes them. As through any view a stray
+        access is raised at the next call: read_many() raises right there. Raises as Page.array() does.
+        """
+        return views_of(self).array(dtype)[:]
+
+    def read_many(self, pages: NumbersLike, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Copies many pages by guarded access: a stray access raises StrayAccessError right here.
+
+        Returns an array of uint8 and shape (number of pages, page_size); or out, any writable array in one piece of as
+        many bytes, which after an error holds the pages before the one that strayed. Inside catch_faults() such a page
+        is bufpool.POISON bytes. Raises PageStateError (no such page), ArgumentError (out does not fit).
+        """
+        numbers = self._numbers(pages)
+        if self._given_back():
+            raise PoolClosedError(f"pool {self.name!r} has been closed: its memory is the program's again")
+        return read(self, numbers, out, place())
 
     def history(self, page: PageLike) -> PageHistory:
         """Who allocated and who freed the page last, as far as provenance keeps it. Works on a closed pool."""

@@ -541,7 +541,10 @@ int bufpool_py_list(bufpool_pool *pool, bufpool_state state, uint64_t from, size
                     size_t *found);
 
 int bufpool_py_state(const bufpool_pool *pool, uint64_t page);
+int bufpool_py_states(const bufpool_pool *pool, size_t count, const uint64_t *pages, uint8_t *states);
 int bufpool_py_copy(uint64_t place, void *to, const void *from, size_t size);
 int bufpool_py_get(uint64_t place, uintptr_t address);
 int bufpool_py_read(uint64_t place, void *to, uintptr_t address, size_t size);
 int bufpool_py_write(uint64_t place, uintptr_t address, const void *from, size_t size);
+int bufpool_py_read_many(const bufpool_pool *pool, uint64_t place, size_t size, size_t count, const uint64_t *pages,
+                         char *to, size_t *done);

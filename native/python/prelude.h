@@ -185,6 +185,17 @@ static int bufpool_py_state(const bufpool_pool *pool, uint64_t page)
     return code ? code : (int)state;
 }
 
+static int bufpool_py_states(const bufpool_pool *pool, size_t count, const uint64_t *pages, uint8_t *states)
+{
+    for (size_t i = 0; i < count; i++) {
+        int state = bufpool_py_state(pool, pages[i]);
+        if (state < 0)
+            return state;
+        states[i] = (uint8_t)state;
+    }
+    return 0;
+}
+
 /* ---- Guarded access -------------------------------------------------------------------------------------------- */
 
 static int bufpool_py_copy(uint64_t place, void *to, const void *from, size_t size)
@@ -213,4 +224,16 @@ static int bufpool_py_read(uint64_t place, void *to, uintptr_t address, size_t s
 static int bufpool_py_write(uint64_t place, uintptr_t address, const void *from, size_t size)
 {
     return bufpool_py_copy(place, (void *)address, from, size);
+}
+
+/* Copies whole pages one after the other, beginning with number *done of them; *done is then the one it ended at. */
+static int bufpool_py_read_many(const bufpool_pool *pool, uint64_t place, size_t size, size_t count,
+                                const uint64_t *pages, char *to, size_t *done)
+{
+    int code = 0;
+    while (*done < count && code == 0) {
+        code = bufpool_py_copy(place, to + *done * size, bufpool_address(pool, pages[*done]), size);
+        *done += code == 0;
+    }
+    return code;
 }
