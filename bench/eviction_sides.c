@@ -202,6 +202,72 @@ static void pool_scan(struct eviction *run, uint64_t first, uint64_t before, uin
     must(bufpool_populate_many(run->pool, count, pages, run->buffer));
 }
 
+/* ---- bufpool, victims leave with their frames, and the new pages' content is read into those ---- */
+
+static void staged_open_side(struct eviction *run)
+{
+    pool_open_side(run);
+    run->staged = calloc(run->batch, sizeof *run->staged);
+    if (run->staged == NULL) {
+        abort();
+    }
+}
+
+static void staged_close_side(struct eviction *run)
+{
+    must(bufpool_unstage(run->pool, run->staged_count, run->staged));
+    free(run->staged);
+    pool_close_side(run);
+}
+
+/* All slots are taken, so all frames that were withdrawn are published. */
+static void staged_evict(struct eviction *run, const uint64_t *pages, uint64_t count)
+{
+    must(bufpool_withdraw(run->pool, count, pages, run->staged));
+    run->staged_count = count;
+}
+
+static void staged_load(struct eviction *run, uint64_t page, uint64_t slot)
+{
+    (void)slot;
+    void *frame;
+    if (run->staged_count > 0) {
+        frame = run->staged[--run->staged_count];
+    } else {
+        must(bufpool_stage(run->pool, 1, &frame));
+    }
+    read_pages(run, frame, page, 1);
+    must(bufpool_publish(run->pool, 1, &frame, &page));
+}
+
+static void staged_scan(struct eviction *run, uint64_t first, uint64_t before, uint64_t count)
+{
+    uint64_t pages[BUFFERED] = {0};
+    void *frames[BUFFERED];
+    struct iovec parts[BUFFERED];
+    for (uint64_t i = 0; i < count; i++) {
+        pages[i] = before + i;
+    }
+    must(bufpool_withdraw(run->pool, count, pages, frames));
+    for (uint64_t i = 0; i < count; i++) {
+        pages[i] = first + i;
+        parts[i] = (struct iovec){frames[i], PAGE};
+    }
+    if (preadv(run->fd, parts, (int)count, (off_t)(first * PAGE)) != (ssize_t)(count * PAGE)) {
+        perror("preadv");
+        abort();
+    }
+    must(bufpool_publish(run->pool, count, frames, pages));
+}
+
+/* ---- bufpool, the victim's frame is the new page's at once, and read into in place ---- */
+
+static void pool_exchange(struct eviction *run, uint64_t victim, uint64_t page)
+{
+    must(bufpool_replace(run->pool, victim, page));
+    read_pages(run, at(run, page), page, 1);
+}
+
 static const struct eviction_side sides[] = {
     {"plain", false, plain_open_side, plain_close_side, plain_evict, plain_load, NULL, plain_scan},
     {"batched", false, batched_open_side, plain_close_side, batched_evict, plain_load, NULL, plain_scan},
@@ -210,6 +276,8 @@ static const struct eviction_side sides[] = {
     {"file, random", false, file_random_open_side, plain_close_side, NULL, NULL, NULL, NULL},
     {"file, sequential", false, file_sequential_open_side, plain_close_side, NULL, NULL, NULL, NULL},
     {"populate", false, pool_open_side, pool_close_side, pool_evict, pool_load, NULL, pool_scan},
+    {"publish", false, staged_open_side, staged_close_side, staged_evict, staged_load, NULL, staged_scan},
+    {"replace", false, pool_open_side, pool_close_side, pool_evict, pool_load, pool_exchange, NULL},
 };
 
 const struct eviction_side *eviction_side_named(const char *name)

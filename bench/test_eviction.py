@@ -43,7 +43,8 @@ class Side(NamedTuple):
     slow: bool = False  # by a hundred times, so that it has a tenth of the accesses
 
 
-WHOLE = Side("populate", BATCH)
+WHOLE, STAGED, IN_PLACE = Side("populate", BATCH), Side("publish", BATCH), Side("replace", 1)
+PLAIN_SINGLE = Side("plain", 1)
 PLAIN, BATCHED, RECYCLED = (Side(name, BATCH) for name in ("plain", "batched", "recycled"))
 
 
@@ -107,7 +108,30 @@ def engines(loops: Any, data_file: bytes) -> Iterator[Engines]:
     both.close()
 
 
-def _measure(row: Any, loops: Any, engines: Engines, kind: str, size: float) -> None:
+class Way(NamedTuple):
+    """A way for a page to come and to go, and what it is measured against."""
+
+    title: str
+    ours: Side
+    plain: Side
+    goal: float | None
+
+
+WAYS = {
+    "whole": Way("page appears whole", WHOLE, PLAIN, 0.80),
+    "publish": Way("withdraw + publish", STAGED, PLAIN, None),
+    "replace": Way("owner fills in place (replace)", IN_PLACE, PLAIN_SINGLE, 0.60),
+}
+
+
+CASES = [(way, size) for way in WAYS for size in SIZES if way == "whole" or size > 1]  # else nothing is evicted
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.mark.parametrize("kind", ["zipf", "uniform"])
+def test_eviction(row: Any, loops: Any, engines: Engines, kind: str, case: tuple[str, float]) -> None:
+    """eviction."""
+    way, size = case
     pages = int(size * FRAMES)
     resident = size <= 1
     count, rounds = (HITS, 1) if resident else (ACCESSES, ROUNDS)
@@ -116,22 +140,14 @@ def _measure(row: Any, loops: Any, engines: Engines, kind: str, size: float) -> 
     def side(which: Side) -> Callable[[], float]:
         return engines.accesses(which, pages, keys, count, rounds)
 
+    title, ours, plain, goal = WAYS[way]
     distribution = f"Zipf {THETA}" if kind == "zipf" else "uniform"
-    title = f"eviction, {distribution}, data {size:g}x of the pool"
-    note = "64 MiB pool, from the page cache, steady state"
-    row.title = f"{title}, page appears whole"
-    others = {"madvise + pread": (side(PLAIN), 1.02 if resident else 0.80)}
-    if not resident:
+    row.title = f"eviction, {distribution}, data {size:g}x of the pool, {title}"
+    others = {"madvise + pread": (side(plain), 1.02 if resident else goal)}
+    if not resident and way == "whole":
         others["process_madvise in 64s + pread"] = (side(BATCHED), None)
     others["frames kept for ever, untrapped"] = (side(RECYCLED), None)
-    row.beside(side(WHOLE), others, rounds=ROUNDS, note=note)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["zipf", "uniform"])
-def test_eviction(row: Any, loops: Any, engines: Engines, kind: str, size: float) -> None:
-    """eviction."""
-    _measure(row, loops, engines, kind, size)
+    row.beside(side(ours), others, rounds=ROUNDS, note="64 MiB pool, from the page cache, steady state")
 
 
 def test_scan(row: Any, loops: Any, engines: Engines) -> None:
