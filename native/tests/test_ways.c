@@ -35,7 +35,7 @@ static char *page_of(bufpool_pool *pool, uint64_t page)
 static void check_hole(bufpool_pool *pool, uint64_t page)
 {
     CHECK(traps_at(page_of(pool, page), NULL));
-    CHECK(traps_at(page_of(pool, page) + PAGE_SIZE - 1, NULL));
+    CHECK(traps_at(page_of(pool, page) + stats_of(pool).page_size - 1, NULL));
 }
 
 /* Fills and frees one by one, in a row, and scattered; what is there, and what is not, does not depend on the way. */
@@ -186,6 +186,29 @@ static void refused_later(void *argument)
     CHECK_IS(s.ways_refused > 0, ==, had);
 }
 
+/* A frame that a fork has shared cannot be moved, even when the child is gone: it is given back another way. */
+static void shared_by_a_fork(void *argument)
+{
+    (void)argument;
+    bufpool_pool *pool = open_pool("anon", "uffd", "abort", PAGES * GRANULE, GRANULE);
+    uint64_t pages[4];
+    CHECK_OK(bufpool_allocate_many(pool, 4, pages));
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(0);
+    }
+    CHECK_IS(waitpid(child, NULL, 0), ==, child);
+    for (int i = 0; i < 4; i++) {
+        CHECK_OK(bufpool_free(pool, pages[i]));
+        check_hole(pool, pages[i]);
+    }
+    bufpool_statistics s = stats_of(pool);
+    CHECK_IS(s.ways_busy, ==, moves_at_all ? 4 : 0);
+    CHECK_IS(s.ways[BUFPOOL_WAY_DROP], ==, 4);
+    CHECK_IS(s.ways[BUFPOOL_WAY_MOVE_OUT] + s.frames_kept, ==, 0);
+    CHECK_OK(bufpool_close(pool));
+}
+
 int main(void)
 {
     harness_begin();
@@ -206,6 +229,7 @@ int main(void)
         passes(without_moves, NULL);
         passes(without_moves, "batches neither");
         passes(refused_later, NULL);
+        passes(shared_by_a_fork, NULL);
     }
     return code;
 }
