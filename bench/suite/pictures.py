@@ -51,10 +51,10 @@ def _bar(axes: Any, y: int, row: Mapping[str, Any]) -> None:
     axes.barh(y, value - 1, 0.72, left=1, color=_color(row), zorder=2)
     axes.plot([low, high], [y, y], color="#222222", linewidth=1, zorder=3)
     side = "left" if value > 1 else "right"
-    axes.annotate(
-        f"{value:.2f}", (max(high, value) if value > 1 else min(low, value), y), (4 if value > 1 else -4, 0),
-        textcoords="offset points", ha=side, va="center", fontsize=7.5,
-    )  # fmt: skip
+    text = f"{value:.2f}" if value > 0.05 else f"{value:.1g}"
+    end, shift = (max(high, value), 4) if value > 1 else (min(low, value), -4)
+    style = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 7.5}
+    axes.annotate(text, (end, y), (shift, 0), **style)
     if row["goal"] is not None:
         axes.plot([row["goal"]] * 2, [y - 0.44, y + 0.44], color="#000000", linewidth=2.2, zorder=4)
 
@@ -71,8 +71,12 @@ def ratios(results: Results, path: Path) -> None:
     axes.axvline(1, color="#444444", linewidth=1, zorder=1)
     axes.set_xscale("log")
     values = [value for _, row in lines if row is not None for value in (row["value"], row["goal"] or 1)]
-    axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
-    ticks = [x for x in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if axes.get_xlim()[0] < x < axes.get_xlim()[1]]
+    axes.set_xlim(min(values) / 2.2, max(values) * 1.6)
+    ticks = [
+        x
+        for x in (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+        if axes.get_xlim()[0] < x < axes.get_xlim()[1]
+    ]
     axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(len(lines) - 0.5, -0.7)
