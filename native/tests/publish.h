@@ -92,7 +92,7 @@ static bufpool_statistics publishing_stats(bufpool_pool *pool)
 }
 
 /* What is wrong is refused whole, with the value in the sentence. */
-static void check_refused(bufpool_pool *pool)
+MAYBE_UNUSED static void check_refused(bufpool_pool *pool)
 {
     void *frames[3];
     uint64_t pages[3] = {0, 1, 2};
@@ -154,7 +154,7 @@ static void check_refused(bufpool_pool *pool)
 }
 
 /* A batch there and back: neighbours and scattered pages, free and evicted ones, in one call. */
-static void check_round(bufpool_pool *pool)
+MAYBE_UNUSED static void check_round(bufpool_pool *pool)
 {
     uint64_t pages[FRAMES] = {2, 3, 4, at.pages - 1, 7, 6};
     void *frames[FRAMES];
@@ -223,7 +223,8 @@ static void check_round(bufpool_pool *pool)
     CHECK_IS(s.staged, ==, 0);
 }
 
-static void publish_in(const char *memory, const char *trap, const char *pins, uint64_t page_size, uint32_t flags)
+MAYBE_UNUSED static void publish_in(const char *memory, const char *trap, const char *pins, uint64_t page_size,
+                                    uint32_t flags)
 {
     at = (struct publishing){memory, trap, pins, flags, 12, page_size};
     bufpool_pool *pool = open_publishing();
@@ -240,7 +241,7 @@ static void publish_in(const char *memory, const char *trap, const char *pins, u
 }
 
 /* With all kinds of pins that the cell has. */
-static void publish_with_pins(const char *memory, const char *trap, uint64_t page_size)
+MAYBE_UNUSED static void publish_with_pins(const char *memory, const char *trap, uint64_t page_size)
 {
     static const char *const pins[] = {NULL, "count", "write", "all"};
     for (int i = 0; i < 4; i++) {
