@@ -258,6 +258,16 @@ static uint64_t find_below(struct bp_pages *pages, uint64_t from)
     return BP_NO_PAGE;
 }
 
+/* Stripes with a block, but for one: what is left of theirs is free, too, but not for others to come back to. */
+static uint64_t others(const struct bp_pages *pages)
+{
+    uint64_t stripes = 0;
+    for (int i = 0; i < BP_STRIPES; i++) {
+        stripes += atomic_load_explicit(&pages->counts->stripes[i].cursor, memory_order_relaxed) != 0;
+    }
+    return stripes > 0 ? stripes - 1 : 0;
+}
+
 /* Where the next block is looked for. */
 static uint64_t start(struct bp_pages *pages, uint64_t cursor)
 {
@@ -265,7 +275,7 @@ static uint64_t start(struct bp_pages *pages, uint64_t cursor)
     if (cursor >= high) {
         uint64_t taken = bp_counts_taken(pages->counts);
         uint64_t rest = high > taken ? high - taken : 0;
-        if (rest >= 1024 && rest >= high / 4) {
+        if (rest >= 1024 && rest >= high / 4 && rest >= 1024 + others(pages) * 4 * pages->block) {
             return 0;
         }
     }

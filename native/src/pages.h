@@ -188,8 +188,8 @@ static inline bool bp_state_is_free(uint16_t state)
  * block: a block says where a stripe looks first, and the index alone what is free. Each stripe gives out the numbers of a
  * block (64 to 512 numbers, so that large pools have one word line of the index, and of small pages one page table, for each
  * thread), then asks for the next. Numbers rise from call to call within a block, and blocks rise and wrap, so that a freed
- * number rests as long as possible; the wrap comes early when a quarter of the numbers in use so far (and at least 1024) is
- * free again, so that a huge pool does not wander through all its addresses. */
+ * number rests as long as possible; the wrap comes early when a quarter of the numbers in use so far (and at least 1024, and
+ * four blocks for each further stripe) is free again, so that a huge pool does not wander through all its addresses. */
 uint64_t bp_pages_take(struct bp_pages *pages);
 
 /* The first page >= from that the index has as free, or BP_NO_PAGE; it may be another's by now. */
