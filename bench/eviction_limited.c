@@ -92,12 +92,20 @@ struct limited *limited_open(const char *procs, const char *side, uint64_t pages
     return child;
 }
 
-/* The ns that these accesses took; -1: not done in so many seconds, -2: the child has ended. */
+/* -3: the child was killed, as by the kernel for want of memory; -2: it has ended otherwise. */
+static int64_t how_it_ended(const struct limited *child)
+{
+    siginfo_t info = {0};
+    must_call(waitid(P_PID, (id_t)child->pid, &info, WEXITED | WNOWAIT), "waitid"); /* limited_close() reaps it */
+    return info.si_code == CLD_KILLED && info.si_status == SIGKILL ? -3 : -2;
+}
+
+/* The ns that these accesses took; -1: not done in so many seconds; or how_it_ended(). */
 int64_t limited_accesses(struct limited *child, uint64_t first, uint64_t count, int seconds)
 {
     struct order order = {first, count};
     if (write(child->orders, &order, sizeof order) != sizeof order) {
-        return -2;
+        return how_it_ended(child);
     }
     struct pollfd waiting = {.fd = child->answers, .events = POLLIN};
     int ready;
@@ -108,7 +116,7 @@ int64_t limited_accesses(struct limited *child, uint64_t first, uint64_t count, 
     if (ready == 0) {
         return -1;
     }
-    return read(child->answers, &taken, sizeof taken) == sizeof taken ? taken : -2;
+    return read(child->answers, &taken, sizeof taken) == sizeof taken ? taken : how_it_ended(child);
 }
 
 void limited_close(struct limited *child)
