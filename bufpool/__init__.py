@@ -30,6 +30,7 @@ from bufpool.errors import (  # noqa: E402
     SQLiteStateError,
     StrayAccessError,
     SystemCallError,
+    TransferError,
     UnsupportedError,
 )
 from bufpool.explanation import Explanation, StrayPage, explain  # noqa: E402
@@ -42,6 +43,7 @@ from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.options import configure, configure_from_environment  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
 from bufpool.pins import Pin, Pins  # noqa: E402
+from bufpool.pages_io import Transfer  # noqa: E402
 from bufpool.pool import Pool  # noqa: E402
 from bufpool.report import FaultReport, PageEvent, PageHistory, PinHistory  # noqa: E402
 from bufpool.sharing import PoolHandle  # noqa: E402
@@ -89,6 +91,8 @@ __all__ = [
     "StrayAccessError",
     "StrayPage",
     "SystemCallError",
+    "Transfer",
+    "TransferError",
     "UnsupportedError",
     "WrongPage",
     "adopt",

@@ -28,7 +28,7 @@ class BorrowedPool(Pool):
         )
 
     allocate = allocate_at = allocate_many = free = free_many = evict = evict_many = _refuse
-    stage = publish = withdraw = unstage = replace = _refuse
+    stage = publish = withdraw = unstage = replace = read_from = write_to = _refuse
     populate = populate_many = close = _close = __enter__ = _refuse
 
     def inspect(self, repair: bool = False) -> Findings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bufpool._native import ffi, lib
 
 if TYPE_CHECKING:
+    from bufpool.pages_io import Transfer
     from bufpool.report import FaultReport
 
 
@@ -35,6 +36,17 @@ class PoolExhaustedError(BufpoolError, MemoryError):
 
 class SystemCallError(BufpoolError, OSError):
     """The system refused; errno says why."""
+
+
+class TransferError(SystemCallError):
+    """Pages were not read, or not written. result says which, and why; errno is that of the first."""
+
+    def __init__(self, number: int, sentence: str, result: Transfer) -> None:
+        super().__init__(number, sentence)
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[TransferError], tuple[int | None, str, Transfer]]:
+        return TransferError, (self.errno, self.strerror or "", self.result)
 
 
 class UnsupportedError(BufpoolError, OSError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from bufpool import frames, options, sizes, stats
+from bufpool import frames, options, pages_io, sizes, stats
 from bufpool._native import ffi, lib
 from bufpool.arguments import (
     NumbersLike,
@@ -46,6 +46,7 @@ from bufpool.faults import (
 from bufpool.frames import Frames, FramesLike, FrameViews
 from bufpool.inspection import Findings, inspect
 from bufpool.page import CLOSED, Location, Page, page_of, place, views_of
+from bufpool.pages_io import FileLike, OffsetsLike, Transfer
 from bufpool.pins import Pins, unpin_many
 from bufpool.report import FAULT_SIZE, FaultReport, PageHistory, PinHistory, event_from_native, from_native, signed
 from bufpool.sharing import PoolHandle, handle_of
@@ -497,6 +498,25 @@ class Pool:
         Raises PageStateError (the victim is not allocated, or is pinned; page is allocated), PoolClosedError.
         """
         frames.replace(self, victim, page)
+
+    def read_from(self, fd: FileLike, offsets: OffsetsLike, pages: NumbersLike) -> Transfer:
+        """Gives pages, free or evicted, by their numbers, the content of a file: page i from byte offsets[i] of it on.
+
+        Each appears whole. fd is a descriptor or has fileno(); with O_DIRECT, too. Sort by offset: neighbours are one
+        request. Raises TransferError if the file ends too early (ENODATA), the device fails, or a page is allocated:
+        its .result says which pages have failed, which are as they were; the others are allocated. Arguments are
+        checked first: ArgumentError (an offset or a page that cannot be, or comes twice), PageStateError (no such
+        page), SystemCallError (fd is not open for it), PoolExhaustedError (no memory), PoolClosedError.
+        """
+        return pages_io.transfer(self, lib.bufpool_py_read_from, fd, offsets, pages)
+
+    def write_to(self, fd: FileLike, offsets: OffsetsLike, pages: NumbersLike) -> Transfer:
+        """Writes allocated pages to a file, page i to byte offsets[i] on, straight from their frames; syncs nothing.
+
+        The pages stay as they are; where pins are counted each is pinned for reading meanwhile. Raises as read_from()
+        does; TransferError if a page is not allocated, or is freed or evicted meanwhile, or the file takes no more.
+        """
+        return pages_io.transfer(self, lib.bufpool_py_write_to, fd, offsets, pages)
 
     def _numbers(self, pages: NumbersLike) -> npt.NDArray[np.uint64]:
         """A copy of the numbers, checked. An array may be a view of a page: a stray access to it comes first."""

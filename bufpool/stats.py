@@ -73,6 +73,9 @@ class PoolStats:
     staged: int  # frames that the program has, now, in this process
     frames_moved: int  # pages that were published, withdrawn or replaced by moving their frame, since open;
     frames_copied: int  # and by copying their content
+    pages_read: int  # by read_from(), and
+    pages_written: int  # by write_to(), since open, by this process; and how many requests of the kernel
+    io_requests: int  # (preadv, pwritev) that took
     memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
 
 

@@ -124,6 +124,8 @@ int bufpool_publish(bufpool_pool *pool, size_t count, void **frames, const uint6
 int bufpool_withdraw(bufpool_pool *pool, size_t count, const uint64_t *pages, void **frames);
 int bufpool_unstage(bufpool_pool *pool, size_t count, void **frames);
 int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t page);
+int bufpool_read_from(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results);
+int bufpool_write_to(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results);
 
 void *bufpool_address(const bufpool_pool *pool, uint64_t page);
 
@@ -224,6 +226,9 @@ typedef struct bufpool_statistics {
     uint64_t staged;
     uint64_t frames_moved;
     uint64_t frames_copied;
+    uint64_t pages_read;
+    uint64_t pages_written;
+    uint64_t io_requests;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
@@ -533,6 +538,8 @@ int bufpool_py_publish(bufpool_pool *pool, size_t count, void **frames, const ui
 int bufpool_py_withdraw(bufpool_pool *pool, size_t count, const uint64_t *pages, void **frames);
 int bufpool_py_unstage(bufpool_pool *pool, size_t count, void **frames);
 int bufpool_py_replace(bufpool_pool *pool, uint64_t victim, uint64_t page);
+int bufpool_py_read_from(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results);
+int bufpool_py_write_to(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results);
 int bufpool_py_pin(bufpool_pool *pool, uint64_t page, bool write);
 int bufpool_py_pin_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write);
 int bufpool_py_mark_clean(bufpool_pool *pool, size_t count, const uint64_t *pages);

@@ -151,6 +151,18 @@ static int bufpool_py_replace(bufpool_pool *pool, uint64_t victim, uint64_t page
     return PY_CALL(bufpool_replace(pool, victim, page));
 }
 
+static int bufpool_py_read_from(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets,
+                                const uint64_t *pages, int *results)
+{
+    return PY_CALL(bufpool_read_from(pool, fd, count, offsets, pages, results));
+}
+
+static int bufpool_py_write_to(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages,
+                               int *results)
+{
+    return PY_CALL(bufpool_write_to(pool, fd, count, offsets, pages, results));
+}
+
 static int bufpool_py_pin(bufpool_pool *pool, uint64_t page, bool write)
 {
     return PY_CALL(bufpool_pin(pool, page, write));

@@ -499,6 +499,34 @@ BUFPOOL_API int bufpool_unstage(bufpool_pool *pool, size_t count, void **frames)
  * publish; then both are as they were. */
 BUFPOOL_API int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t page);
 
+/* Pages from a file, and to it
+ *
+ * Page i of the batch is page_size bytes from byte offsets[i] of the file on. Neighbours of the batch whose offsets follow
+ * each other are one request; so sort by offset. A descriptor may be open with O_DIRECT, of a file or a block device. What
+ * EINTR or a short count has left is asked for again.
+ *
+ * Arguments are checked first, and a batch with a wrong one is refused whole: EARGUMENT (NULL, no such page, one that comes
+ * twice, an offset of more than INT64_MAX - page_size), -EBADF (fd is not open for it), ECLOSED, EEXHAUSTED (no memory for a
+ * buffer); results then stays as it is. Beyond that each page fails for itself: results, if not NULL, receives 0 or a
+ * negative code for each. 0 is returned if no page has failed; else the code of the first that has, and
+ * bufpool_last_done() is how many have not. A count of 0 does nothing.
+ *
+ * May be called from any thread; not async-signal-safe. bufpool_close() and fork() in other threads wait until a batch is
+ * over. Reading takes a buffer of 2 MiB at most, or of one page if that is larger. */
+
+/* Each page, free or evicted, by its number, becomes allocated with what the file has, and appears whole: a page that has
+ * failed is what it was. Codes of a page: -ENODATA (the file ends before the page does), ESTATE (it is allocated, or
+ * somebody else allocates it meanwhile), EEXHAUSTED (no frames), -EIO and others of read(2); -EINVAL: an offset that is not
+ * aligned as O_DIRECT wants it. */
+BUFPOOL_API int bufpool_read_from(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets,
+                                  const uint64_t *pages, int *results);
+
+/* The pages, allocated, are written, straight from their frames, and stay as they are; nothing is synced. Where pins are
+ * counted each is pinned for reading meanwhile. Codes of a page: ESTATE (not allocated), -EFAULT or ESTATE (freed or evicted
+ * meanwhile: the file may have any part of it), -ENOSPC, -EIO and others of write(2). */
+BUFPOOL_API int bufpool_write_to(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets,
+                                 const uint64_t *pages, int *results);
+
 /* The page's first byte; NULL if there is no such number. The address is fixed for the pool's life. Async-signal-safe.
  */
 BUFPOOL_API void *bufpool_address(const bufpool_pool *pool, uint64_t page);
@@ -651,6 +679,10 @@ typedef struct bufpool_statistics {
     uint64_t staged;        /* frames that the program has, now, in this process */
     uint64_t frames_moved;  /* pages that were published, withdrawn or replaced by moving their frame, since open; */
     uint64_t frames_copied; /* and by copying their content */
+    uint64_t pages_read;    /* by bufpool_read_from(), and */
+    uint64_t
+        pages_written;    /* by bufpool_write_to(), since open, by this process; and how many requests of the kernel */
+    uint64_t io_requests; /* (preadv, pwritev) that took */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */

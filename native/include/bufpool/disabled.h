@@ -162,6 +162,10 @@ BUFPOOL_NONE(bufpool_publish, (bufpool_pool * pool, size_t count, void **frames,
 BUFPOOL_NONE(bufpool_withdraw, (bufpool_pool * pool, size_t count, const uint64_t *pages, void **frames))
 BUFPOOL_NONE(bufpool_unstage, (bufpool_pool * pool, size_t count, void **frames))
 BUFPOOL_NONE(bufpool_replace, (bufpool_pool * pool, uint64_t victim, uint64_t page))
+BUFPOOL_NONE(bufpool_read_from,
+             (bufpool_pool * pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results))
+BUFPOOL_NONE(bufpool_write_to,
+             (bufpool_pool * pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results))
 BUFPOOL_NONE(bufpool_page_state, (const bufpool_pool *pool, uint64_t page, bufpool_state *state))
 BUFPOOL_NONE(bufpool_list,
              (bufpool_pool * pool, bufpool_state state, uint64_t from, size_t count, uint64_t *pages, size_t *found))
