@@ -142,7 +142,7 @@ void bp_fill_undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_
     bp_record(&pool->provenance, pages, count, BUFPOOL_EVENT_ALLOCATE, caller);
     for (size_t i = 0; i < count; i++) {
         count_given(pool, 1, is_evicted(pool, pages[i]));
-        bp_pages_settle(&pool->pages, pages[i], BUFPOOL_STATE_ALLOCATED);
+        atomic_store(&pool->pages.states[pages[i]], BUFPOOL_STATE_ALLOCATED | pool->pages.busy);
     }
 }
 
@@ -202,10 +202,8 @@ int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struc
     if (code == 0) {
         bp_fill_settle(pool, pages, count, source->caller);
     }
-    for (size_t i = 0; code < 0 && i < count; i++) {
-        if (bp_pages_load(&pool->pages, pages[i]) & BP_BUSY) { /* undone */
-            bp_claim_drop_holes(pool, pages + i, 1);
-        }
+    if (code < 0) {
+        bp_claim_drop_holes(pool, pages, count);
     }
     return code;
 }

@@ -30,7 +30,7 @@ int bp_fill(bufpool_pool *pool, const uint64_t *pages, size_t count, const struc
 void bp_fill_settle(bufpool_pool *pool, const uint64_t *pages, size_t count, const void *caller);
 
 /* Takes back what was filled of one run of neighbours, so many bytes, and leaves the pages claimed; where even that fails
- * they are allocated. */
+ * they are claimed over "allocated", which they are once they are dropped. */
 void bp_fill_undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_t length, const void *caller);
 
 /* Names a code of bp_fill(): EEXHAUSTED (no frames), ESTRAY (data lies in a hole of a pool; under that pool's policy

@@ -108,10 +108,12 @@ static void close_batch(struct batch *batch)
 
 static int stage(bufpool_pool *pool, size_t count, uint64_t *frames)
 {
-    if (bp_headroom_lacks(&pool->space.headroom, count * pool->page_size) < 0) {
+    if (count <= PTRDIFF_MAX / pool->page_size &&
+        bp_headroom_lacks(&pool->space.headroom, count * pool->page_size) < 0) {
         return bp_fill_error(pool, -EDQUOT, NULL, count);
     }
-    int code = bp_staging_take(&pool->space, pool->page_size, count, frames);
+    int code =
+        count > PTRDIFF_MAX / pool->page_size ? -ENOMEM : bp_staging_take(&pool->space, pool->page_size, count, frames);
     if (code == 0) {
         code = bp_staging_fill(&pool->space, frames, count);
         if (code < 0) {
@@ -209,11 +211,7 @@ static int publish(bufpool_pool *pool, struct batch *batch, const void *caller)
     }
     size_t done;
     code = publish_runs(pool, batch, &done, caller);
-    for (size_t i = done; i < batch->count; i++) {
-        if (bp_pages_load(&pool->pages, batch->pages.at[i]) & BP_BUSY) { /* undone */
-            bp_claim_drop_holes(pool, batch->pages.at + i, 1);
-        }
-    }
+    bp_claim_drop_holes(pool, batch->pages.at + done, batch->count - done);
     bp_staging_hand_out(&pool->space, batch->frames.at + done, batch->count - done, true);
     return code < 0 ? stopped(pool, code, done, batch, "publish") : 0;
 }
@@ -321,9 +319,7 @@ static int replace(bufpool_pool *pool, uint64_t victim, uint64_t page, const voi
     code = bp_carry_across(pool, bp_page_address(pool, victim), bp_page_address(pool, page), &filled, &moved);
     if (code < 0) {
         bp_fill_undo(pool, &page, 1, filled, caller);
-        if (bp_pages_load(&pool->pages, page) & BP_BUSY) {
-            bp_claim_drop_holes(pool, &page, 1);
-        }
+        bp_claim_drop_holes(pool, &page, 1);
         bp_record_failed(&pool->provenance, &victim, 1);
         bp_claim_drop_frames(pool, &victim, 1);
         static const struct bp_source none;
