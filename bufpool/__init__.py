@@ -42,8 +42,8 @@ from bufpool.inspection import Findings, WrongPage  # noqa: E402
 from bufpool.mounting import mount, unmount  # noqa: E402
 from bufpool.options import configure, configure_from_environment  # noqa: E402
 from bufpool.page import Location, Page  # noqa: E402
-from bufpool.pins import Pin, Pins  # noqa: E402
 from bufpool.pages_io import Transfer  # noqa: E402
+from bufpool.pins import Pin, Pins  # noqa: E402
 from bufpool.pool import Pool  # noqa: E402
 from bufpool.report import FaultReport, PageEvent, PageHistory, PinHistory  # noqa: E402
 from bufpool.sharing import PoolHandle  # noqa: E402

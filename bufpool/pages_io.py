@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class HasFileno(Protocol):
     """A file, a socket: whatever has a descriptor."""
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """Give the descriptor."""
+        ...
 
 
-FileLike = Union[int, HasFileno]
+FileLike = Union[int, "HasFileno"]
 OffsetsLike = Union["npt.NDArray[Any]", Iterable[int]]
 
 _UNTOUCHED = 1  # no result is positive
@@ -48,12 +50,12 @@ class Transfer:
     @property
     def failed(self) -> npt.NDArray[np.uint64]:
         """The numbers of the pages that have failed."""
-        return self.pages[self.errors != 0]
+        return np.compress(self.errors != 0, self.pages)
 
     @property
     def done(self) -> npt.NDArray[np.uint64]:
         """The numbers of the others."""
-        return self.pages[self.errors == 0]
+        return np.compress(self.errors == 0, self.pages)
 
 
 def transfer(pool: Pool, function: Any, fd: FileLike, offsets: OffsetsLike, pages: NumbersLike) -> Transfer:

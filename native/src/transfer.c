@@ -3,7 +3,8 @@
  *
  * A read goes into a buffer first, which is used again and again and so stays in the processor's caches; from there the pages
  * that are whole are filled as by any other call (fill.h), so that each appears whole, on every memory and trap. A frame that
- * is staged for each would be zeroed by the kernel first, which costs more than the copy. A write goes straight from the pages.
+ * is staged for each would be zeroed by the kernel first, which should cost more than the copy
+ * (reasoned). A write goes straight from the pages.
  * Neighbours of the batch whose offsets follow each other are one request of the kernel; what it does not do of one is tried
  * page by page, so that only the pages fail that have to.
  *
