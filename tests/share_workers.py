@@ -42,7 +42,7 @@ def work(source: bufpool.PoolHandle | str, page: int, freed: int) -> dict[str, A
         seen["facts"] = (pool.capacity, pool.page_size, pool.page_count, pool.name, pool.trap)
         seen["read"] = bytes(pool.page(page)[:5])
         pool.page(page)[5:10] = b" seen"
-        seen["mine"] = pool.allocate(b"from a worker").number
+        seen["mine"] = pool.allocate_at(2, b"from a worker").number  # what is freed stays a hole
         seen["strays"] = []
         for number in (freed, 7):
             report = stray(pool, number)

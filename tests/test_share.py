@@ -188,7 +188,8 @@ def test_a_pool_has_the_name_of_its_file(make_pool: PoolMaker, hugetlbfs: Path) 
             bufpool.Pool.attach(moved)
         path.write_bytes(b"")
         with bufpool.Pool.attach(handle) as same:
-            assert same.allocate(b"unlinked")[:8] == pool.page(int(pool.pages()[-1]))[:8] == b"unlinked"
+            row = same.allocate(b"unlinked")
+            assert row[:8] == pool.page(row.number)[:8] == b"unlinked"
     pool.close()
     with pytest.raises(bufpool.SystemCallError, match="no process that this one can see") as caught:
         bufpool.Pool.attach(path)
@@ -301,7 +302,7 @@ def test_the_others_go_on_when_the_opener_is_killed() -> None:
     with program(OPENER) as (process, sock), bufpool.PoolHandle.receive(sock) as handle:
         with bufpool.Pool.attach(handle) as attached, bufpool.Pool.attach(handle) as second:
             assert (attached.name, attached.stats().members) == ("orphan", 3)
-            assert attached.allocate(b"mine").number == 2
+            assert attached.allocate(b"mine").number not in (0, 1)
             sock.send(b".")
             assert process.stdout is not None
             assert process.stdout.readline() == "b'mine'\n"
