@@ -26,9 +26,14 @@ static int make_file(uint64_t value)
     return fd;
 }
 
+struct reader {
+    uint64_t value;
+    int fd;
+};
+
 static void *read_and_free(void *argument)
 {
-    int fd = make_file((uintptr_t)argument);
+    const struct reader *reader = argument;
     uint64_t pages[PAGES], offsets[PAGES];
     for (uint64_t i = 0; i < PAGES; i++) {
         pages[i] = i;
@@ -36,18 +41,17 @@ static void *read_and_free(void *argument)
     }
     for (int round = 0; round < ROUNDS; round++) {
         int results[PAGES];
-        int code = bufpool_read_from(pool, fd, PAGES, offsets, pages, results);
+        int code = bufpool_read_from(pool, reader->fd, PAGES, offsets, pages, results);
         CHECK(code == 0 || code == BUFPOOL_ESTATE);
         for (uint64_t i = 0; i < PAGES; i++) {
             CHECK(results[i] == 0 || results[i] == BUFPOOL_ESTATE);
             if (results[i] == 0) { /* ours */
                 const uint64_t *words = bufpool_address(pool, i);
-                CHECK_IS(words[0], ==, (uintptr_t)argument);
+                CHECK_IS(words[0], ==, reader->value);
                 CHECK_OK(bufpool_free(pool, i));
             }
         }
     }
-    close(fd);
     return NULL;
 }
 
@@ -71,14 +75,17 @@ int main(void)
     config.capacity = PAGES * GRANULE;
     config.on_fault = "raise";
     CHECK_OK(bufpool_open(&config, &pool));
+    struct reader readers[] = {{0x1111, make_file(0x1111)}, {0x2222, make_file(0x2222)}};
     pthread_t first, second, third;
     CHECK_OK(pthread_create(&third, NULL, look, NULL));
-    CHECK_OK(pthread_create(&first, NULL, read_and_free, (void *)0x1111));
-    CHECK_OK(pthread_create(&second, NULL, read_and_free, (void *)0x2222));
+    CHECK_OK(pthread_create(&first, NULL, read_and_free, &readers[0]));
+    CHECK_OK(pthread_create(&second, NULL, read_and_free, &readers[1]));
     CHECK_OK(pthread_join(first, NULL));
     CHECK_OK(pthread_join(second, NULL));
     atomic_store(&over, true);
     CHECK_OK(pthread_join(third, NULL));
+    CHECK_OK(close(readers[0].fd));
+    CHECK_OK(close(readers[1].fd));
     CHECK_OK(bufpool_close(pool));
     return 0;
 }
