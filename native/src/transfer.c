@@ -421,7 +421,7 @@ static int call(struct transfer *transfer, const uint64_t *offsets, const uint64
         return bp_error(BUFPOOL_EARGUMENT, "%s is NULL: pass %zu of them", offsets == NULL ? "offsets" : "pages",
                         transfer->count);
     }
-    if (transfer->count > transfer->pool->pages.count) {
+    if (transfer->pool != NULL && transfer->count > transfer->pool->pages.count) {
         return bp_error(BUFPOOL_EARGUMENT, "count is %zu: pool \"%s\" has %llu pages, and each can come once",
                         transfer->count, transfer->pool->name, (unsigned long long)transfer->pool->pages.count);
     }
