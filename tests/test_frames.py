@@ -136,12 +136,17 @@ def test_a_forked_child_has_not_got_the_frames_of_before(pool: bufpool.Pool) -> 
         try:
             with pytest.raises(bufpool.ArgumentError, match="a fork came between"):
                 frames[0].buffer  # noqa: B018
-            with pytest.raises(bufpool.ArgumentError, match="forked child"):
-                pool.unstage(frames)
-            own = pool.stage(1)
-            own[0].array()[:] = 3
-            pool.publish(own, [7])
-            failed = int(pool.page(7)[4095] != 3)
+            if pool.memory == "shared" and pool.trap in ("guard", "mprotect"):
+                with pytest.raises(bufpool.UnsupportedError, match="was not inherited"):
+                    pool.stage(1)
+                failed = 0
+            else:
+                with pytest.raises(bufpool.ArgumentError, match="forked child"):
+                    pool.unstage(frames)
+                own = pool.stage(1)
+                own[0].array()[:] = 3
+                pool.publish(own, [7])
+                failed = int(pool.page(7)[4095] != 3)
         finally:
             os._exit(failed)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
