@@ -200,13 +200,8 @@ static int populate_batch(bufpool_pool *pool, size_t count, const struct bp_sour
 int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *pages, const void *data)
 {
     struct bp_numbers numbers;
-    int code = bp_numbers_copy(&numbers, count, pages);
+    int code = bp_pool_enter_batch(pool, &numbers, count, pages);
     if (code < 0) {
-        return code;
-    }
-    code = bp_pool_enter(pool);
-    if (code < 0) {
-        bp_numbers_close(&numbers);
         return code;
     }
     struct bp_source source;
@@ -214,7 +209,6 @@ int bufpool_populate_many(bufpool_pool *pool, size_t count, const uint64_t *page
     source.size = count * pool->page_size;
     source.caller = BP_CALLER();
     code = populate_batch(pool, count, &source, numbers.at);
-    bp_pool_leave(pool);
-    bp_numbers_close(&numbers); /* first: naming the error may end in a guarded call's jump */
+    bp_pool_leave_batch(pool, &numbers); /* first: naming the error may end in a guarded call's jump */
     return code < 0 && code > -4096 ? bp_fill_error(pool, code, &source, count) : code;
 }

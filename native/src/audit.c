@@ -235,15 +235,6 @@ static bool is_off(const bufpool_pool *pool)
     return pool != NULL && !bp_audit_is_on(&pool->audit);
 }
 
-static int check_page(const bufpool_pool *pool, uint64_t page)
-{
-    if (page >= pool->pages.count) {
-        return bp_error(BUFPOOL_EARGUMENT, "page %llu is not in pool \"%s\": its pages are 0 to %llu",
-                        (unsigned long long)page, pool->name, (unsigned long long)(pool->pages.count - 1));
-    }
-    return 0;
-}
-
 static int set_clean(bufpool_pool *pool, uint64_t page, uint32_t pins)
 {
     uint16_t state = bp_pages_load(&pool->pages, page);
@@ -269,7 +260,7 @@ static int set_clean(bufpool_pool *pool, uint64_t page, uint32_t pins)
 
 static int mark_clean(bufpool_pool *pool, uint64_t page)
 {
-    int code = check_page(pool, page);
+    int code = bp_pool_check_page(pool, page);
     if (code < 0 || !bp_pins_counts(&pool->pins, page)) {
         return code < 0 ? code : set_clean(pool, page, 0);
     }
@@ -285,7 +276,7 @@ static int mark_clean(bufpool_pool *pool, uint64_t page)
 
 static int mark_dirty(bufpool_pool *pool, uint64_t page)
 {
-    int code = check_page(pool, page);
+    int code = bp_pool_check_page(pool, page);
     if (code == 0) {
         bp_audit_set_dirty(pool, page);
     }
@@ -298,13 +289,8 @@ static int mark(bufpool_pool *pool, size_t count, const uint64_t *pages, int (*o
         return 0;
     }
     struct bp_numbers numbers;
-    int code = bp_numbers_copy(&numbers, count, pages);
+    int code = bp_pool_enter_batch(pool, &numbers, count, pages);
     if (code < 0) {
-        return code;
-    }
-    code = bp_pool_enter(pool);
-    if (code < 0) {
-        bp_numbers_close(&numbers);
         return code;
     }
     size_t done = 0;
@@ -315,8 +301,7 @@ static int mark(bufpool_pool *pool, size_t count, const uint64_t *pages, int (*o
     if (code < 0) {
         bp_error_set_done(done);
     }
-    bp_pool_leave(pool);
-    bp_numbers_close(&numbers);
+    bp_pool_leave_batch(pool, &numbers);
     return code;
 }
 

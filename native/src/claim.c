@@ -9,20 +9,11 @@
 #include <errno.h>
 #include <stdio.h>
 
-static int check_number(const bufpool_pool *pool, uint64_t page)
-{
-    if (page >= pool->pages.count) {
-        return bp_error(BUFPOOL_EARGUMENT, "page %llu is not in pool \"%s\": its pages are 0 to %llu",
-                        (unsigned long long)page, pool->name, (unsigned long long)(pool->pages.count - 1));
-    }
-    return 0;
-}
-
 /* ---- Holes ---- */
 
 int bp_claim_hole(bufpool_pool *pool, uint64_t page, unsigned kinds, const char *what)
 {
-    int code = check_number(pool, page);
+    int code = bp_pool_check_page(pool, page);
     if (code < 0) {
         return code;
     }
@@ -113,7 +104,7 @@ static int refuse(const bufpool_pool *pool, uint64_t page, uint16_t state, uint1
 int bp_claim_frame(bufpool_pool *pool, uint64_t page, uint16_t flag, const char *what)
 {
     bool evict = flag == BP_EVICTING;
-    int code = check_number(pool, page);
+    int code = bp_pool_check_page(pool, page);
     if (code < 0) {
         return code;
     }

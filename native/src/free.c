@@ -143,16 +143,11 @@ static int take_one(bufpool_pool *pool, uint64_t page, bool evict, const void *c
 static int take_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool evict, const void *caller)
 {
     struct bp_numbers numbers;
-    int code = bp_numbers_copy(&numbers, count, pages);
-    if (code < 0) {
-        return code;
-    }
-    code = bp_pool_enter(pool);
+    int code = bp_pool_enter_batch(pool, &numbers, count, pages);
     if (code == 0) {
         code = take_away(pool, count, numbers.at, evict, caller);
-        bp_pool_leave(pool);
+        bp_pool_leave_batch(pool, &numbers);
     }
-    bp_numbers_close(&numbers);
     return code;
 }
 

@@ -5,7 +5,6 @@
 #include "keys.h"
 #include "lazy.h"
 #include "modules.h"
-#include "numbers.h"
 #include "pool.h"
 #include "recover.h"
 #include "scratch.h"
@@ -233,15 +232,6 @@ void bp_pins_settle(bufpool_pool *pool, uint64_t page)
     atomic_store(&pool->pins.words[page], 0);
 }
 
-static int check_number(const bufpool_pool *pool, uint64_t page)
-{
-    if (page >= pool->pages.count) {
-        return bp_error(BUFPOOL_EARGUMENT, "page %llu is not in pool \"%s\": its pages are 0 to %llu",
-                        (unsigned long long)page, pool->name, (unsigned long long)(pool->pages.count - 1));
-    }
-    return 0;
-}
-
 static int check_allocated(const bufpool_pool *pool, uint64_t page, uint16_t state)
 {
     if (state != BUFPOOL_STATE_ALLOCATED) {
@@ -340,7 +330,7 @@ static bool change(bufpool_pool *pool, uint64_t page, uint32_t from, uint32_t ov
 static int pin_for_all(bufpool_pool *pool, uint64_t page, bool write, const void *caller)
 {
     uint32_t word;
-    int code = check_number(pool, page);
+    int code = bp_pool_check_page(pool, page);
     while (code == 0 && await(pool, page, &word)) {
         uint16_t state = bp_pages_load(&pool->pages, page);
         if (state & BP_BUSY && bp_recover_page(pool, page)) {
@@ -381,7 +371,7 @@ int bp_pins_add(bufpool_pool *pool, uint64_t page, bool write, const void *calle
 int bp_pins_remove(bufpool_pool *pool, uint64_t page, enum bp_pin_kind kind, const void *caller)
 {
     uint32_t word;
-    int code = check_number(pool, page);
+    int code = bp_pool_check_page(pool, page);
     while (code == 0 && await(pool, page, &word)) {
         bool write = kind == BP_PIN_OF_WRITING || (kind == BP_PIN_OF_ANY && BP_READS(word) == 0);
         if ((write ? BP_WRITES(word) : BP_READS(word)) == 0) {

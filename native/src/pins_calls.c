@@ -59,13 +59,8 @@ int bufpool_unpin_for(bufpool_pool *pool, uint64_t page, bool write)
 static int many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool write, bool pinning, const void *caller)
 {
     struct bp_numbers numbers;
-    int code = bp_numbers_copy(&numbers, count, pages);
+    int code = bp_pool_enter_batch(pool, &numbers, count, pages);
     if (code < 0) {
-        return code;
-    }
-    code = bp_pool_enter(pool);
-    if (code < 0) {
-        bp_numbers_close(&numbers);
         return code;
     }
     enum bp_pin_kind kind = write ? BP_PIN_OF_WRITING : BP_PIN_OF_READING;
@@ -91,8 +86,7 @@ static int many(bufpool_pool *pool, size_t count, const uint64_t *pages, bool wr
     if (code < 0) {
         bp_error_set_done(done);
     }
-    bp_pool_leave(pool);
-    bp_numbers_close(&numbers);
+    bp_pool_leave_batch(pool, &numbers);
     return code;
 }
 

@@ -81,6 +81,15 @@ bufpool_pool *bp_pool_visit_at(uintptr_t address)
     return pool;
 }
 
+int bp_pool_check_page(const bufpool_pool *pool, uint64_t page)
+{
+    if (page >= pool->pages.count) {
+        return bp_error(BUFPOOL_EARGUMENT, "page %llu is not in pool \"%s\": its pages are 0 to %llu",
+                        (unsigned long long)page, pool->name, (unsigned long long)(pool->pages.count - 1));
+    }
+    return 0;
+}
+
 void bp_pool_leave(bufpool_pool *pool)
 {
     atomic_fetch_sub(bp_pool_users(pool), 1);
@@ -150,4 +159,23 @@ int bp_pool_enter(bufpool_pool *pool)
 int bp_pool_enter_to_close(bufpool_pool *pool)
 {
     return enter(pool, true);
+}
+
+int bp_pool_enter_batch(bufpool_pool *pool, struct bp_numbers *numbers, size_t count, const uint64_t *pages)
+{
+    int code = bp_numbers_copy(numbers, count, pages);
+    if (code < 0) {
+        return code;
+    }
+    code = bp_pool_enter(pool);
+    if (code < 0) {
+        bp_numbers_close(numbers);
+    }
+    return code;
+}
+
+void bp_pool_leave_batch(bufpool_pool *pool, struct bp_numbers *numbers)
+{
+    bp_pool_leave(pool);
+    bp_numbers_close(numbers);
 }

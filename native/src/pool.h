@@ -10,6 +10,7 @@
 
 #include "audit.h"
 #include "limit.h"
+#include "numbers.h"
 #include "pages.h"
 #include "pins.h"
 #include "provenance.h"
@@ -123,6 +124,14 @@ struct bufpool_pool {
 int bp_pool_enter(bufpool_pool *pool);
 int bp_pool_enter_to_close(bufpool_pool *pool); /* also if the process that opened it has closed it for all */
 void bp_pool_leave(bufpool_pool *pool);
+
+/* Begins a call on a batch, with the numbers copied first. Errors: as bp_pool_enter(), EARGUMENT (pages is NULL),
+ * -ENOMEM; then there is nothing to leave. */
+int bp_pool_enter_batch(bufpool_pool *pool, struct bp_numbers *numbers, size_t count, const uint64_t *pages);
+void bp_pool_leave_batch(bufpool_pool *pool, struct bp_numbers *numbers);
+
+/* EARGUMENT, with a sentence, if the pool has no page of this number. */
+int bp_pool_check_page(const bufpool_pool *pool, uint64_t page);
 
 /* The same for the handler, for closed pools too: no sentence, no re-arming. Inside, what belongs to an open pool may
  * be used if `closed` is still false and `process` is this process. false: the descriptor is not in use. */

@@ -3,10 +3,9 @@
  *
  * A read goes into a buffer first, which is used again and again and so stays in the processor's caches; from there the pages
  * that are whole are filled as by any other call (fill.h), so that each appears whole, on every memory and trap. A frame that
- * is staged for each would be zeroed by the kernel first, which should cost more than the copy
- * (reasoned). A write goes straight from the pages.
- * Neighbours of the batch whose offsets follow each other are one request of the kernel; what it does not do of one is tried
- * page by page, so that only the pages fail that have to.
+ * is staged for each would be zeroed by the kernel first, which should cost more than the copy (reasoned). A write goes
+ * straight from the pages. Neighbours of the batch whose offsets follow each other are one request of the kernel; what it
+ * does not do of one is tried page by page, so that only the pages fail that have to.
  *
  * The pool is not closed, and the process does not fork, while a batch is under way. No page is claimed during a request.
  */
@@ -173,10 +172,8 @@ static void fill_claimed(struct transfer *transfer, size_t from, size_t end)
     int code = end == from ? 0 : bp_fill(transfer->pool, transfer->pages.at + from, end - from, &source);
     if (code < 0) {
         code = bp_fill_error(transfer->pool, code, &source, end - from);
-        char why[800];
-        snprintf(why, sizeof why, "%s", bp_error_text());
         for (size_t i = from; i < end; i++) {
-            fail(transfer, i, code, "page %llu: %s", (unsigned long long)transfer->pages.at[i], why);
+            fail(transfer, i, code, "page %llu: %s", (unsigned long long)transfer->pages.at[i], bp_error_text());
         }
     }
 }
@@ -191,9 +188,7 @@ static void show(struct transfer *transfer, size_t from, size_t end)
         if (code == 0) {
             code = bp_claim_hole(transfer->pool, transfer->pages.at[i], BP_HOLE_FREE | BP_HOLE_EVICTED, "read into");
             if (code < 0) {
-                char why[800];
-                snprintf(why, sizeof why, "%s", bp_error_text());
-                fail(transfer, i, code, "%s", why);
+                fail(transfer, i, code, "%s", bp_error_text());
             }
         }
         uint16_t state = bp_pages_load(&transfer->pool->pages, transfer->pages.at[i]) & BP_STATE_MASK;
@@ -290,9 +285,7 @@ static bool pin(struct transfer *transfer, size_t i)
     }
     int code = bp_pins_add(transfer->pool, page, false, transfer->caller);
     if (code < 0) {
-        char why[800];
-        snprintf(why, sizeof why, "%s", bp_error_text());
-        fail(transfer, i, code, "%s", why);
+        fail(transfer, i, code, "%s", bp_error_text());
     }
     return code == 0;
 }
@@ -415,8 +408,19 @@ static int tell(const struct transfer *transfer, int *results)
     return code;
 }
 
-static int call(struct transfer *transfer, const uint64_t *offsets, const uint64_t *pages, int *results)
+/* Field by field: most of it is room for a batch, which is not to be cleared for nothing. */
+static void begin(struct transfer *transfer, bufpool_pool *pool, int fd, bool write, const void *caller)
 {
+    transfer->pool = pool;
+    transfer->fd = fd;
+    transfer->write = write;
+    transfer->caller = caller;
+}
+
+static int call(struct transfer *transfer, size_t count, const uint64_t *offsets, const uint64_t *pages, int *results)
+{
+    transfer->count = count;
+    transfer->failures = 0;
     if (transfer->count > 0 && (offsets == NULL || pages == NULL)) {
         return bp_error(BUFPOOL_EARGUMENT, "%s is NULL: pass %zu of them", offsets == NULL ? "offsets" : "pages",
                         transfer->count);
@@ -448,24 +452,14 @@ int bufpool_read_from(bufpool_pool *pool, int fd, size_t count, const uint64_t *
                       int *results)
 {
     struct transfer transfer;
-    transfer.pool = pool;
-    transfer.fd = fd;
-    transfer.write = false;
-    transfer.caller = BP_CALLER();
-    transfer.count = count;
-    transfer.failures = 0;
-    return call(&transfer, offsets, pages, results);
+    begin(&transfer, pool, fd, false, BP_CALLER());
+    return call(&transfer, count, offsets, pages, results);
 }
 
 int bufpool_write_to(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets, const uint64_t *pages,
                      int *results)
 {
     struct transfer transfer;
-    transfer.pool = pool;
-    transfer.fd = fd;
-    transfer.write = true;
-    transfer.caller = BP_CALLER();
-    transfer.count = count;
-    transfer.failures = 0;
-    return call(&transfer, offsets, pages, results);
+    begin(&transfer, pool, fd, true, BP_CALLER());
+    return call(&transfer, count, offsets, pages, results);
 }
