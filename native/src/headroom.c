@@ -1,9 +1,8 @@
 /* headroom.c: reading the limits of memory cgroups, see headroom.h. */
 #include "headroom.h"
 
+#include "cgroups.h"
 #include "kernel.h"
-#include "lines.h"
-#include "mounts.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +11,6 @@
 #define MARGIN ((uint64_t)4 << 20)  /* page tables, what others take meanwhile, what the kernel charges ahead */
 #define SMALL_PART 16               /* of a small limit the margin is this part at most */
 #define PLENTY ((uint64_t)64 << 20) /* with so much room nobody looks for what could be reclaimed: that is dear */
-#define LARGEST_GRANT ((int64_t)16 << 20)
 #define NO_LIMIT ((uint64_t)1 << 62)
 #define PATH_ROOM 4096
 
@@ -100,10 +98,75 @@ static uint64_t room_of(const struct bp_cgroup *cgroup, struct room *room)
     return taken < room->limit ? room->limit - taken : 0;
 }
 
-int bp_headroom_lacks(struct bp_headroom *headroom, uint64_t length)
+/* ---- What is promised ----
+ *
+ * One word says it all, so that no two threads are promised the same room: granules that fills under way may take
+ * (bits 0 to 35), granules that may be had without a look (36 to 47), and how often somebody has looked (48 to 63). Who looks
+ * takes back at the same moment what may be had so, and counts as used what was promised before; he grants anew only if
+ * nobody has begun to look after him. */
+
+#define UNIT ((uint64_t)4096)
+#define PROMISED ((UINT64_C(1) << 36) - 1)
+#define GRANTED_SHIFT 36
+#define LARGEST_GRANT UINT64_C(4095)
+#define LOOKS_SHIFT 48
+#define LARGEST_PROMISE (UINT64_C(1) << 30) /* 4 TiB: of more nothing is left anyway */
+
+static uint64_t units(uint64_t length)
 {
-    int64_t wanted = length > INT64_MAX / 2 ? INT64_MAX / 2 : (int64_t)length;
-    if (headroom->count == 0 || atomic_fetch_sub_explicit(&headroom->granted, wanted, memory_order_relaxed) >= wanted) {
+    uint64_t count = length / UNIT + (length % UNIT != 0);
+    return count < LARGEST_PROMISE ? count : LARGEST_PROMISE;
+}
+
+static uint64_t granted(uint64_t word)
+{
+    return word >> GRANTED_SHIFT & LARGEST_GRANT;
+}
+
+/* What was there before; the result says itself whether a look is needed. */
+static uint64_t promise(struct bp_headroom *headroom, uint64_t count)
+{
+    uint64_t word = atomic_load_explicit(&headroom->word, memory_order_relaxed);
+    uint64_t next;
+    do {
+        next = granted(word) >= count ? word + count - (count << GRANTED_SHIFT)
+                                      : ((word >> LOOKS_SHIFT) + 1) << LOOKS_SHIFT | ((word + count) & PROMISED);
+    } while (!atomic_compare_exchange_weak(&headroom->word, &word, next));
+    return word;
+}
+
+void bp_headroom_settle(struct bp_headroom *headroom, uint64_t length)
+{
+    uint64_t word = atomic_load_explicit(&headroom->word, memory_order_relaxed);
+    uint64_t less;
+    do { /* in a forked child it may have begun anew */
+        less = units(length) < (word & PROMISED) ? units(length) : word & PROMISED;
+    } while (headroom->count > 0 && !atomic_compare_exchange_weak(&headroom->word, &word, word - less));
+}
+
+/* An eighth of what is left, unless somebody has looked since. */
+static void grant(struct bp_headroom *headroom, uint64_t looks, uint64_t room)
+{
+    uint64_t word = atomic_load(&headroom->word);
+    uint64_t next;
+    do {
+        uint64_t promised = word & PROMISED;
+        uint64_t part = room / UNIT > promised ? (room / UNIT - promised) / 8 : 0;
+        if (word >> LOOKS_SHIFT != looks) {
+            return;
+        }
+        part = part < LARGEST_GRANT ? part : LARGEST_GRANT;
+        next = (word & ~(LARGEST_GRANT << GRANTED_SHIFT)) | part << GRANTED_SHIFT;
+    } while (!atomic_compare_exchange_weak(&headroom->word, &word, next));
+}
+
+int bp_headroom_take(struct bp_headroom *headroom, uint64_t length)
+{
+    if (headroom->count == 0) {
+        return 0;
+    }
+    uint64_t before = promise(headroom, units(length));
+    if (granted(before) >= units(length)) {
         return 0;
     }
     uint64_t least = UINT64_MAX;
@@ -112,13 +175,12 @@ int bp_headroom_lacks(struct bp_headroom *headroom, uint64_t length)
         uint64_t more = room_of(&headroom->cgroups[i], &room);
         least = more < least ? more : least;
     }
-    if (least < length) {
-        atomic_store_explicit(&headroom->granted, 0, memory_order_relaxed);
+    uint64_t promised = (before & PROMISED) * UNIT;
+    if (least < length || least - length < promised) {
+        bp_headroom_settle(headroom, length);
         return -EDQUOT;
     }
-    uint64_t grant = (least - length) / 8;
-    atomic_store_explicit(&headroom->granted, grant > (uint64_t)LARGEST_GRANT ? LARGEST_GRANT : (int64_t)grant,
-                          memory_order_relaxed);
+    grant(headroom, ((before >> LOOKS_SHIFT) + 1) & UINT16_MAX, least);
     return 0;
 }
 
@@ -194,68 +256,18 @@ void bp_headroom_close(struct bp_headroom *headroom)
     headroom->count = 0;
 }
 
-/* Where a hierarchy that has memory is mounted, and which of its cgroups is the mount's root. */
-static bool find_mount(bool v2, char *root, char *place)
+static void watch(void *headroom, const char *directory, bool v2)
 {
-    char line[PATH_ROOM];
-    struct bp_lines lines;
-    bool found = false;
-    if (bp_lines_open(&lines, "/proc/thread-self/mountinfo") < 0) {
-        return false;
-    }
-    while (!found && bp_lines_next(&lines, line, sizeof line) > 0) {
-        const char *type = strstr(line, v2 ? " - cgroup2 " : " - cgroup ");
-        const char *options = type == NULL ? NULL : strrchr(line, ' ') + 1;
-        found = type != NULL && (v2 || bp_mount_has(options, "memory")) &&
-                sscanf(line, "%*s %*s %*s %1023s %1023s", root, place) == 2;
-    }
-    bp_lines_close(&lines);
-    return found;
-}
-
-/* The process's own cgroup, and those above it as far as this process sees them. */
-static void watch_all(struct bp_headroom *headroom, const char *path, bool v2)
-{
-    char root[1024], place[1024], directory[PATH_ROOM];
-    if (!find_mount(v2, root, place)) {
-        return;
-    }
-    size_t above = strcmp(root, "/") == 0 ? 0 : strlen(root);
-    const char *own = above == 0                        ? path
-                      : strncmp(path, root, above) == 0 ? path + above
-                                                        : ""; /* of another namespace: the mount's root, then */
-    size_t top = strlen(place);
-    snprintf(directory, sizeof directory, "%s%s", place, strcmp(own, "/") == 0 ? "" : own);
-    for (char *end = directory; end != NULL; end = strrchr(directory, '/')) {
-        if (end != directory) {
-            *end = 0;
-        }
-        if (strlen(directory) < top) {
-            return;
-        }
-        bp_headroom_watch(headroom, directory, v2);
-    }
+    bp_headroom_watch(headroom, directory, v2);
 }
 
 int bp_headroom_open(struct bp_headroom *headroom)
 {
-    char line[PATH_ROOM];
-    struct bp_lines lines;
-    int code = bp_lines_open(&lines, "/proc/thread-self/cgroup");
-    if (code < 0) {
-        return code;
-    }
-    while (bp_lines_next(&lines, line, sizeof line) > 0) {
-        char *controllers = strchr(line, ':');
-        char *path = controllers == NULL ? NULL : strchr(controllers + 1, ':');
-        if (path != NULL) {
-            *path++ = 0;
-            bool v2 = controllers[1] == 0;
-            if (v2 || bp_mount_has(controllers + 1, "memory")) {
-                watch_all(headroom, path, v2);
-            }
-        }
-    }
-    bp_lines_close(&lines);
-    return headroom->count;
+    int code = bp_cgroups_each("/proc/thread-self/cgroup", "/proc/thread-self/mountinfo", watch, headroom);
+    return code < 0 ? code : headroom->count;
+}
+
+void bp_headroom_inherit(struct bp_headroom *headroom)
+{
+    atomic_store(&headroom->word, 0);
 }

@@ -108,17 +108,20 @@ static void close_batch(struct batch *batch)
 
 static int stage(bufpool_pool *pool, size_t count, uint64_t *frames)
 {
-    if (count <= PTRDIFF_MAX / pool->page_size &&
-        bp_headroom_lacks(&pool->space.headroom, count * pool->page_size) < 0) {
-        return bp_fill_error(pool, -EDQUOT, NULL, count);
+    bool fits = count <= PTRDIFF_MAX / pool->page_size;
+    int code = fits ? bp_headroom_take(&pool->space.headroom, count * pool->page_size) : 0;
+    if (code < 0) {
+        return bp_fill_error(pool, code, NULL, count);
     }
-    int code =
-        count > PTRDIFF_MAX / pool->page_size ? -ENOMEM : bp_staging_take(&pool->space, pool->page_size, count, frames);
+    code = fits ? bp_staging_take(&pool->space, pool->page_size, count, frames) : -ENOMEM;
     if (code == 0) {
         code = bp_staging_fill(&pool->space, frames, count);
         if (code < 0) {
             bp_staging_drop(&pool->space, frames, count, false, false);
         }
+    }
+    if (fits) {
+        bp_headroom_settle(&pool->space.headroom, count * pool->page_size);
     }
     if (code < 0) {
         return bp_error(code == -ENOMEM ? BUFPOOL_EEXHAUSTED : code,

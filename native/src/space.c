@@ -479,18 +479,8 @@ static bool changes_file(const struct bp_space *space)
     return space->fd >= 0 && (space->uffd < 0 || space->memory->hugetlb || space->unpinned == BP_OPEN_NONE);
 }
 
-int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+static int populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
 {
-    *done = 0;
-    if (is_truncated(space)) {
-        return -ESTALE;
-    }
-    if (bp_source_lacks(space, length)) {
-        return -ENOMEM;
-    }
-    if (bp_headroom_lacks(&space->headroom, length) < 0) {
-        return -EDQUOT;
-    }
     if (changes_file(space) && !bp_space_check(space)) {
         return -EBADF;
     }
@@ -510,6 +500,23 @@ int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, 
     if (code < 0) { /* what was filled and taken back again; *done is zapped by the caller */
         reserve_again(space, address + *done, length - *done);
         bp_space_check(space);
+    }
+    return code;
+}
+
+int bp_space_populate(struct bp_space *space, uintptr_t address, size_t length, const void *data, size_t *done)
+{
+    *done = 0;
+    if (is_truncated(space)) {
+        return -ESTALE;
+    }
+    if (bp_source_lacks(space, length)) {
+        return -ENOMEM;
+    }
+    int code = bp_headroom_take(&space->headroom, length);
+    if (code == 0) {
+        code = populate(space, address, length, data, done);
+        bp_headroom_settle(&space->headroom, length);
     }
     return code;
 }
@@ -545,6 +552,7 @@ int bp_space_protect(struct bp_space *space, uintptr_t address, size_t length, e
 int bp_space_map_again(struct bp_space *space)
 {
     enum step step;
+    bp_headroom_inherit(&space->headroom);
     if (space->adopted) { /* it is there */
         return space->trap->inherit == NULL ? 0 : space->trap->inherit(space);
     }

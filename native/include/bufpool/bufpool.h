@@ -106,9 +106,10 @@ typedef struct bufpool_pool bufpool_pool; /* opaque */
 /* Memory cgroups. At a cgroup's limit (a container's, systemd's MemoryMax=) no request for memory fails: the kernel reclaims
  * page cache, swaps, and then its OOM killer ends a process, as a rule this one. With CHECK_HEADROOM the pool asks first:
  * version 2 (memory.max and memory.high) and 1 (memory.limit_in_bytes), the process's cgroup and those above it, as far as
- * they had a limit when the pool was opened, four at most. It keeps their files open, up to four descriptors for each, and
- * reads them now and then: each look grants an eighth of the room, 16 MiB at most, to the fills that follow. Four mebibytes (of
- * a small limit a 16th) are left. Clean page cache counts as room, swap does not.
+ * they had a limit when the pool was opened, 16 at most. It keeps their files open, up to four descriptors for each, and
+ * reads them now and then: each look grants an eighth of the room, 16 MiB at most, to the fills that follow. Fills
+ * of other threads under way count as used. Four mebibytes (of a small limit a 16th) are left. Clean page cache counts as
+ * room, swap does not.
  *
  * What it does not promise: others in the cgroup, and the rest of this process, may take the room between look and fill; a
  * process that is moved to another cgroup is not followed; LAZY_ZERO takes memory at the first write, unasked; what hugetlb
