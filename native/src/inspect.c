@@ -141,37 +141,69 @@ static int look_at_word(struct bp_look *look, uint64_t *next)
     return code;
 }
 
-/* Of the pool's counts, how many are wrong; with look->set they become what they should be. */
-static uint64_t compare_counts(const struct bp_look *look)
+/* What is to be added to the pool's counts so that they are what was found; they may wrap. */
+struct differences {
+    uint64_t frees;
+    uint64_t evicted;
+    uint64_t taken;
+    bool high;
+    uint64_t wrong; /* how many of them are not 0 */
+};
+
+static struct differences differences(const struct bp_look *look)
 {
     struct bp_counts *counts = look->pool->pages.counts;
     const bufpool_findings *found = &look->found;
-    uint64_t evicted = found->evicted - BP_COUNT(counts, evicted);
-    uint64_t taken = look->bits - (BP_COUNT(counts, set) - BP_COUNT(counts, cleared));
-    uint64_t frees = BP_COUNT(counts, allocations) - BP_COUNT(counts, frees) - found->evicted - found->allocated;
     uint64_t high = atomic_load(&counts->high_water);
-    bool high_wrong = high < look->high || high > found->pages;
-    uint64_t wrong = (frees != 0) + (evicted != 0) + (taken != 0) + high_wrong;
-    if (look->set) {
-        if (wrong > 0) {
-            atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
-            BP_STORED("inspection: counts are stale");
-        }
-        atomic_fetch_add(&counts->stripes[0].frees, frees);
-        BP_STORED("inspection: frees");
-        atomic_fetch_add(&counts->stripes[0].evicted, evicted);
-        BP_STORED("inspection: evicted");
-        bp_counts_correct_taken(counts, taken);
-        BP_STORED("inspection: taken");
-        if (high_wrong) {
-            atomic_compare_exchange_strong(&counts->high_water, &high, look->high);
-            BP_STORED("inspection: high water");
-        }
-    }
-    return wrong;
+    struct differences of = {
+        .frees = BP_COUNT(counts, allocations) - BP_COUNT(counts, frees) - found->evicted - found->allocated,
+        .evicted = found->evicted - BP_COUNT(counts, evicted),
+        .taken = look->bits - (BP_COUNT(counts, set) - BP_COUNT(counts, cleared)),
+        .high = high < look->high || high > found->pages,
+    };
+    of.wrong = (of.frees != 0) + (of.evicted != 0) + (of.taken != 0) + of.high;
+    return of;
 }
 
-/* The pool was quiet until now, when the counts were `before`. */
+static void correct(const struct bp_look *look, const struct differences *by)
+{
+    struct bp_counts *counts = look->pool->pages.counts;
+    if (by->wrong > 0) {
+        atomic_store(&counts->stale, true); /* this process may be killed before the last of them */
+        BP_STORED("inspection: counts are stale");
+    }
+    atomic_fetch_add(&counts->stripes[0].frees, by->frees);
+    BP_STORED("inspection: frees");
+    atomic_fetch_add(&counts->stripes[0].evicted, by->evicted);
+    BP_STORED("inspection: evicted");
+    bp_counts_correct_taken(counts, by->taken);
+    BP_STORED("inspection: taken");
+    uint64_t high = atomic_load(&counts->high_water);
+    if (by->high && (high < look->high || high > look->found.pages)) {
+        atomic_compare_exchange_strong(&counts->high_water, &high, look->high);
+        BP_STORED("inspection: high water");
+    }
+}
+
+static bool any_busy(const struct bp_look *look)
+{
+    const struct bp_pages *pages = &look->pool->pages;
+    struct bp_run run;
+    for (uint64_t page = 0;
+         bp_look_next(look, (const void *)pages->states, pages->count, sizeof *pages->states, page, &run);
+         page = run.end) {
+        for (page = run.start; page < run.end; page++) {
+            if (bp_pages_load(pages, page) & BP_BUSY) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The pool was quiet until now, when the changes were `before`. A count that differs is believed if it was quiet until the
+ * counts were read, too. Whoever changes a page or its bit of the index has it BUSY from before that until after it is
+ * counted: if none is BUSY now, and nothing was counted since, then nobody had changed what the look saw later. */
 static void check_counts(struct bp_look *look, uint64_t before)
 {
     struct bp_pages *pages = &look->pool->pages;
@@ -179,12 +211,14 @@ static void check_counts(struct bp_look *look, uint64_t before)
         look->set = false; /* another time */
         return;
     }
-    bool quiet = bp_pages_changes(pages) == before;
+    struct differences found = differences(look);
+    bool quiet = (found.wrong == 0 || !any_busy(look)) && bp_pages_changes(pages) == before;
     look->found.exact = quiet;
-    if (quiet) {
-        look->found.counts_wrong = compare_counts(look);
-    }
+    look->found.counts_wrong = quiet ? found.wrong : 0;
     if (look->set) {
+        if (quiet) {
+            correct(look, &found);
+        }
         bp_recover_done(pages);
         look->set = quiet;
     }

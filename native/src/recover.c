@@ -227,7 +227,8 @@ static bool count_page(bufpool_pool *pool, uint64_t page, void *context)
     census->evicted += (word & BP_STATE_MASK) == BUFPOOL_STATE_EVICTED;
     census->taken += bp_rest_is_taken(&pool->pages, page, word);
     census->resting += bp_rests(&pool->pages, page);
-    return !(word & BP_BUSY);
+    /* The same afterwards: its bit may have been set in between by who has not counted that yet. */
+    return !(word & BP_BUSY) && bp_pages_load(&pool->pages, page) == word;
 }
 
 bool bp_recover_alone(struct bp_pages *pages)
