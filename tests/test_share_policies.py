@@ -74,14 +74,21 @@ def guest(pool: bufpool.Pool) -> Iterator[Guest]:
             running.append(process)
             handle.send(ours)
         assert process.stdout is not None
-        # Not readline(): what it reads ahead is lost to communicate().
-        assert os.read(process.stdout.fileno(), len(on_fault) + 1).decode() == on_fault + "\n"
+        assert first_line(process.stdout.fileno()) == on_fault
         return process
 
     yield start
     for process in running:
         process.kill()
         process.communicate(timeout=300)
+
+
+def first_line(file: int) -> str:
+    """No more than that: what readline() reads ahead is lost to communicate()."""
+    line = b""
+    while (byte := os.read(file, 1)) not in (b"\n", b""):
+        line += byte
+    return line.decode()
 
 
 def can_monitor() -> None:
