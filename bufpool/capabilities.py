@@ -47,6 +47,7 @@ class Capabilities:
     entries: tuple[Capability, ...]  # every memory with every trap; "path" is tried on the first mount that may be used
     path: str | None = None  # that mount; None: there is none
     no_pin_keys: str = ""  # why Pool(pin_keys=True) does not work here; empty: it does
+    no_io_uring: str = ""  # why read_from() and write_to() go without io_uring; empty: they use it where it is quicker
 
     def available(self) -> tuple[tuple[str, str], ...]:
         """The pairs of memory and trap that work."""
@@ -74,6 +75,7 @@ def capabilities() -> Capabilities:
         entries=tuple(_try(memory, trap, path) for memory in memories for trap in traps),
         path=path,
         no_pin_keys=last_sentence() if lib.bufpool_probe_keys() else "",
+        no_io_uring=last_sentence() if lib.bufpool_probe_uring() else "",
     )
 
 

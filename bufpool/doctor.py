@@ -111,6 +111,7 @@ def _settings(found: Capabilities) -> list[Setting]:
         _userfaultfd_device(),
         _monitor(),
         _pin_keys(found),
+        _io_uring(found),
         _file(
             "vm.unprivileged_userfaultfd",
             "0 is enough for the trap, which is opened for user mode only; monitor=True needs 1, or another right",
@@ -179,6 +180,13 @@ def _pin_keys(found: Capabilities) -> Setting:
     if found.no_pin_keys:
         return Setting(name, "no", found.no_pin_keys)
     return Setting(name, "yes", "pin_keys=True keeps threads without a write pin from writing")
+
+
+def _io_uring(found: Capabilities) -> Setting:
+    name = "io_uring"
+    if found.no_io_uring:
+        return Setting(name, "no", found.no_io_uring)
+    return Setting(name, "yes", "read_from() and write_to() with O_DIRECT keep many requests in flight")
 
 
 def _symbolizer() -> Setting:

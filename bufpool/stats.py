@@ -74,8 +74,9 @@ class PoolStats:
     frames_moved: int  # pages that were published, withdrawn or replaced by moving their frame, since open;
     frames_copied: int  # and by copying their content
     pages_read: int  # by read_from(), and
-    pages_written: int  # by write_to(), since open, by this process; and how many requests of the kernel
-    io_requests: int  # (preadv, pwritev) that took
+    pages_written: int  # by write_to(), since open, by this process; how many requests of the kernel
+    io_requests: int  # that took; and how many of these
+    io_queued: int  # were in flight together, by io_uring
     memory_note: str  # where memory, numa, lock, dump came out as less than, or other than, asked; else empty
 
 

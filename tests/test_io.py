@@ -127,6 +127,36 @@ def test_a_pipe_is_no_file(pool: bufpool.Pool) -> None:
         os.close(writer)
 
 
+def test_past_the_page_cache(path: Path) -> None:
+    """Requests are in flight together where there is io_uring; capabilities() says why where there is none."""
+    path.write_bytes(b"".join(bytes([n]) * SIZE for n in range(64)))
+    numbers = np.arange(0, 64, 2)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+    except OSError as error:
+        pytest.skip(f"no O_DIRECT on this file system: {error}")
+    try:
+        with bufpool.Pool(64 * SIZE) as pool:
+            pool.read_from(fd, numbers * SIZE, numbers)
+            stats = pool.stats()
+            assert [pool.page(n)[SIZE - 1] for n in numbers] == numbers.tolist()
+            pool.write_to(fd, numbers * SIZE + SIZE, numbers)
+    finally:
+        os.close(fd)
+    assert path.read_bytes() == b"".join(bytes([n - n % 2]) * SIZE for n in range(64))
+    assert stats.io_requests == len(numbers)
+    if bufpool.capabilities().no_io_uring:
+        assert stats.io_queued == 0
+    else:
+        assert stats.io_queued == (0 if on_tmpfs(path) else len(numbers))
+
+
+def on_tmpfs(path: Path) -> bool:
+    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    inside = [(len(place), kind) for place, kind in mounts if path.is_relative_to(place)]
+    return max(inside)[1] == "tmpfs"
+
+
 def test_nothing_is_nothing(pool: bufpool.Pool, path: Path) -> None:
     with path.open("rb") as file:
         assert len(pool.read_from(file, [], []).pages) == 0

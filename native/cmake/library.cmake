@@ -5,6 +5,7 @@ set(version_script ${CMAKE_CURRENT_SOURCE_DIR}/src/bufpool.map)
 # One set of position-independent objects serves both.
 add_library(bufpool_objects OBJECT ${bufpool_sources})
 bufpool_configure(bufpool_objects)
+bufpool_use_uring(bufpool_objects)
 target_include_directories(bufpool_objects PRIVATE include)
 # In a program that links the archive and binds symbols lazily the first call of one would come in a handler, whose stack
 # may not have the 3 KiB for that.
@@ -18,13 +19,17 @@ foreach(kind static shared)
     target_include_directories(bufpool_${kind} PUBLIC
         $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
     target_link_libraries(bufpool_${kind} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+    if(BUFPOOL_URING_LIBRARY) # who links the installed archive finds liburing where it is on that machine
+        target_link_libraries(bufpool_${kind} PRIVATE
+            $<BUILD_INTERFACE:${BUFPOOL_URING_LIBRARY}> $<INSTALL_INTERFACE:uring>)
+    endif()
     add_library(bufpool::${kind} ALIAS bufpool_${kind})
 endforeach()
 
 set_target_properties(bufpool_shared PROPERTIES
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINK_DEPENDS ${version_script})
 target_link_options(bufpool_shared PRIVATE
-    -Wl,--version-script=${version_script} ${bufpool_shared_options} ${bufpool_sanitizers})
+    -Wl,--version-script=${version_script} -Wl,--exclude-libs,ALL ${bufpool_shared_options} ${bufpool_sanitizers})
 # Whoever links the instrumented archive needs the sanitizers' runtime.
 target_link_options(bufpool_static INTERFACE ${bufpool_sanitizers})
 

@@ -80,6 +80,7 @@ int bufpool_attach(const bufpool_config *config, const bufpool_handle *handle, b
 int bufpool_adopt(void *base, uint64_t length, int fd, const bufpool_config *config, bufpool_pool **pool);
 int bufpool_probe(const char *memory, const char *trap, char *trap_found, size_t size);
 int bufpool_probe_keys(void);
+int bufpool_probe_uring(void);
 
 const char *bufpool_memory_name(size_t n);
 const char *bufpool_trap_name(size_t n);
@@ -229,6 +230,7 @@ typedef struct bufpool_statistics {
     uint64_t pages_read;
     uint64_t pages_written;
     uint64_t io_requests;
+    uint64_t io_queued;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);

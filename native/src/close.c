@@ -6,6 +6,7 @@
 #include "registry.h"
 #include "roster.h"
 #include "scratch.h"
+#include "uring.h"
 
 #include <pthread.h>
 
@@ -14,6 +15,16 @@ static bool is_last(const bufpool_pool *pool)
 {
     return pool->guest && pool->space.memory->path && bp_roster_count(&pool->pages) == 0 &&
            bp_kernel_is_kept(pool->space.fd) && bp_kernel_flock(pool->space.fd) == 0;
+}
+
+static bool is_none_open(void)
+{
+    for (const bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
+        if (atomic_load(&pool->first) != 0 && !atomic_load(&pool->closed) && pool->process == bp_process()) {
+            return false;
+        }
+    }
+    return true;
 }
 
 int bufpool_close(bufpool_pool *pool)
@@ -67,7 +78,11 @@ int bufpool_close(bufpool_pool *pool)
     bp_pages_close(&pool->pages);
     bp_registry_lock();
     bp_registry_rest(pool);
+    bool last = is_none_open();
     bp_registry_unlock();
+    if (last) {
+        bp_uring_rest();
+    }
     pthread_setcancelstate(cancelling, NULL);
     return 0;
 }

@@ -48,10 +48,15 @@ int bp_kernel_punch(int fd, uint64_t offset, uint64_t length);
 int bp_kernel_pwrite(int fd, const void *data, size_t size, uint64_t offset);
 int bp_kernel_close(int fd);
 
-/* preadv and pwritev (kernel_io.c): the bytes moved, which may be fewer than asked for, or -errno. */
+/* preadv and pwritev (kernel_io.c): the bytes moved, which may be fewer than asked for, or -errno. preadv_ahead does not wait
+ * for the device (RWF_NOWAIT): -EAGAIN, and the kernel reads ahead; -EOPNOTSUPP: this file knows no such thing. */
 struct iovec;
 int64_t bp_kernel_preadv(int fd, const struct iovec *parts, size_t count, uint64_t offset);
+int64_t bp_kernel_preadv_ahead(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int64_t bp_kernel_pwritev(int fd, const struct iovec *parts, size_t count, uint64_t offset);
+
+/* Is it on tmpfs or ramfs, with no device behind it? */
+int bp_kernel_is_memory_file(int fd);
 
 /* Descriptors that are kept (kernel_fd.c). A host may close what it did not open (closefrom), and open something else
  * that takes the number. So a kept one is moved to a number far above those that a host's next files take, never 0, 1

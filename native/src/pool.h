@@ -110,7 +110,7 @@ struct bufpool_pool {
     _Atomic(bufpool_fault_callback) callback;
     _Atomic(void *) callback_context;
 
-    _Atomic uint64_t pages_read, pages_written, io_requests; /* see transfer.c */
+    _Atomic uint64_t pages_read, pages_written, io_requests, io_queued; /* see transfer.c */
     _Atomic uint64_t faults, repeats, restarts, scratch_maps, scratch_ns, reports_lost, reports_limited;
     _Atomic uint32_t scratched;
     struct bp_scratch_slot scratch[BP_SCRATCH_SLOTS];

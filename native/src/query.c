@@ -153,6 +153,7 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .pages_read = atomic_load(&pool->pages_read),
         .pages_written = atomic_load(&pool->pages_written),
         .io_requests = atomic_load(&pool->io_requests),
+        .io_queued = atomic_load(&pool->io_queued),
         .small_fills = atomic_load(&pool->space.small_fills),
         .reserve_lost = atomic_load(&pool->space.reserve_lost),
         .provenance_lost = atomic_load(&pool->provenance.counts->lost),

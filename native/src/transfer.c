@@ -7,12 +7,19 @@
  * straight from the pages. Neighbours of the batch whose offsets follow each other are one request of the kernel; what it
  * does not do of one is tried page by page, so that only the pages fail that have to.
  *
+ * Several requests need not wait for the device one after the other. Past the page cache (O_DIRECT) they are in flight
+ * together by io_uring (uring.h). By way of the page cache what is there is read at once, and what is not there the
+ * kernel is made to read ahead, before anything is waited for: for that io_uring gains nothing (tried), and buffered
+ * writes lose by it. Whatever is not moved by then, for whatever reason, is asked for again with preadv or pwritev, which
+ * alone say what is wrong.
+ *
  * The pool is not closed, and the process does not fork, while a batch is under way. No page is claimed during a request.
  */
 #include "claim.h"
 #include "error.h"
 #include "fill.h"
 #include "numbers.h"
+#include "uring.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +30,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-#define CHUNK 128                    /* pages that are in flight together, at most */
+#define CHUNK BP_URING_BATCH         /* pages that are in flight together, at most */
 #define BUFFER ((uint64_t)512 << 10) /* bytes of a buffer that is kept: CHUNK small pages */
 #define LARGEST ((uint64_t)2 << 20)  /* bytes of a buffer, or one page */
 #define BUFFERS 4                    /* that are kept for the next call */
@@ -33,6 +40,7 @@ struct transfer {
     bufpool_pool *pool;
     int fd;
     bool write;
+    bool direct; /* past the page cache, to a device */
     const void *caller;
     size_t count;
     struct bp_numbers offsets;
@@ -101,13 +109,17 @@ static char *memory_of(const struct transfer *transfer, size_t i)
                            : transfer->buffer + (i - transfer->from) * transfer->pool->page_size;
 }
 
-/* Pages [i, end), whose offsets follow each other, from a byte of the first on: bytes moved, 0 or -errno. */
-static int64_t request(const struct transfer *transfer, size_t i, size_t end, uint64_t at)
+/* Pages [i, end), whose offsets follow each other; of page i so many bytes are done. */
+struct run {
+    size_t i, end;
+    uint64_t got;
+};
+
+static size_t gather(const struct transfer *transfer, const struct run *run, struct iovec *parts)
 {
-    struct iovec parts[CHUNK];
     size_t count = 0;
-    uint64_t offset = transfer->offsets.at[i] + at;
-    for (; i < end; i++, at = 0) {
+    uint64_t at = run->got;
+    for (size_t i = run->i; i < run->end; i++, at = 0) {
         char *from = memory_of(transfer, i) + at;
         size_t length = transfer->pool->page_size - at;
         if (count > 0 && (char *)parts[count - 1].iov_base + parts[count - 1].iov_len == from) {
@@ -116,37 +128,102 @@ static int64_t request(const struct transfer *transfer, size_t i, size_t end, ui
             parts[count++] = (struct iovec){from, length};
         }
     }
+    return count;
+}
+
+static uint64_t offset_of(const struct transfer *transfer, const struct run *run)
+{
+    return transfer->offsets.at[run->i] + run->got;
+}
+
+static void advance(const struct transfer *transfer, struct run *run, int64_t moved)
+{
+    uint64_t bytes = run->got + (uint64_t)moved;
+    run->i += bytes / transfer->pool->page_size;
+    run->got = bytes % transfer->pool->page_size;
+}
+
+/* The run's pages up to stop: bytes moved, 0 or -errno. */
+static int64_t request(const struct transfer *transfer, const struct run *run, size_t stop)
+{
+    struct iovec parts[CHUNK];
+    struct run now = {run->i, stop, run->got};
+    size_t count = gather(transfer, &now, parts);
+    uint64_t offset = offset_of(transfer, &now);
     atomic_fetch_add_explicit(&transfer->pool->io_requests, 1, memory_order_relaxed);
     return transfer->write ? bp_kernel_pwritev(transfer->fd, parts, count, offset)
                            : bp_kernel_preadv(transfer->fd, parts, count, offset);
 }
 
-static void move_run(struct transfer *transfer, size_t i, size_t end)
+static void move_run(struct transfer *transfer, struct run *run)
 {
-    uint64_t size = transfer->pool->page_size;
-    uint64_t got = 0; /* of page i */
-    size_t stop = end;
-    while (i < end) {
-        int64_t moved = request(transfer, i, stop, got);
+    size_t stop = run->end;
+    while (run->i < run->end) {
+        int64_t moved = request(transfer, run, stop);
         if (moved > 0) {
-            i += (got + (uint64_t)moved) / size;
-            got = (got + (uint64_t)moved) % size;
-            stop = i < stop ? stop : end;
-        } else if (moved < 0 && stop > i + 1) {
-            stop = i + 1; /* is it this page that fails? */
+            advance(transfer, run, moved);
+            stop = run->i < stop ? stop : run->end;
+        } else if (moved < 0 && stop > run->i + 1) {
+            stop = run->i + 1; /* is it this page that fails? */
         } else {
-            fail_request(transfer, i, moved, got);
-            i++;
-            got = 0;
-            stop = end;
+            fail_request(transfer, run->i, moved, run->got);
+            run->i++;
+            run->got = 0;
+            stop = run->end;
         }
     }
 }
 
-/* The pages [from, end) that have not failed yet. */
-static void move(struct transfer *transfer, size_t from, size_t end)
+/* Moves what is in the page cache, and has the rest of it read ahead. */
+static void move_ready(struct transfer *transfer, struct run *runs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct iovec parts[CHUNK];
+        size_t used = gather(transfer, &runs[i], parts);
+        int64_t moved = bp_kernel_preadv_ahead(transfer->fd, parts, used, offset_of(transfer, &runs[i]));
+        if (moved > 0) {
+            atomic_fetch_add_explicit(&transfer->pool->io_requests, 1, memory_order_relaxed);
+            advance(transfer, &runs[i], moved);
+        } else if (moved != -EAGAIN) {
+            return;
+        }
+    }
+}
+
+/* All in flight together, where there is a ring. */
+static void move_queued(struct transfer *transfer, struct run *runs, size_t count)
+{
+    struct bp_uring *ring = bp_uring_take();
+    if (ring == NULL) {
+        return;
+    }
+    struct iovec parts[CHUNK];
+    struct bp_request requests[CHUNK];
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        requests[i].parts = parts + used;
+        requests[i].count = gather(transfer, &runs[i], requests[i].parts);
+        requests[i].offset = offset_of(transfer, &runs[i]);
+        used += requests[i].count;
+    }
+    bp_uring_run(ring, transfer->fd, transfer->write, requests, count);
+    bp_uring_give(ring);
+    uint64_t queued = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (requests[i].result > 0) {
+            queued++;
+            advance(transfer, &runs[i], requests[i].result);
+        }
+    }
+    atomic_fetch_add_explicit(&transfer->pool->io_requests, queued, memory_order_relaxed);
+    atomic_fetch_add_explicit(&transfer->pool->io_queued, queued, memory_order_relaxed);
+}
+
+/* The runs among the pages [from, end) that have not failed yet. */
+static size_t split(const struct transfer *transfer, size_t from, size_t end, struct run *runs)
 {
     const uint64_t *offsets = transfer->offsets.at;
+    size_t count = 0;
     while (from < end) {
         size_t stop = from + 1;
         if (result(transfer, from) == 0) {
@@ -154,26 +231,70 @@ static void move(struct transfer *transfer, size_t from, size_t end)
                    offsets[stop] == offsets[stop - 1] + transfer->pool->page_size) {
                 stop++;
             }
-            move_run(transfer, from, stop);
+            runs[count++] = (struct run){from, stop, 0};
         }
         from = stop;
+    }
+    return count;
+}
+
+static void move(struct transfer *transfer, size_t from, size_t end)
+{
+    struct run runs[CHUNK];
+    size_t count = split(transfer, from, end, runs);
+    if (count > 1 && transfer->direct) {
+        move_queued(transfer, runs, count);
+    } else if (count > 1 && !transfer->write) {
+        move_ready(transfer, runs, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        move_run(transfer, &runs[i]);
     }
 }
 
 /* ---- Reading ---- */
 
-/* Fills pages [from, end), claimed and of one kind, all or none. */
+static bool claim(struct transfer *transfer, size_t i)
+{
+    int code = result(transfer, i);
+    if (code == 0) {
+        code = bp_claim_hole(transfer->pool, transfer->pages.at[i], BP_HOLE_FREE | BP_HOLE_EVICTED, "read into");
+        if (code < 0) {
+            fail(transfer, i, code, "%s", bp_error_text());
+        }
+    }
+    return code == 0;
+}
+
+/* Fills pages [from, end), all or none; claimed, and no longer so where it fails. */
+static int fill(struct transfer *transfer, size_t from, size_t end, struct bp_source *source)
+{
+    source->data = memory_of(transfer, from);
+    source->size = (end - from) * transfer->pool->page_size;
+    source->caller = transfer->caller;
+    return bp_fill(transfer->pool, transfer->pages.at + from, end - from, source);
+}
+
+static void fill_one(struct transfer *transfer, size_t i, struct bp_source *source)
+{
+    int code = fill(transfer, i, i + 1, source);
+    if (code < 0) {
+        code = bp_fill_error(transfer->pool, code, source, 1);
+        fail(transfer, i, code, "page %llu: %s", (unsigned long long)transfer->pages.at[i], bp_error_text());
+    }
+}
+
+/* Pages that are claimed. What fails together is tried one by one: frames may do for some. */
 static void fill_claimed(struct transfer *transfer, size_t from, size_t end)
 {
     struct bp_source source;
-    source.data = memory_of(transfer, from);
-    source.size = (end - from) * transfer->pool->page_size;
-    source.caller = transfer->caller;
-    int code = end == from ? 0 : bp_fill(transfer->pool, transfer->pages.at + from, end - from, &source);
-    if (code < 0) {
-        code = bp_fill_error(transfer->pool, code, &source, end - from);
+    if (end == from + 1) {
+        fill_one(transfer, from, &source);
+    } else if (end > from && fill(transfer, from, end, &source) < 0) {
         for (size_t i = from; i < end; i++) {
-            fail(transfer, i, code, "page %llu: %s", (unsigned long long)transfer->pages.at[i], bp_error_text());
+            if (claim(transfer, i)) {
+                fill_one(transfer, i, &source);
+            }
         }
     }
 }
@@ -182,21 +303,10 @@ static void fill_claimed(struct transfer *transfer, size_t from, size_t end)
 static void show(struct transfer *transfer, size_t from, size_t end)
 {
     size_t first = from; /* of those that are claimed and not yet filled */
-    uint16_t kind = 0;
     for (size_t i = from; i < end; i++) {
-        int code = result(transfer, i);
-        if (code == 0) {
-            code = bp_claim_hole(transfer->pool, transfer->pages.at[i], BP_HOLE_FREE | BP_HOLE_EVICTED, "read into");
-            if (code < 0) {
-                fail(transfer, i, code, "%s", bp_error_text());
-            }
-        }
-        uint16_t state = bp_pages_load(&transfer->pool->pages, transfer->pages.at[i]) & BP_STATE_MASK;
-        uint16_t now = state == BUFPOOL_STATE_EVICTED;
-        if (code < 0 || now != kind) {
+        if (!claim(transfer, i)) {
             fill_claimed(transfer, first, i);
-            first = code < 0 ? i + 1 : i;
-            kind = now;
+            first = i + 1;
         }
     }
     fill_claimed(transfer, first, end);
@@ -349,7 +459,7 @@ static int check_twice(const struct transfer *transfer)
     return code;
 }
 
-static int check(const struct transfer *transfer)
+static int check(struct transfer *transfer)
 {
     const bufpool_pool *pool = transfer->pool;
     for (size_t i = 0; i < transfer->count; i++) {
@@ -370,6 +480,8 @@ static int check(const struct transfer *transfer)
     if ((flags & O_ACCMODE) == (transfer->write ? O_RDONLY : O_WRONLY)) {
         return bp_error(-EBADF, "fd %d is not open for %s", transfer->fd, transfer->write ? "writing" : "reading");
     }
+    transfer->direct =
+        flags & O_DIRECT && !bp_kernel_is_memory_file(transfer->fd); /* in a ring that would go by a worker */
     return check_twice(transfer);
 }
 

@@ -1,7 +1,7 @@
 /*
  * Runs a command under a filter of system calls that refuses what a container's default profile refuses:
- * userfaultfd, process_madvise and mbind answer EPERM, and so does /dev/userfaultfd, which a container has not. The
- * command's children inherit the filter.
+ * userfaultfd, process_madvise, mbind and (since Docker 25) io_uring answer EPERM, and so does /dev/userfaultfd, which a
+ * container has not. The command's children inherit the filter.
  *
  * Usage: seccomp_exec COMMAND [ARGUMENT...]
  */
@@ -52,6 +52,9 @@ int main(int argc, char **argv)
         REFUSE(SYS_userfaultfd),
         REFUSE(SYS_process_madvise),
         REFUSE(SYS_mbind),
+        REFUSE(SYS_io_uring_setup),
+        REFUSE(SYS_io_uring_enter),
+        REFUSE(SYS_io_uring_register),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
         LOAD(args[1]),
         REFUSE(NEW_USERFAULTFD),

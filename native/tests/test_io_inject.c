@@ -17,6 +17,8 @@ static int no_frames;              /* UFFDIO_COPY fails */
 
 int64_t __real_bp_kernel_preadv(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int64_t __wrap_bp_kernel_preadv(int fd, const struct iovec *parts, size_t count, uint64_t offset);
+int64_t __real_bp_kernel_preadv_ahead(int fd, const struct iovec *parts, size_t count, uint64_t offset);
+int64_t __wrap_bp_kernel_preadv_ahead(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int64_t __real_bp_kernel_pwritev(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int64_t __wrap_bp_kernel_pwritev(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int __real_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
@@ -56,6 +58,17 @@ int64_t __wrap_bp_kernel_preadv(int fd, const struct iovec *parts, size_t count,
     struct iovec less[PAGES];
     CHECK_IS(count, <=, PAGES);
     return cut(less, parts, &count, offset) == 0 ? -EIO : __real_bp_kernel_preadv(fd, less, count, offset);
+}
+
+/* Every third run is not in the page cache. */
+int64_t __wrap_bp_kernel_preadv_ahead(int fd, const struct iovec *parts, size_t count, uint64_t offset)
+{
+    struct iovec less[PAGES];
+    static int calls;
+    CHECK_IS(count, <=, PAGES);
+    return calls++ % 3 == 0                        ? -EAGAIN
+           : cut(less, parts, &count, offset) == 0 ? -EIO
+                                                   : __real_bp_kernel_preadv_ahead(fd, less, count, offset);
 }
 
 int64_t __wrap_bp_kernel_pwritev(int fd, const struct iovec *parts, size_t count, uint64_t offset)

@@ -1,7 +1,7 @@
 /* Stray buffers of io_uring, in the call and in its workers, and of O_DIRECT: seen by a monitor, and answered with EFAULT.
  * Without liburing: one entry at a time. */
 #include "monitor.h"
-#include "uring.h"
+#include "plain_ring.h"
 
 /* Writes from `from` and waits for the result. */
 static int ring_write(struct ring *ring, int fd, const void *from, unsigned length, unsigned char flags)

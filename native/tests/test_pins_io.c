@@ -5,7 +5,7 @@
  * their begin, a read of io_uring that waits for its data. Not caught is what holds the frame, and not the address.
  */
 #include "pins.h"
-#include "uring.h"
+#include "plain_ring.h"
 
 static const char *of_memory;
 static const char *by_trap;

@@ -392,6 +392,11 @@ BUFPOOL_API int bufpool_probe(const char *memory, const char *trap, char *trap_f
 /* Is there a memory protection key for BUFPOOL_PIN_KEYS? Returns 0, or EUNSUPPORTED with the reason in bufpool_last_error(). */
 BUFPOOL_API int bufpool_probe_keys(void);
 
+/* Is there io_uring, for bufpool_read_from() and bufpool_write_to() with O_DIRECT? It takes a library that was built with
+ * liburing, and a kernel that does not refuse it. Returns 0, or EUNSUPPORTED with the reason in bufpool_last_error(). Sets up
+ * a ring and closes it. Thread-safe; not async-signal-safe. */
+BUFPOOL_API int bufpool_probe_uring(void);
+
 /* The n-th known name, or NULL past the last one; static strings. The memory "path" stands for any path.
  * Async-signal-safe. */
 BUFPOOL_API const char *bufpool_memory_name(size_t n);
@@ -503,8 +508,9 @@ BUFPOOL_API int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t pa
 /* Pages from a file, and to it
  *
  * Page i of the batch is page_size bytes from byte offsets[i] of the file on. Neighbours of the batch whose offsets follow
- * each other are one request; so sort by offset. A descriptor may be open with O_DIRECT, of a file or a block device. What
- * EINTR or a short count has left is asked for again.
+ * each other are one request; so sort by offset. A descriptor may be open with O_DIRECT, of a file or a block device: then
+ * the requests of a batch, 128 at most, are in flight together where there is io_uring, see bufpool_probe_uring(). By way of
+ * the page cache what is not there is read ahead together. What EINTR or a short count has left is asked for again.
  *
  * Arguments are checked first, and a batch with a wrong one is refused whole: EARGUMENT (NULL, no such page, one that comes
  * twice, an offset of more than INT64_MAX - page_size), -EBADF (fd is not open for it), ECLOSED, EEXHAUSTED (no memory for a
@@ -680,10 +686,12 @@ typedef struct bufpool_statistics {
     uint64_t staged;        /* frames that the program has, now, in this process */
     uint64_t frames_moved;  /* pages that were published, withdrawn or replaced by moving their frame, since open; */
     uint64_t frames_copied; /* and by copying their content */
-    uint64_t pages_read;    /* by bufpool_read_from(), and */
-    uint64_t
-        pages_written;    /* by bufpool_write_to(), since open, by this process; and how many requests of the kernel */
-    uint64_t io_requests; /* (preadv, pwritev) that took */
+    /* By bufpool_read_from() and by bufpool_write_to(), since open, by this process; how many requests of the kernel that took;
+     * and how many of these were in flight together, by io_uring. */
+    uint64_t pages_read;
+    uint64_t pages_written;
+    uint64_t io_requests;
+    uint64_t io_queued;
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */

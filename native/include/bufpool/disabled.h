@@ -146,6 +146,7 @@ BUFPOOL_API int bufpool_adopt(void *base, uint64_t length, int fd, const bufpool
 BUFPOOL_NONE(bufpool_share, (bufpool_pool * pool, bufpool_handle *handle))
 BUFPOOL_NONE(bufpool_probe, (const char *memory, const char *trap, char *trap_found, size_t size))
 BUFPOOL_NONE(bufpool_probe_keys, (void))
+BUFPOOL_NONE(bufpool_probe_uring, (void))
 BUFPOOL_NONE(bufpool_cell, (const char *memory, const char *trap, uint32_t *users))
 BUFPOOL_NONE(bufpool_allocate, (bufpool_pool * pool, const void *data, size_t size, uint64_t *page))
 BUFPOOL_NONE(bufpool_allocate_at, (bufpool_pool * pool, uint64_t page, const void *data, size_t size))

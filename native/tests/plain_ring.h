@@ -1,6 +1,6 @@
-/* uring.h: an io_uring of one entry at a time, without liburing. */
-#ifndef URING_H
-#define URING_H
+/* plain_ring.h: an io_uring of one entry at a time, without liburing. */
+#ifndef PLAIN_RING_H
+#define PLAIN_RING_H
 
 #include "harness.h"
 
