@@ -129,10 +129,12 @@ int bp_uffd_arm(struct bp_space *space)
     if (bp_space_stashes(space)) {
         bp_stash_open(space, BP_STASH_SMALL);
     }
-    /* A range of no length: whether the kernel takes the request at all. It takes none on locked memory. */
+    /* A range of no length: whether the kernel takes the request at all. It takes none on locked memory. Closed pages of a
+     * file are not mapped, so there is nothing to unmap together; and of huge pages it takes longer to look twice. */
     struct bp_range nothing = {space->base, 0};
     size_t done;
-    space->ways.batches = space->fd < 0 && !space->adopted && !space->memory->thp && !(space->flags & BUFPOOL_LOCK) &&
+    bool helps = space->fd < 0 || (space->unpinned == BP_OPEN_WRITE && space->granule == BP_GRANULE);
+    space->ways.batches = helps && !space->adopted && !space->memory->thp && !(space->flags & BUFPOOL_LOCK) &&
                           bp_kernel_discard_many(&nothing, 1, &done) == 0;
     return 0;
 }
@@ -187,6 +189,15 @@ static int open_chunk(struct bp_space *space, uintptr_t address, size_t length) 
     return code < 0 ? code : bp_kernel_mprotect((void *)address, length, PROT_READ | PROT_WRITE);
 }
 
+static int punch(struct bp_space *space, uintptr_t address, size_t length)
+{
+    int code = bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
+    if (space->sleep == BP_SLEEP_ALL && code == 0) {
+        code = bp_kernel_discard((void *)address, length); /* and what was poisoned, which is in no file */
+    }
+    return code;
+}
+
 /* 1: by way of the descriptor, which therefore is there. */
 static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
 {
@@ -196,11 +207,7 @@ static int zap_one(struct bp_space *space, uintptr_t address, size_t length)
     }
     if (space->fd >= 0) {
         bp_way_took(&space->ways, BUFPOOL_WAY_PUNCH, granules);
-        int code = bp_kernel_punch(space->fd, address - space->base, length); /* unmaps it everywhere, too */
-        if (space->sleep == BP_SLEEP_ALL && code == 0) {
-            code = bp_kernel_discard((void *)address, length); /* and what was poisoned, which is in no file */
-        }
-        return code;
+        return punch(space, address, length);
     }
     if (space->memory->thp) {
         int code = 0;
@@ -387,33 +394,47 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
     return code;
 }
 
-static void zap_batch(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
+/* Of private memory the frames are gone then. *done: ranges, from the front. */
+static void unmap_batch(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
     int patience = 100;
     int code;
     do {
         size_t more;
         code = bp_kernel_discard_many(ranges + *done, count - *done, &more);
-        size_t length = 0;
-        for (size_t end = *done + more; *done < end; ++*done) {
-            length += ranges[*done].length;
-        }
-        bp_way_took(&space->ways, BUFPOOL_WAY_BATCH, length / space->granule);
+        *done += more;
     } while (code == -EAGAIN && patience-- > 0);
     if (code < 0) {
         bp_way_lost(&space->ways, code);
     }
 }
 
+/* Scattered pages. Of a file their frames are still to be punched, which finds nothing to unmap then: that takes four fifths
+ * of the time. Until then this process, like any other, may show a page again by a touch; the punch takes it away. */
+static int zap_batch(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
+{
+    size_t unmapped = 0;
+    size_t length = 0;
+    int code = 0;
+    unmap_batch(space, ranges, count, &unmapped);
+    for (; *done < unmapped && code == 0; *done += code == 0) {
+        code = space->fd < 0 ? 0 : punch(space, ranges[*done].address, ranges[*done].length);
+        length += code == 0 ? ranges[*done].length : 0;
+    }
+    bp_way_took(&space->ways, BUFPOOL_WAY_BATCH, length / space->granule);
+    return code;
+}
+
 static int zap(struct bp_space *space, const struct bp_range *ranges, size_t count, size_t *done)
 {
     bool proven = space->fd >= 0; /* by bp_space_zap() */
     *done = 0;
-    if (count > 1 && space->ways.batches) {
-        zap_batch(space, ranges, count, done);
+    int code = count > 1 && space->ways.batches ? zap_batch(space, ranges, count, done) : 0;
+    if (code < 0) {
+        return code;
     }
     for (; *done < count; ++*done) {
-        int code = zap_one(space, ranges[*done].address, ranges[*done].length);
+        code = zap_one(space, ranges[*done].address, ranges[*done].length);
         if (code < 0) {
             return code;
         }

@@ -110,7 +110,8 @@ static void cell(const char *memory, const char *trap)
         CHECK_STRING(s.zap_ways, "punch");
     } else if (strcmp(memory, "shared") == 0) {
         CHECK_STRING(s.fill_ways, "copy");
-        CHECK_STRING(s.zap_ways, "punch");
+        CHECK(lists(s.zap_ways, BUFPOOL_WAY_PUNCH) && s.ways[BUFPOOL_WAY_PUNCH] > 0);
+        CHECK_IS(lists(s.zap_ways, BUFPOOL_WAY_BATCH), ==, s.ways[BUFPOOL_WAY_BATCH] > 0);
     }
 }
 
@@ -149,6 +150,9 @@ static void without_batches(void *argument)
     bufpool_statistics s = all_ways(NULL);
     CHECK(!lists(s.zap_ways, BUFPOOL_WAY_BATCH));
     CHECK_IS(s.ways_refused, ==, 0);
+    s = life("shared", "uffd", 1, NULL);
+    CHECK_STRING(s.zap_ways, "punch");
+    CHECK_IS(s.ways_refused, ==, 0);
 }
 
 static void refuse_moves(void)
@@ -183,6 +187,21 @@ static void refused_later(void *argument)
     bufpool_pool *pool = open_pool("anon", "uffd", "abort", PAGES * GRANULE, GRANULE);
     bool had = strcmp(stats_of(pool).fill_ways, "copy") != 0;
     bufpool_statistics s = live(pool, 1, refuse_later);
+    CHECK_IS(s.ways_refused > 0, ==, had);
+}
+
+static void refuse_batches(void)
+{
+    REFUSE(REFUSE_PROCESS_MADVISE);
+}
+
+/* Pages of a file that cannot be unmapped together any more are punched all the same. */
+static void batches_refused_later(void *argument)
+{
+    (void)argument;
+    bufpool_pool *pool = open_pool("shared", "uffd", "abort", PAGES * GRANULE, GRANULE);
+    bool had = lists(stats_of(pool).zap_ways, BUFPOOL_WAY_BATCH);
+    bufpool_statistics s = live(pool, 1, refuse_batches);
     CHECK_IS(s.ways_refused > 0, ==, had);
 }
 
@@ -229,6 +248,7 @@ int main(void)
         passes(without_moves, NULL);
         passes(without_moves, "batches neither");
         passes(refused_later, NULL);
+        passes(batches_refused_later, NULL);
         passes(shared_by_a_fork, NULL);
     }
     return code;

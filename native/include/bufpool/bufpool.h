@@ -615,7 +615,8 @@ typedef enum bufpool_way {
     BUFPOOL_WAY_TOUCH = 6, /* a plain copy: trap "none" (of zeros: the first touch), and mprotect on adopted memory */
     BUFPOOL_WAY_MOVE_OUT =
         7, /* the frame is moved to where it is kept, or given back with others, and the page traps: UFFDIO_MOVE */
-    BUFPOOL_WAY_BATCH = 8,  /* many scattered pages with one request: process_madvise on this process, Linux 6.13 */
+    BUFPOOL_WAY_BATCH = 8,  /* many scattered pages with one request: process_madvise on this process, Linux 6.13; of
+                               a file they are unmapped so, and punched one by one */
     BUFPOOL_WAY_DROP = 9,   /* one run of neighbours by a request: MADV_DONTNEED, or mapped anew */
     BUFPOOL_WAY_PUNCH = 10, /* a hole punched into the file */
     BUFPOOL_WAYS = 24       /* places for them in bufpool_statistics */
