@@ -116,6 +116,14 @@ def sample_arguments(sample: Any, seed: Any) -> dict[str, int]:
     return numbers
 
 
+def lag_argument(free_lag: Any) -> int:
+    """Pages that may lag."""
+    number = integer_argument(free_lag, "free_lag")
+    if not 0 <= number < 2**64:
+        raise ArgumentError(f"free_lag {number} must be from 0, for none, to {2**64 - 1} pages")
+    return number
+
+
 def page_number(pool: Pool, page: Any) -> int:
     """The number of a page of this pool, given as Page or number. Raises PageStateError, TypeError."""
     if isinstance(page, int) and not isinstance(page, bool):

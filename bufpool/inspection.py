@@ -29,7 +29,8 @@ class Findings:
     pages: int  # all: the sum of the next five
     allocated: int
     evicted: int
-    free: int  # never allocated, or freed
+    free: int  # never allocated, or freed; among them
+    lagging: int  # those that keep their frame, and do not trap yet: see free_lag
     busy: int  # amid a change by a process that lives
     abandoned: int  # amid a change by a process that is gone
     lost_frames: int  # allocated, and the frame is gone, or part of it

@@ -119,8 +119,9 @@ def configure(options: str) -> None:
 
     options is "key=value:key='another value'"; the keys are arguments of Pool, of attach() and of sqlite.install(),
     which take those that they have; what does not go with what a call says itself (sample with pins="all", red_zones
-    with reserve, fill with lazy_zero) gives way. preset=test and preset=production stand for several, help=1 writes all
-    keys to stderr. Each call replaces what the one before has set; "" ends it. Raises ArgumentError.
+    with reserve, fill with lazy_zero, free_lag with quarantine) gives way. preset=test and preset=production stand for
+    several, help=1 writes all keys to stderr. Each call replaces what the one before has set; "" ends it. Raises
+    ArgumentError.
     """
     _configure(lambda config: lib.bufpool_config_from_options(config, c_text(options, "options")))
 
@@ -174,6 +175,12 @@ def _gives_way(name: str, given: dict[str, Any]) -> bool:
         return bool(given.get("lazy_zero"))
     if name == "red_zones":
         return bool(given.get("reserve"))
+    if name == "free_lag":
+        file = given.get("memory", "anon") not in ("anon", "thp")
+        looked_for = given.get("pins", "off") != "off" or given.get("audit", "off") != "off" or given.get("sample")
+        return bool(file or looked_for or given.get("quarantine") or given.get("lazy_zero"))
+    if name in ("quarantine", "sample", "seed") and given.get("free_lag"):
+        return True
     if name in ("sample", "seed"):
         audited, untrapped = given.get("audit") == "checksum", given.get("trap") == "none"
         return given.get("pins") in ("write", "all") or bool(given.get("pin_keys")) or audited or untrapped

@@ -21,6 +21,7 @@ from bufpool.arguments import (
     copied_numbers,
     count_argument,
     integer_argument,
+    lag_argument,
     page_array,
     page_number,
     sample_arguments,
@@ -123,6 +124,10 @@ class Pool:
                   the oldest comes back before its time: no allocation fails for it
     fill          what a page holds that is allocated without data: "zeros", or "pattern": bufpool.FRESH bytes, so that
                   who reads it before it is written finds no plausible zeros
+    free_lag      pages that free may leave their frames for the next allocation, which overwrites the oldest in place:
+                  recycling asks the kernel for nothing, BUT THESE PAGES DO NOT TRAP YET. stats().lagging counts them,
+                  settle() makes them trap; 0: there are none. Memory anon and thp; not with pins, audit, sample,
+                  quarantine and lazy_zero
     scrub         overwrite each frame that free or evict takes away with bufpool.SCRUBBED bytes before it goes
     provenance    what is kept of each page's last allocate (or populate) and last free (or evict), for reports and for
                   Page.history. "off": nothing. "last": when and by which thread; 24 bytes a page that was ever touched.
@@ -212,6 +217,7 @@ class Pool:
         seed: int | None = None,
         pin_keys: bool = False,
         check_headroom: bool = False,
+        free_lag: int = 0,
     ) -> None:
         self._refuse_second()
         own = options.own(
@@ -240,7 +246,7 @@ class Pool:
         )
         texts = options.texts(memory, name, numa, fill)
         lengths = options.sizes_of(capacity, page_size, granule, quarantine)
-        own.update(sample_arguments(sample, seed))
+        own.update(sample_arguments(sample, seed), free_lag=lag_argument(free_lag))
         self.on_report = on_report
         self._open(lib.bufpool_open, {"flags": flags, **lengths, **texts, **own}, os.fspath(memory))
 
@@ -438,6 +444,13 @@ class Pool:
     def free_many(self, pages: NumbersLike) -> None:
         """The same for an array or an iterable of pages; refuses the whole batch if one of them is wrong."""
         self._batch(lib.bufpool_py_free_many, pages)
+
+    def settle(self) -> None:
+        """Takes the frames of all pages that lag (see free_lag): from here on they trap.
+
+        Raises PoolClosedError, SystemCallError (those that are left lag on).
+        """
+        self._call(lib.bufpool_py_settle, self.native)
 
     def evict(self, page: PageLike) -> None:
         """Takes an allocated page's frame away and keeps its number taken, until populate() or free().

@@ -52,6 +52,8 @@ class PoolStats:
     sampled: int  # pages that were chosen, since open
     members: int  # processes that have the pool; 1 if it is private to this one, 0 when it is closed
     red_zone: int  # bytes, before each page and after the last; 0: none
+    lagging: int  # freed pages that do not trap yet, now: see free_lag;
+    lag_reused: int  # and pages that were allocated into such a frame, since open
     quarantined: int  # freed pages whose numbers rest, now: see quarantine
     reserve_lost: int  # with reserve: huge pages that could not be reserved again after a free, since open
     restarts: int  # optimistic sections (C) that a hole has restarted, since open

@@ -99,7 +99,7 @@ def test_the_stub_names_everything() -> None:
 
 def test_sizes_that_the_abi_fixes() -> None:
     assert ffi.sizeof("bufpool_location") == 32
-    assert ffi.sizeof("bufpool_config") == 168
+    assert ffi.sizeof("bufpool_config") == 176
 
 
 def test_the_version_is_that_of_the_header() -> None:

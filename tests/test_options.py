@@ -100,7 +100,7 @@ def test_who_attaches_decides_all_but_what_is_the_pools() -> None:
     attached = set(inspect.signature(bufpool.Pool.attach).parameters)
     of_the_pool = {"capacity", "page_size", "granule", "memory", "name", "numa", "lazy_zero", "reserve", "discard"}
     of_the_pool |= {"provenance", "provenance_depth", "red_zones", "quarantine", "fill", "scrub"}
-    of_one_process = {"audit"}
+    of_one_process = {"audit", "free_lag"}
     assert arguments - attached == of_the_pool | of_one_process
     assert attached - arguments == {"pool", "fixed_address"}
 

@@ -57,6 +57,7 @@ typedef struct bufpool_config {
     const char *audit;
     uint32_t sample;
     uint64_t seed;
+    uint64_t free_lag;
 } bufpool_config;
 
 int bufpool_config_from_environment(bufpool_config *config);
@@ -114,6 +115,7 @@ int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, 
 int bufpool_free(bufpool_pool *pool, uint64_t page);
 
 int bufpool_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_settle(bufpool_pool *pool);
 
 int bufpool_evict(bufpool_pool *pool, uint64_t page);
 int bufpool_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
@@ -231,6 +233,8 @@ typedef struct bufpool_statistics {
     uint64_t pages_written;
     uint64_t io_requests;
     uint64_t io_queued;
+    uint64_t lagging;
+    uint64_t lag_reused;
 } bufpool_statistics;
 
 int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics);
@@ -273,6 +277,7 @@ typedef struct bufpool_findings {
     uint32_t exact;
     uint32_t wrong_count;
     bufpool_wrong_page wrong[BUFPOOL_WRONG_PAGES];
+    uint64_t lagging;
 } bufpool_findings;
 
 #define BUFPOOL_REPAIR 1
@@ -530,6 +535,7 @@ int bufpool_py_allocate_filled(bufpool_pool *pool, size_t count, uint64_t *pages
                                size_t size);
 int bufpool_py_free(bufpool_pool *pool, uint64_t page);
 int bufpool_py_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+int bufpool_py_settle(bufpool_pool *pool);
 int bufpool_py_evict(bufpool_pool *pool, uint64_t page);
 int bufpool_py_evict_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
 int bufpool_py_populate(bufpool_pool *pool, uint64_t page, const void *data, size_t size);

@@ -99,6 +99,11 @@ static int bufpool_py_free(bufpool_pool *pool, uint64_t page)
     return PY_CALL(bufpool_free(pool, page));
 }
 
+static int bufpool_py_settle(bufpool_pool *pool)
+{
+    return PY_CALL(bufpool_settle(pool));
+}
+
 static int bufpool_py_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages)
 {
     return PY_CALL(bufpool_free_many(pool, count, pages));

@@ -39,12 +39,20 @@ static int exhausted(const bufpool_pool *pool, size_t count)
                     (unsigned long long)evicted);
 }
 
-/* A free number; those that strays have diverted are re-armed for it, as others may be diverted meanwhile; then those that
+/* Is there a number that is free, or that another thread, which zaps what has lagged, is about to give back? Such a page is
+ * in the index before it is uncounted. */
+static bool some_come(const bufpool_pool *pool)
+{
+    return atomic_load(&pool->lag.lagging) > 0 || bp_counts_taken(pool->pages.counts) < pool->pages.count;
+}
+
+/* A free number, of a page that lags with its frame, if there is one; those that strays have diverted are re-armed for it, as others may be diverted meanwhile; then those that
  * rest come, the oldest first. One that somebody has BUSY to look at it, or amid giving it back, is waited for, but not
  * for ever: he may have been stopped. */
 static uint64_t take(bufpool_pool *pool)
 {
-    uint64_t page = bp_pages_take(&pool->pages);
+    uint64_t page = bp_lag_take(pool);
+    page = page != BP_NO_PAGE ? page : bp_pages_take(&pool->pages);
     for (int patience = 0; page == BP_NO_PAGE && patience < 16 && atomic_load(&pool->scratched) > 0; patience++) {
         bp_scratch_rearm_pool(pool, true);
         page = bp_pages_take(&pool->pages);
@@ -55,11 +63,12 @@ static uint64_t take(bufpool_pool *pool)
     if (page == BP_NO_PAGE && bp_recover(pool) > 0) {
         page = bp_pages_take(&pool->pages);
     }
+    page = page != BP_NO_PAGE ? page : bp_lag_find(pool);
     int64_t end = page == BP_NO_PAGE ? bp_kernel_monotonic_ns() + PATIENCE_NS : 0;
-    while (page == BP_NO_PAGE && bp_counts_taken(pool->pages.counts) < pool->pages.count &&
-           bp_kernel_monotonic_ns() <= end) {
+    while (page == BP_NO_PAGE && some_come(pool) && bp_kernel_monotonic_ns() <= end) {
         bp_kernel_sleep_ns(20000);
         page = bp_pages_take(&pool->pages);
+        page = page != BP_NO_PAGE ? page : bp_lag_find(pool);
     }
     return page;
 }
@@ -109,7 +118,8 @@ static int fill_given(bufpool_pool *pool, uint64_t page, const void *data, size_
     if (code < 0) {
         return code;
     }
-    code = bp_claim_hole(pool, page, evicted ? BP_HOLE_EVICTED : BP_HOLE_FREE, evicted ? "populate" : "allocate");
+    code = bp_claim_hole(pool, page, evicted ? BP_HOLE_EVICTED : BP_HOLE_FREE | BP_HOLE_LAGGING,
+                         evicted ? "populate" : "allocate");
     if (code < 0) {
         bp_pool_leave(pool);
         return code;

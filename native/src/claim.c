@@ -8,8 +8,21 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 /* ---- Holes ---- */
+
+/* The page, which lagged, is claimed with its frame. */
+static int claim_lagging(bufpool_pool *pool, uint64_t page, unsigned kinds, const char *what)
+{
+    int code = kinds & BP_HOLE_LAGGING ? 0 : bp_lag_zap(pool, page);
+    if (code < 0) {
+        bp_lag_put_back(pool, page);
+        code = bp_error(code, "cannot %s page %llu of pool \"%s\": its frame, of free_lag, cannot be taken away: %s%s",
+                        what, (unsigned long long)page, pool->name, strerror(-code), bp_space_hint(&pool->space, code));
+    }
+    return code;
+}
 
 int bp_claim_hole(bufpool_pool *pool, uint64_t page, unsigned kinds, const char *what)
 {
@@ -38,6 +51,12 @@ int bp_claim_hole(bufpool_pool *pool, uint64_t page, unsigned kinds, const char 
                             (unsigned long long)page, pool->name,
                             bufpool_state_name((bufpool_state)(state & BP_STATE_MASK)), busy);
         }
+        if (bp_lag_is(&pool->lag, state)) {
+            if (bp_lag_claim(pool, page)) {
+                return claim_lagging(pool, page, kinds, what);
+            }
+            continue;
+        }
         if (bp_pages_claim(&pool->pages, page, state, 0)) {
             if (!evicted) {
                 bp_pages_mark_taken(&pool->pages, page);
@@ -53,7 +72,12 @@ int bp_claim_hole(bufpool_pool *pool, uint64_t page, unsigned kinds, const char 
 void bp_claim_drop_holes(bufpool_pool *pool, const uint64_t *pages, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        uint16_t before = bp_pages_load(&pool->pages, pages[i]) & BP_STATE_MASK;
+        uint16_t word = bp_pages_load(&pool->pages, pages[i]);
+        if (bp_lag_has(&pool->lag, word)) {
+            bp_lag_put_back(pool, pages[i]);
+            continue;
+        }
+        uint16_t before = word & BP_STATE_MASK;
         if (bp_state_is_free(before)) {
             bp_pages_mark_free(&pool->pages, pages[i]);
         }

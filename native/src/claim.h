@@ -13,9 +13,12 @@
 
 #define BP_HOLE_FREE 1u
 #define BP_HOLE_EVICTED 2u
+#define BP_HOLE_LAGGING \
+    4u /* with FREE: a page that lags may keep its frame, which bp_fill() overwrites; else it is zapped */
 
 /* Claims a page that has no frame, to be given one: of the kinds given, marked as taken in the index. Waits a moment for a
- * re-arming, and for somebody who has it BUSY, who may only look at it; refuses anything else. */
+ * re-arming, and for somebody who has it BUSY, who may only look at it; refuses anything else. Errors: and -errno of zapping a page
+ * that lags. */
 int bp_claim_hole(bufpool_pool *pool, uint64_t page, unsigned kinds, const char *what);
 
 /* They are what they were. */

@@ -73,6 +73,7 @@ int bufpool_close(bufpool_pool *pool)
     while (bp_pool_is_used(pool)) { /* bufpool_stats() may be reading those that go */
         bp_kernel_sleep_ns(10000);
     }
+    bp_lag_close(&pool->lag);
     bp_pins_close(&pool->pins);
     bp_audit_close(&pool->audit);
     bp_pages_close(&pool->pages);

@@ -296,6 +296,43 @@ static uint64_t pages_to_rest(const struct bp_config *config, uint64_t quarantin
     return pages < most ? pages : most;
 }
 
+/* Freed pages that are accessible for a while go with nothing that looks for touches of them, or rests their numbers; and the
+ * words and the ring are this process's alone. */
+static int check_lag(const bufpool_config *known, struct bp_config *config)
+{
+    const char *against = NULL;
+    if (known->free_lag == 0) {
+        return 0;
+    }
+    if (config->guest != NULL || config->adoption != NULL) {
+        against = config->guest != NULL
+                      ? "a pool that other processes have, too, which would touch such a page: attach with free_lag 0"
+                      : "memory that is adopted, where a freed page is a hole for all who have it: take free_lag 0";
+    } else if (config->memory->file) {
+        against = "memory that other processes may have, too, and would touch: take memory \"anon\" or \"thp\", or "
+                  "free_lag 0";
+    } else if (config->pins != BP_PINS_OFF) {
+        against = "pins, by which touches of pages that nobody uses are found: take pins \"off\", or free_lag 0";
+    } else if (config->audit != BP_AUDIT_OFF) {
+        against = "audit, by which late writes are found: take audit \"off\", or free_lag 0";
+    } else if (known->sample != 0) {
+        against = "sample, by which touches of pages that nobody uses are found: take sample 0, or free_lag 0";
+    } else if (known->quarantine != 0) {
+        against =
+            "quarantine, in which a freed number rests, while one that lags is used again first: take one of them";
+    } else if (config->flags & BUFPOOL_LAZY_ZERO) {
+        against =
+            "BUFPOOL_LAZY_ZERO (in Python lazy_zero), by which a page may have no frame to keep: take one of them";
+    }
+    config->lag = known->free_lag;
+    return against == NULL
+               ? 0
+               : bp_error(BUFPOOL_EUNSUPPORTED,
+                          "free_lag is %llu pages, which stay accessible for a while after they are freed: that does "
+                          "not go with %s",
+                          (unsigned long long)known->free_lag, against);
+}
+
 /* What is the program's affair, of a mapping that it has made, or needs a mapping that the pool has made. */
 #define NOT_OF_ADOPTION \
     (BUFPOOL_LAZY_ZERO | BUFPOOL_LOCK | BUFPOOL_DUMP | BUFPOOL_RESERVE | BUFPOOL_DISCARD | BUFPOOL_MONITOR | \
@@ -471,6 +508,9 @@ static int check(const bufpool_config *given, const struct bp_guest *guest, cons
         code = check_sample(&known, config);
     }
     if (code == 0) {
+        code = check_lag(&known, config);
+    }
+    if (code == 0) {
         code = bp_numa_parse(known.numa, &config->numa);
     }
     if (code == 0) {
@@ -490,6 +530,8 @@ static int check(const bufpool_config *given, const struct bp_guest *guest, cons
     code = code == 0 ? check_granule(config, known.granule) : code;
     if (code == 0) {
         config->rest = pages_to_rest(config, known.quarantine);
+        uint64_t pages = config->capacity / config->page_size;
+        config->lag = config->lag < pages ? config->lag : pages;
     }
     return code;
 }

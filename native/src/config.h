@@ -38,6 +38,7 @@ struct bp_config {
     enum bp_provenance_mode provenance;
     uint32_t provenance_depth;
     uint64_t rest; /* pages in quarantine at most */
+    uint64_t lag;  /* pages that may lag at most */
     bool fresh;    /* fill is "pattern" */
     enum bp_pins_mode pins;
     enum bp_audit_mode audit;

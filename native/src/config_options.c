@@ -25,6 +25,7 @@ const struct bp_option bp_config_options[] = {
     NUMBER(report_limit, "16", "reports of one place that are written in full"),
     TEXT(provenance, "off", "off last stacks", "what reports say of who allocated and who freed the page"),
     NUMBER(provenance_depth, "8", "native frames kept with provenance=stacks, 1 to 16"),
+    SIZE(free_lag, "0", "freed pages that keep their frames for the next allocation, and do not trap until then"),
     SIZE(quarantine, "0", "bytes of freed pages whose numbers rest before they are used again"),
     TEXT(fill, "zeros", "zeros pattern", "what a page holds that is allocated without data"),
     FLAG("red_zones", BUFPOOL_RED_ZONES, "1: an inaccessible granule before and after each page"),
@@ -67,9 +68,12 @@ bool bp_config_options_fit(const void *values, const char *key)
     if (is(key, "red_zones")) {
         return !(config->flags & BUFPOOL_RESERVE);
     }
+    if (is(key, "quarantine")) {
+        return config->free_lag == 0;
+    }
     if (is(key, "sample")) {
-        return !is(config->pins, "write") && !is(config->pins, "all") && !(config->flags & BUFPOOL_PIN_KEYS) &&
-               !is(config->audit, "checksum") && !is(config->trap, "none");
+        return config->free_lag == 0 && !is(config->pins, "write") && !is(config->pins, "all") &&
+               !(config->flags & BUFPOOL_PIN_KEYS) && !is(config->audit, "checksum") && !is(config->trap, "none");
     }
     return true;
 }

@@ -60,12 +60,41 @@ static int fill_fresh(bufpool_pool *pool, uintptr_t address, size_t length, size
     return code;
 }
 
+/* Does the page, which is claimed, have the frame with which it lagged? */
+static bool has_kept(const bufpool_pool *pool, uint64_t page)
+{
+    return bp_lag_has(&pool->lag, bp_pages_load(&pool->pages, page));
+}
+
+/* Overwrites a page that has lagged, in its frame. false: data, or part of the frame (taken past us), is not there. */
+static bool overwrite(bufpool_pool *pool, uint64_t page, const struct bp_source *source, size_t at)
+{
+    char *to = (char *)bp_page_address(pool, page);
+    size_t size = source->data == NULL ? 0 : source->size - at;
+    size = size < pool->page_size ? size : pool->page_size;
+    int rest = source->data == NULL && pool->fresh != NULL ? BUFPOOL_FRESH : 0;
+    return (size == 0 || bp_probe_copy(to, source->data + at, size)) &&
+           (size == pool->page_size || bp_probe_set(to + size, rest, pool->page_size - size));
+}
+
 /* Fills one run of neighbouring pages, which hold source bytes from at on. *done: bytes, from the front. */
 static int fill(bufpool_pool *pool, uint64_t page, size_t count, const struct bp_source *source, size_t at,
                 size_t *done)
 {
     uintptr_t address = bp_page_address(pool, page);
     size_t length = count * pool->page_size;
+    *done = 0;
+    if (has_kept(pool, page)) { /* and count is 1 */
+        if (overwrite(pool, page, source, at)) {
+            atomic_fetch_add_explicit(&pool->lag.reused, 1, memory_order_relaxed);
+            *done = length;
+            return 0;
+        }
+        int code = bp_lag_zap(pool, page); /* then as any other, which tells what is wrong */
+        if (code < 0) {
+            return code;
+        }
+    }
     if (source->data == NULL && pool->fresh != NULL) {
         return fill_fresh(pool, address, length, done);
     }
@@ -136,7 +165,13 @@ void bp_fill_undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_
 {
     struct bp_range range = {bp_page_address(pool, pages[0]), length};
     size_t zapped;
-    if (length == 0 || bp_space_zap(&pool->space, &range, 1, &zapped) == 0) {
+    if (length == 0) {
+        return;
+    }
+    if (bp_space_zap(&pool->space, &range, 1, &zapped) == 0) {
+        if (has_kept(pool, pages[0])) {
+            atomic_store(&pool->pages.states[pages[0]], BUFPOOL_STATE_FREED | pool->pages.busy);
+        }
         return;
     }
     bp_record(&pool->provenance, pages, count, BUFPOOL_EVENT_ALLOCATE, caller);
@@ -146,10 +181,19 @@ void bp_fill_undo(bufpool_pool *pool, const uint64_t *pages, size_t count, size_
     }
 }
 
-/* The end of the run of neighbours, of contiguous addresses, that begins at index i. */
+/* The end of the run of neighbours, of contiguous addresses, that begins at index i; a page with a frame is one for itself. */
 static size_t run(const bufpool_pool *pool, const uint64_t *pages, size_t count, size_t i)
 {
-    return pool->lead > 0 ? i + 1 : bp_numbers_run(pages, count, i);
+    if (pool->lead > 0 || has_kept(pool, pages[i])) {
+        return i + 1;
+    }
+    size_t end = bp_numbers_run(pages, count, i);
+    for (size_t at = i + 1; pool->lag.length > 0 && at < end; at++) {
+        if (has_kept(pool, pages[at])) {
+            return at;
+        }
+    }
+    return end;
 }
 
 /* Fills every run; on an error undoes those before it and what is done of it. */

@@ -70,6 +70,8 @@ static void prepare_pool(bufpool_pool *pool, int64_t deadline)
         pool->heritage.step = BP_HERITAGE_SCRATCH;
         return;
     }
+    bp_lag_settle(pool,
+                  NULL); /* a frame that two processes share costs a fault to use again, and the child needs none */
     bp_inherit_prepare(pool);
 }
 

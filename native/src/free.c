@@ -3,7 +3,7 @@
  *
  * Every page of a batch is checked and claimed first (BUSY over its state, with what is being done), and the whole
  * batch is refused if one does not fit; a number that comes twice is found BUSY the second time. Then the frames go,
- * with as few requests as the kernel allows.
+ * with as few requests as the kernel allows; or stay, to lag (lag.h).
  */
 #include "claim.h"
 #include "error.h"
@@ -67,6 +67,31 @@ static void scrub(bufpool_pool *pool, const uint64_t *pages, size_t count)
     }
 }
 
+/* Pages at the end of a batch that may lag: as many as the ring has room for, and what comes before them is zapped. */
+static size_t lagging_from(const bufpool_pool *pool, size_t count, bool evict)
+{
+    uint64_t length = evict ? 0 : pool->lag.length;
+    return count > length ? count - (size_t)length : 0;
+}
+
+/* Frees claimed pages: those that have frames begin to lag. */
+static void let_lag(bufpool_pool *pool, const uint64_t *pages, size_t count)
+{
+    for (size_t i = 0; i < count;) {
+        size_t end = i + 1;
+        bool framed = has_frame(pool, pages[i]);
+        while (end < count && has_frame(pool, pages[end]) == framed) {
+            end++;
+        }
+        if (framed) {
+            bp_lag_begin(pool, pages + i, end - i);
+        } else {
+            bp_claim_settle_taken(pool, pages + i, end - i, false);
+        }
+        i = end;
+    }
+}
+
 /* Zaps claimed pages in order. Returns how many from the front are done; *code tells why it stopped. */
 static size_t zap(bufpool_pool *pool, const uint64_t *pages, size_t count, int *code)
 {
@@ -114,8 +139,13 @@ static int take_away(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
         scrub(pool, pages, count);
     }
     int code;
-    size_t done = zap(pool, pages, count, &code);
+    size_t old = lagging_from(pool, count, evict);
+    size_t done = zap(pool, pages, old, &code);
     bp_claim_settle_taken(pool, pages, done, evict);
+    if (code == 0 && old < count) {
+        let_lag(pool, pages + old, count - old);
+        return 0;
+    }
     bp_record_failed(&pool->provenance, pages + done, count - done);
     bp_claim_drop_frames(pool, pages + done, count - done);
     if (code < 0 && bp_pool_is_closed(pool)) { /* meanwhile */
@@ -148,6 +178,26 @@ static int take_many(bufpool_pool *pool, size_t count, const uint64_t *pages, bo
         code = take_away(pool, count, numbers.at, evict, caller);
         bp_pool_leave_batch(pool, &numbers);
     }
+    return code;
+}
+
+int bufpool_settle(bufpool_pool *pool)
+{
+    int code = bp_pool_enter(pool);
+    if (code < 0) {
+        return code;
+    }
+    uint64_t left;
+    code = bp_lag_settle(pool, &left);
+    bool closed = bp_pool_is_closed(pool); /* meanwhile */
+    if (code < 0 && !closed) {
+        code = bp_error(
+            code, "cannot take the frame of page %llu of pool \"%s\", which lags, by trap %s: %s%s; %llu pages lag on",
+            (unsigned long long)left, pool->name, pool->space.trap->name, strerror(-code),
+            bp_space_hint(&pool->space, code), (unsigned long long)atomic_load(&pool->lag.lagging));
+    }
+    code = code < 0 && closed ? bp_pool_closed_error(pool) : code;
+    bp_pool_leave(pool);
     return code;
 }
 

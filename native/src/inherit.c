@@ -30,6 +30,14 @@ static uint64_t changes(const bufpool_pool *pool)
            BP_COUNT(pool->pages.counts, evictions) + BP_COUNT(pool->pages.counts, populates);
 }
 
+/* Has the page a frame that is not to be lost? One of those that lag, where the kernel did not take it before the fork, would be
+ * a hole in the child, and not known as one. */
+static bool is_kept(const bufpool_pool *pool, uint64_t page)
+{
+    uint16_t word = bp_pages_load(&pool->pages, page);
+    return word == BUFPOOL_STATE_ALLOCATED || bp_lag_is(&pool->lag, word);
+}
+
 /* Calls function for each run of allocated pages; ends with the first code below 0. */
 static int for_each_run(bufpool_pool *pool, int (*function)(bufpool_pool *, uintptr_t, size_t))
 {
@@ -37,8 +45,7 @@ static int for_each_run(bufpool_pool *pool, int (*function)(bufpool_pool *, uint
     int code = 0;
     for (uint64_t page = 0; page < high && code == 0;) {
         uint64_t end = page;
-        while (end < high && (pool->lead == 0 || end == page) &&
-               bp_pages_load(&pool->pages, end) == BUFPOOL_STATE_ALLOCATED) {
+        while (end < high && (pool->lead == 0 || end == page) && is_kept(pool, end)) {
             end++;
         }
         code = end == page ? 0 : function(pool, bp_page_address(pool, page), (end - page) * pool->page_size);

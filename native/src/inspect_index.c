@@ -79,6 +79,9 @@ static void mend(struct bp_look *look, int level, uint64_t below)
     if (!(word & BP_BUSY) && bp_pages_claim(pages, page, word, 0)) {
         bp_pages_mend(pages, page, bp_rest_is_taken(pages, page, word));
         bp_pages_settle(pages, page, word);
+        if (bp_lag_is(&look->pool->lag, word)) { /* an allocation may have found it claimed, and passed it over */
+            atomic_store(&look->pool->lag.missed, true);
+        }
         bp_rest_end(pages, page);
     }
 }

@@ -94,12 +94,13 @@ static unsigned examine(struct bp_look *look, uint64_t page, uint16_t word, bool
     const struct bp_pages *pages = &look->pool->pages;
     bool scratch = word & BP_SCRATCH;
     unsigned wrong = 0;
-    if (is_nonsense(word)) {
+    bool lags = bp_lag_is(&look->pool->lag, word);
+    if (!lags && is_nonsense(word)) {
         wrong |= BIT(BUFPOOL_WRONG_STATE);
     } else if (scratch && !is_held(look->pool, page)) {
         wrong |= BIT(BUFPOOL_WRONG_SCRATCH);
     }
-    if ((word & BP_STATE_MASK) == BUFPOOL_STATE_ALLOCATED) {
+    if ((word & BP_STATE_MASK) == BUFPOOL_STATE_ALLOCATED || lags) {
         wrong |= all || fills_late(&look->pool->space) ? 0 : BIT(BUFPOOL_WRONG_LOST_FRAME);
     } else if (some && !(scratch && bp_frames_see_scratch(&look->frames))) {
         wrong |= BIT(BUFPOOL_WRONG_STRAY_FRAME);
@@ -174,11 +175,19 @@ static void mend(struct bp_look *look, uint64_t page, unsigned wrong)
     if (state > BUFPOOL_STATE_EVICTED) {
         state = BUFPOOL_STATE_FREED;
     }
+    bool lagged = bp_lag_is(&pool->lag, word);
+    if (lagged) {
+        atomic_fetch_sub(&pool->lag.lagging, 1); /* it is made a free one, if its frame can be taken */
+    }
     bool held = word & BP_SCRATCH && state != BUFPOOL_STATE_ALLOCATED && is_held(pool, page);
     if (state != BUFPOOL_STATE_ALLOCATED && !held && frames_of(look, page) != 0) {
         struct bp_range range = {bp_page_address(pool, page), pool->page_size};
         size_t done;
         if (bp_space_zap(&pool->space, &range, 1, &done) < 0) {
+            if (lagged) {
+                bp_lag_put_back(pool, page);
+                return;
+            }
             bp_pages_settle(&pool->pages, page, word);
             bp_rest_end(&pool->pages, page);
             return;
@@ -196,6 +205,7 @@ static void count(struct bp_look *look, uint64_t page, uint16_t word)
     *(state == BUFPOOL_STATE_ALLOCATED ? &found->allocated
       : state == BUFPOOL_STATE_EVICTED ? &found->evicted
                                        : &found->free) += 1;
+    found->lagging += bp_lag_is(&look->pool->lag, word);
     found->scratched += (word & BP_SCRATCH) != 0;
     if (state != BUFPOOL_STATE_UNALLOCATED) {
         look->high = page + 1;

@@ -161,6 +161,14 @@ static int open_audit(bufpool_pool *pool, const struct bp_config *config)
                                 (unsigned long long)pool->pages.count, strerror(-code));
 }
 
+static int open_lag(bufpool_pool *pool, const struct bp_config *config)
+{
+    int code = bp_lag_open(&pool->lag, config->lag);
+    return code == 0 ? 0
+                     : bp_error(code, "cannot reserve the ring of pool \"%s\" for free_lag (%llu pages): %s",
+                                pool->name, (unsigned long long)config->lag, strerror(-code));
+}
+
 /* The pool is there: says in its tables what others have to know. */
 static int publish(bufpool_pool *pool, const struct bp_config *config, struct bp_constants *constants)
 {
@@ -292,6 +300,9 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
         code = open_audit(pool, config);
     }
     if (code == 0) {
+        code = open_lag(pool, config);
+    }
+    if (code == 0) {
         code = open_space(pool, config);
     }
     if (code < 0) {
@@ -331,6 +342,7 @@ static int build(bufpool_pool *pool, const struct bp_config *config)
     }
     return 0;
 no_space:
+    bp_lag_close(&pool->lag);
     bp_audit_close(&pool->audit);
     bp_pins_close(&pool->pins);
     bp_pins_forget(&pool->pins);

@@ -25,7 +25,7 @@ int bp_poison(bufpool_pool *pool, uint64_t address)
     return code;
 }
 
-/* Whoever has the page BUSY, or shows the pattern there, takes the poison away with what he does. */
+/* Whoever has the page BUSY, has filled it, or shows the pattern there, takes the poison away with what he does. */
 void bp_unpoison(bufpool_pool *pool, const struct bp_order *order)
 {
     uint64_t page = bp_page_at(pool, order->address);
@@ -33,7 +33,7 @@ void bp_unpoison(bufpool_pool *pool, const struct bp_order *order)
     uintptr_t granule = bp_poison_granule(pool, order->address);
     if (bp_in_zone(pool, order->address)) { /* nobody's, and never filled */
         bp_kernel_discard((void *)granule, bp_poison_size(pool));
-    } else if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED &&
+    } else if (!(state & (BP_BUSY | BP_SCRATCH)) && state != BUFPOOL_STATE_ALLOCATED && !bp_lag_is(&pool->lag, state) &&
                bp_pages_claim(&pool->pages, page, state, BP_SCRATCH)) {
         if (pool->space.memory->thp) { /* its page table would keep the next frame small */
             bp_space_restore(&pool->space, granule & ~(uintptr_t)(pool->space.granule - 1), pool->space.granule);

@@ -9,6 +9,7 @@
 #define BP_POOL_H
 
 #include "audit.h"
+#include "lag.h"
 #include "limit.h"
 #include "numbers.h"
 #include "pages.h"
@@ -98,6 +99,7 @@ struct bufpool_pool {
     char trap_note[768];
     struct bp_space space;
     struct bp_pages pages;
+    struct bp_lag lag;
     struct bp_pins pins;
     struct bp_audit audit;
     struct bp_provenance provenance; /* stays, with its tables, while the descriptor is in use */

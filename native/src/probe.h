@@ -1,4 +1,4 @@
-/* probe.h: careful reads: a fault in one, of whatever kind, ends the read and nothing else. */
+/* probe.h: careful reads and writes: a fault in one, of whatever kind, ends it and nothing else. */
 #ifndef BP_PROBE_H
 #define BP_PROBE_H
 
@@ -9,9 +9,10 @@
 #include <stddef.h>
 #include <string.h>
 
-/* memcpy from memory that may not be readable; false if it is not (part of it may be copied). The handler jumps here
- * before it looks at anything else. Needs our handler to be installed. Async-signal-safe, nests. */
-static inline bool bp_probe_copy(void *to, const void *from, size_t size)
+/* memcpy from, or to, memory that may not be there; from NULL: memset to byte. false if it is not there (part of it may be
+ * done). The handler jumps here before it looks at anything else. Needs our handler to be installed. Async-signal-safe,
+ * nests. */
+static inline bool bp_probe(void *to, const void *from, int byte, size_t size)
 {
     sigjmp_buf place;
     sigjmp_buf *outer = bp_thread.probe;
@@ -30,13 +31,27 @@ static inline bool bp_probe_copy(void *to, const void *from, size_t size)
     bp_thread.probe_size = size;
     bp_thread.probe = &place;
     __asm__ volatile("" : : : "memory"); /* the copy stays between the two stores */
-    memcpy(to, from, size);
+    if (from == NULL) {
+        memset(to, byte, size);
+    } else {
+        memcpy(to, from, size);
+    }
     __asm__ volatile("" : : : "memory");
     bp_thread.probe = outer;
     bp_thread.probe_from = outer_from;
     bp_thread.probe_to = outer_to;
     bp_thread.probe_size = outer_size;
     return true;
+}
+
+static inline bool bp_probe_copy(void *to, const void *from, size_t size)
+{
+    return bp_probe(to, from, 0, size);
+}
+
+static inline bool bp_probe_set(void *to, int byte, size_t size)
+{
+    return bp_probe(to, NULL, byte, size);
 }
 
 #endif

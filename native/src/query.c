@@ -166,6 +166,8 @@ int bufpool_stats(const bufpool_pool *pool, bufpool_statistics *statistics)
         .pins = closed || unpins > pins ? 0 : pins - unpins,
         .pin_operations = pins + unpins,
         .members = closed ? 0 : bp_roster_count(&pool->pages),
+        .lagging = closed ? 0 : atomic_load(&pool->lag.lagging),
+        .lag_reused = atomic_load(&pool->lag.reused),
         .quarantined = closed                              ? 0
                        : resting < pool->pages.rest.length ? resting
                                                            : pool->pages.rest.length,

@@ -291,6 +291,12 @@ bool bp_scratch_divert(bufpool_pool *pool, uint64_t page, bufpool_access access,
             }
             continue;
         }
+        if (bp_lag_is(&pool->lag, state)) { /* since the access, or its frame was taken past us: now it is a hole */
+            if (!bp_lag_end(pool, page)) {
+                bp_kernel_sleep_ns(100000);
+            }
+            continue;
+        }
         bool shown = state & BP_SCRATCH && is_shown(pool, page);
         if (shown && pool->page_size == pool->space.granule) {
             return true; /* another thread's stray access, a moment ago */

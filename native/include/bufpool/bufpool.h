@@ -208,6 +208,22 @@ typedef struct bufpool_config {
     /* Chooses the pages, together with their numbers and the count of allocations before; 0: by chance.
      * bufpool_statistics has the one that is used: with it the same program guards the same pages again. */
     uint64_t seed;
+    /* Pages that free may leave their frames for the next allocation: these lag, and DO NOT TRAP YET. bufpool_allocate() (and
+     * _many, _filled) takes the one that was freed first, and overwrites it in place, for what memcpy costs. 0: none lag.
+     * When free_lag more have been freed since, a page that still lags is zapped, with others, up to 256 in one request.
+     * More than the pool has is as many as it has. 8 bytes for each.
+     *
+     * What that gives up: a stray read of a lagging page finds what was there, and a stray write is lost, without a report;
+     * and its number is the first to be used again. The page's state is "freed" all the same, which bufpool_explain() goes by,
+     * a second free is found, and it can be allocated by its number, published or read into, as any free page. Where a frame
+     * that is used again is filled, others may see it half done: nobody has a right to. With SCRUB it is overwritten when it
+     * is freed. Evicted pages never lag. bufpool_settle() zaps all that lag, as a test does before it looks for strays; so
+     * does a fork, for a pool that is inherited. What the kernel refuses to zap then lags on, beyond free_lag if need be, is
+     * counted, and tried again: a free does not fail for it.
+     *
+     * For memory anon and thp. Refused (EUNSUPPORTED) with what looks for touches of pages that nobody uses, or rests their
+     * numbers: pins, audit, sample, quarantine; with LAZY_ZERO; and of pools that are attached or adopted. */
+    uint64_t free_lag;
 } bufpool_config;
 
 #define BUFPOOL_CONFIG_INIT \
@@ -230,6 +246,7 @@ typedef struct bufpool_config {
      NULL, \
      NULL, \
      NULL, \
+     0, \
      0, \
      0}
 
@@ -446,7 +463,8 @@ BUFPOOL_API int bufpool_allocate_many(bufpool_pool *pool, size_t count, uint64_t
 /* The same, filled from data, which holds count whole pages one after the other. */
 BUFPOOL_API int bufpool_allocate_filled(bufpool_pool *pool, size_t count, const void *data, uint64_t *pages);
 
-/* Takes the frame away: the next touch traps. Accepts allocated and evicted pages; their number becomes free.
+/* Takes the frame away: the next touch traps (but see bufpool_config.free_lag). Accepts allocated and evicted pages; their
+ * number becomes free.
  * Errors: EARGUMENT (no such number), ESTATE (double free, never allocated, pinned), ECLOSED, -errno (the page is as it was).
  */
 BUFPOOL_API int bufpool_free(bufpool_pool *pool, uint64_t page);
@@ -454,6 +472,11 @@ BUFPOOL_API int bufpool_free(bufpool_pool *pool, uint64_t page);
 /* Checks every number first (twice the same one is ESTATE) and refuses the whole batch on any error. If the kernel
  * fails midway, bufpool_last_done() pages from the front are freed, the others are as they were. */
 BUFPOOL_API int bufpool_free_many(bufpool_pool *pool, size_t count, const uint64_t *pages);
+
+/* Takes the frames of all pages that lag (see bufpool_config.free_lag) when it is called: from the return on they trap, but
+ * for those that were allocated meanwhile. Does nothing where none do. Thread-safe; not async-signal-safe. Errors: EARGUMENT,
+ * ECLOSED, -errno: the kernel refuses, and those that are left lag on. */
+BUFPOOL_API int bufpool_settle(bufpool_pool *pool);
 
 /* Takes the frame away and keeps the number taken (state "evicted"). Errors: as free; ESTATE unless allocated. */
 BUFPOOL_API int bufpool_evict(bufpool_pool *pool, uint64_t page);
@@ -693,6 +716,8 @@ typedef struct bufpool_statistics {
     uint64_t pages_written;
     uint64_t io_requests;
     uint64_t io_queued;
+    uint64_t lagging;    /* freed pages that do not trap yet, now: see bufpool_config.free_lag; */
+    uint64_t lag_reused; /* and pages that were allocated into such a frame, since open */
 } bufpool_statistics;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */
@@ -754,6 +779,7 @@ typedef struct bufpool_findings {
     uint32_t exact;         /* 1: nobody changed anything meanwhile, and this is the truth; 0: see bufpool_inspect() */
     uint32_t wrong_count;   /* entries used in wrong: the first that were found */
     bufpool_wrong_page wrong[BUFPOOL_WRONG_PAGES];
+    uint64_t lagging; /* of the free pages, those that keep their frame: see bufpool_config.free_lag */
 } bufpool_findings;
 
 #ifdef __cplusplus /* C++11 has no designated initialisers */

@@ -161,6 +161,7 @@ BUFPOOL_NONE(bufpool_populate_many, (bufpool_pool * pool, size_t count, const ui
 BUFPOOL_NONE(bufpool_stage, (bufpool_pool * pool, size_t count, void **frames))
 BUFPOOL_NONE(bufpool_publish, (bufpool_pool * pool, size_t count, void **frames, const uint64_t *pages))
 BUFPOOL_NONE(bufpool_withdraw, (bufpool_pool * pool, size_t count, const uint64_t *pages, void **frames))
+BUFPOOL_NONE(bufpool_settle, (bufpool_pool * pool))
 BUFPOOL_NONE(bufpool_unstage, (bufpool_pool * pool, size_t count, void **frames))
 BUFPOOL_NONE(bufpool_replace, (bufpool_pool * pool, uint64_t victim, uint64_t page))
 BUFPOOL_NONE(bufpool_read_from,
