@@ -10,6 +10,7 @@ Rows of hugetlbfs need huge pages: as root the bench sets them aside and puts th
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -34,6 +35,16 @@ HUGE_PAGES = 600  # 1 GiB for a pool, and some beside it
 NR_HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 
+def _uring() -> list[str]:
+    """What the compiler is told where liburing is installed, as the library's own build does."""
+    asked = (
+        subprocess.run(["pkg-config", "--exists", "liburing >= 2.2"], check=False)
+        if shutil.which("pkg-config")
+        else None
+    )
+    return ["-DBP_HAVE_URING", "-luring"] if asked is not None and asked.returncode == 0 else []
+
+
 class Loops:
     """The C loops with their buffers; built once, with a copy of the library's sources of its own."""
 
@@ -41,7 +52,7 @@ class Loops:
         library = folder / "loops.so"
         sources = [str(path) for path in [*sorted((NATIVE / "src").glob("*.c")), NATIVE / "tests/btree.c"]]
         subprocess.run(
-            [*COMPILE, "-o", str(library), *map(str, BENCH.glob("*.c")), *sources, *LINK],
+            [*COMPILE, "-o", str(library), *map(str, BENCH.glob("*.c")), *sources, *LINK, *_uring()],
             check=True,
             timeout=300,
         )

@@ -146,7 +146,15 @@ def test_compiled(name: str, native_library: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["examples/collect.py", "examples/fork.py", "examples/provenance.py", "examples/sqlite_pool.py"]
+    "name",
+    [
+        "examples/collect.py",
+        "examples/batches.py",
+        "examples/files.py",
+        "examples/fork.py",
+        "examples/provenance.py",
+        "examples/sqlite_pool.py",
+    ],
 )
 def test_python(name: str, tmp_path: Path) -> None:
     check(name, run([sys.executable, "-W", "error", str(ROOT / name)], tmp_path), 0)

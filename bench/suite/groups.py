@@ -19,6 +19,7 @@ GROUPS = (
     Group("Fill and free", 15, ("test_fill_free",)),
     Group("Stage, publish, withdraw, replace", 30, ("test_frames", "test_frame_costs")),
     Group("Eviction and scan", 150, ("test_eviction",)),
+    Group("Files", 12, ("test_io",)),
     Group("Threads", 30, ("test_threads",)),
     Group("Pages of 2 MiB", 20, ("test_huge_fill",)),
     Group("Mapping operations", 12, ("test_mapping_ops",)),

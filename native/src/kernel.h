@@ -55,6 +55,9 @@ int64_t bp_kernel_preadv(int fd, const struct iovec *parts, size_t count, uint64
 int64_t bp_kernel_preadv_ahead(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int64_t bp_kernel_pwritev(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 
+/* Has the kernel read a part of the file ahead. */
+int bp_kernel_will_need(int fd, uint64_t offset, uint64_t length);
+
 /* Is it on tmpfs or ramfs, with no device behind it? */
 int bp_kernel_is_memory_file(int fd);
 

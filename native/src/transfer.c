@@ -174,6 +174,17 @@ static void move_run(struct transfer *transfer, struct run *run)
     }
 }
 
+/* Overlay file systems, for example, do not know how to read without waiting. What is said to them for nothing costs a tenth of
+ * reading a page. */
+static void announce(const struct transfer *transfer, const struct run *runs, size_t count)
+{
+    bool device = !bp_kernel_is_memory_file(transfer->fd);
+    for (size_t i = 0; i < count && device; i++) {
+        bp_kernel_will_need(transfer->fd, offset_of(transfer, &runs[i]),
+                            (runs[i].end - runs[i].i) * transfer->pool->page_size);
+    }
+}
+
 /* Moves what is in the page cache, and has the rest of it read ahead. */
 static void move_ready(struct transfer *transfer, struct run *runs, size_t count)
 {
@@ -184,6 +195,9 @@ static void move_ready(struct transfer *transfer, struct run *runs, size_t count
         if (moved > 0) {
             atomic_fetch_add_explicit(&transfer->pool->io_requests, 1, memory_order_relaxed);
             advance(transfer, &runs[i], moved);
+        } else if (moved == -EOPNOTSUPP) {
+            announce(transfer, runs + i, count - i);
+            return;
         } else if (moved != -EAGAIN) {
             return;
         }

@@ -29,6 +29,7 @@ enum { EMPTY = 0, IDLE = 1, BUSY = 2, USES = 3 };
 struct bp_uring {
     _Alignas(64) _Atomic uint64_t use;
     bool broken;
+    int fd; /* kept clear; -1: none yet, or no more */
     struct io_uring ring;
 };
 
@@ -64,47 +65,40 @@ static int try_nothing(struct io_uring *ring)
     return code;
 }
 
-static void shut(struct io_uring *ring)
+static void shut(struct bp_uring *it)
 {
-    if (!bp_kernel_is_kept(ring->ring_fd)) {
-        ring->ring_fd = -1; /* the host has closed it: the number is somebody else's */
+    if (!bp_kernel_is_kept(it->fd)) {
+        it->ring.ring_fd = -1; /* the host has closed it: the number is somebody else's */
     }
-    io_uring_queue_exit(ring);
+    it->fd = -1;
+    io_uring_queue_exit(&it->ring);
 }
 
-static int set_up(struct io_uring *ring)
+static int set_up(struct bp_uring *it)
 {
-    memset(ring, 0, sizeof *ring);
-    int code = io_uring_queue_init(BP_URING_BATCH, ring, 0);
+    it->fd = -1;
+    it->broken = false;
+    int code = io_uring_queue_init(BP_URING_BATCH, &it->ring, 0);
     if (code < 0) {
         return code;
     }
-    int fd = bp_kernel_keep_clear(ring->ring_fd);
-    if (fd < 0) { /* closed meanwhile */
-        ring->ring_fd = -1;
-        io_uring_queue_exit(ring);
-        return fd;
-    }
-    ring->ring_fd = ring->enter_ring_fd = fd;
-    code = io_uring_ring_dontfork(ring);
-    code = code == 0 ? try_nothing(ring) : code;
+    it->fd = bp_kernel_keep_clear(it->ring.ring_fd);
+    it->ring.ring_fd = it->ring.enter_ring_fd = it->fd;
+    code = it->fd;
+    code = code < 0 ? code : io_uring_ring_dontfork(&it->ring);
+    code = code < 0 ? code : try_nothing(&it->ring);
     if (code < 0) {
-        shut(ring);
+        shut(it);
     }
     return code;
 }
 
-static bool is_wanting(int code)
-{
-    return code == -ENOMEM || code == -EMFILE || code == -ENFILE || code == -EAGAIN;
-}
-
 static void remember(int code)
 {
-    if (is_wanting(code)) {
-        atomic_store(&not_before, bp_kernel_monotonic_ns() + RETRY_NS);
-    } else {
+    if (code == -EPERM || code == -EACCES || code == -ENOSYS || code == -EINVAL || code == -EOPNOTSUPP) {
         atomic_store(&refused, code);
+    } else { /* no memory, no descriptors */
+        atomic_store(&not_before, bp_kernel_monotonic_ns() + RETRY_NS);
     }
 }
 
@@ -114,7 +108,7 @@ static void remember(int code)
 static void forget_inherited(struct bp_uring *it, uint64_t use)
 {
     if ((use & USES) != EMPTY) {
-        bp_kernel_close_kept(it->ring.ring_fd);
+        bp_kernel_close_kept(it->fd);
     }
 }
 
@@ -122,25 +116,21 @@ static void forget_inherited(struct bp_uring *it, uint64_t use)
 static bool ready(struct bp_uring *it, uint64_t before)
 {
     if (before == use_of(IDLE)) {
-        if (bp_kernel_is_kept(it->ring.ring_fd)) {
+        if (bp_kernel_is_kept(it->fd)) {
             return true;
         }
-        shut(&it->ring);
+        shut(it);
     } else {
         forget_inherited(it, before);
     }
-    int64_t wait_until = atomic_load(&not_before);
-    int code = wait_until > 0 && bp_kernel_monotonic_ns() < wait_until ? -EAGAIN : set_up(&it->ring);
-    if (code < 0 && wait_until == atomic_load(&not_before) && code != -EAGAIN) {
+    if (bp_kernel_monotonic_ns() < atomic_load(&not_before)) {
+        return false;
+    }
+    int code = set_up(it);
+    if (code < 0) {
         remember(code);
     }
-    it->broken = false;
     return code == 0;
-}
-
-static bool may_take(uint64_t use)
-{
-    return use != use_of(BUSY);
 }
 
 struct bp_uring *bp_uring_take(void)
@@ -150,7 +140,7 @@ struct bp_uring *bp_uring_take(void)
     }
     for (struct bp_uring *it = rings; it < rings + RINGS; it++) {
         uint64_t use = atomic_load(&it->use);
-        if (may_take(use) && atomic_compare_exchange_strong(&it->use, &use, use_of(BUSY))) {
+        if (use != use_of(BUSY) && atomic_compare_exchange_strong(&it->use, &use, use_of(BUSY))) {
             if (ready(it, use)) {
                 return it;
             }
@@ -164,7 +154,7 @@ struct bp_uring *bp_uring_take(void)
 void bp_uring_give(struct bp_uring *it)
 {
     if (it->broken) {
-        shut(&it->ring);
+        shut(it);
     }
     atomic_store(&it->use, use_of(it->broken ? EMPTY : IDLE));
 }
@@ -174,7 +164,7 @@ void bp_uring_rest(void)
     for (struct bp_uring *it = rings; it < rings + RINGS; it++) {
         uint64_t use = use_of(IDLE);
         if (atomic_compare_exchange_strong(&it->use, &use, use_of(BUSY))) {
-            shut(&it->ring);
+            shut(it);
             atomic_store(&it->use, use_of(EMPTY));
         }
     }
@@ -227,7 +217,7 @@ void bp_uring_run(struct bp_uring *it, int fd, bool write, struct bp_request *re
             code != -EINTR) { /* no memory for a request, a filter that came later, a descriptor that went */
             drain(&it->ring, requests, count - io_uring_sq_ready(&it->ring), reaped);
             it->broken = true; /* entries that were not taken are left in it */
-            if (!is_wanting(code) && code != -EBADF) {
+            if (code == -EPERM || code == -EACCES || code == -ENOSYS) {
                 remember(code);
             }
             return;
@@ -239,7 +229,7 @@ void bp_uring_run(struct bp_uring *it, int fd, bool write, struct bp_request *re
 
 int bp_uring_probe(void)
 {
-    struct io_uring ring;
+    struct bp_uring ring;
     int code = set_up(&ring);
     if (code == 0) {
         shut(&ring);
