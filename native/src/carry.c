@@ -1,6 +1,7 @@
 /* carry.c: moving or copying content in and out of pages, see carry.h. */
 #include "carry.h"
 
+#include "fillers.h"
 #include "keys.h"
 #include "moving.h"
 #include "probe.h"
@@ -63,19 +64,97 @@ static void open_again(struct bp_space *space, uintptr_t page, size_t length)
     }
 }
 
-/* A page closed to writes, whose content has been copied: takes its frame away. */
-static int take_frame(struct bp_space *space, uintptr_t page, size_t length)
+/* Is what is open there gone, of which this is the content? Of zeros nothing can be gone that does not trap. */
+static bool lacks(const struct bp_space *space, uintptr_t granule, const char *copy)
 {
+    for (size_t at = 0; at < space->granule; at += BP_GRANULE) {
+        char now[BP_GRANULE];
+        if (!bp_probe_copy(now, (const void *)(granule + at), sizeof now)) {
+            return true;
+        }
+        if (memcmp(now, copy + at, sizeof now) != 0) {
+            return memcmp(now, bp_fill_zeros, sizeof now) == 0;
+        }
+        if (memcmp(now, bp_fill_zeros, sizeof now) != 0) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static bool is_gone(struct bp_space *space, uintptr_t granule, const char *copy)
+{
+    if (space->unpinned != BP_OPEN_NONE) {
+        return lacks(space, granule, copy);
+    }
+    bool gone = bp_space_protect(space, granule, space->granule, BP_OPEN_NONE, BP_OPEN_READ) < 0;
+    if (!gone) {
+        gone = lacks(space, granule, copy);
+        bp_space_protect(space, granule, space->granule, BP_OPEN_READ, BP_OPEN_NONE);
+    }
+    return gone;
+}
+
+static int put_back_one(struct bp_space *space, uintptr_t granule, const char *copy)
+{
+    if (atomic_load(&space->orphaned)) { /* and adopted, so that the program has it again, and goes on */
+        return space->adopted && bp_probe_copy((void *)granule, copy, space->granule) ? 0 : -EBADF;
+    }
+    size_t done;
+    int code = bp_space_populate(space, granule, space->granule, copy, &done);
+    for (int patience = 100; code < 0 && patience > 0; patience--) {
+        bp_kernel_sleep_ns(100000);
+        code = bp_space_populate(space, granule, space->granule, copy, &done);
+    }
+    return code;
+}
+
+/* The kernel has refused to take the frames, perhaps when some were gone (where the program has split the mapping): what is
+ * gone comes from the copy, which may be a page. */
+static int put_back(bufpool_pool *pool, uintptr_t page, size_t length, uintptr_t copy, int refused)
+{
+    struct bp_space *space = &pool->space;
+    int code = refused;
+    if (space->unpinned == BP_OPEN_NONE && copy - space->base < space->capacity) {
+        bp_space_protect(space, copy, length, BP_OPEN_NONE, BP_OPEN_READ);
+    }
+    if (space->key > 0) {
+        bp_keys_lend(pool);
+    }
+    for (size_t at = 0; at < length; at += space->granule) {
+        const char *content = (const char *)(copy + at);
+        if (is_gone(space, page + at, content) && put_back_one(space, page + at, content) < 0) {
+            code = -ENODATA;
+        }
+    }
+    if (space->key > 0) {
+        bp_keys_follow(pool);
+    }
+    return code;
+}
+
+/* A page closed to writes, whose content has been copied: takes its frame away. -ENODATA: a part of it, which cannot be put
+ * back. */
+static int take_frame(bufpool_pool *pool, uintptr_t page, size_t length, uintptr_t copy)
+{
+    struct bp_space *space = &pool->space;
     struct bp_range range = {page, length};
     size_t done;
     if (space->unpinned == BP_OPEN_NONE) {
         open_again(space, page, length);
     }
     int code = bp_space_zap(space, &range, 1, &done);
-    /* Traps by protection keep holes inaccessible. */
+    /* Traps by protection keep holes inaccessible, and have opened what they could not take. */
     bool shut = space->trap == &bp_trap_mprotect || space->trap == &bp_trap_adopted_mprotect;
+    bool armed = space->uffd >= 0 && !atomic_load(&space->orphaned);
+    if (code < 0 && armed) { /* while it is closed to writes */
+        code = put_back(pool, page, length, copy, code);
+    }
     if (space->unpinned == BP_OPEN_WRITE && (code < 0 || !shut)) {
         open_again(space, page, length);
+    }
+    if (code < 0 && !armed) {
+        code = put_back(pool, page, length, copy, code);
     }
     return code;
 }
@@ -141,7 +220,7 @@ static int copy_out(bufpool_pool *pool, uintptr_t page, uintptr_t frame, size_t 
         open_again(space, page, length);
         return code;
     }
-    code = take_frame(space, page, length);
+    code = take_frame(pool, page, length, frame);
     if (code < 0 && space->staging.moves) {
         bp_kernel_discard((void *)frame, length);
     }
@@ -165,6 +244,8 @@ int bp_carry_in(bufpool_pool *pool, uintptr_t page, uintptr_t frame, size_t leng
     int code = *moved ? 0 : bp_space_populate(space, page, length, (const void *)frame, done);
     if (code == 0) {
         count(pool, *moved, length);
+    } else if (space->staging.moves) {
+        *done = length; /* more may be there, which a move could neither finish nor undo */
     }
     return code;
 }
@@ -198,8 +279,7 @@ static int copy_across(bufpool_pool *pool, uintptr_t victim, uintptr_t page, siz
     if (code < 0) {
         open_again(space, victim, pool->page_size);
     } else {
-        code = take_frame(space, victim, pool->page_size);
-        *done = pool->page_size;
+        code = take_frame(pool, victim, pool->page_size, page);
     }
     return code;
 }
@@ -213,6 +293,8 @@ int bp_carry_across(bufpool_pool *pool, uintptr_t victim, uintptr_t page, size_t
     int code = *moved ? 0 : copy_across(pool, victim, page, done);
     if (code == 0) {
         count(pool, *moved, pool->page_size);
+    } else {
+        *done = pool->page_size; /* it may be shown, or be there as above */
     }
     return code;
 }

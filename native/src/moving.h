@@ -6,6 +6,9 @@
  * nothing is here. Else it is a stray's pattern, or somebody's. So a destination is never emptied before that was tried:
  * it may have the only copy.
  *
+ * A frame that has been moved can be somebody's a moment later (a device that a stray address was given to), so that it
+ * cannot go back: then its content goes back, by a copy, and the frame is that somebody's alone.
+ *
  * Both ranges are the caller's, whole granules. Async-signal-safe.
  */
 #ifndef BP_MOVING_H
@@ -25,13 +28,17 @@ struct bp_moving {
     bool waits;   /* is EBUSY such a thing? After a fork it lasts until the page is written to */
 };
 
-/* *done: bytes. back: undoes a move that has ended somewhere within length. *partly: more may have been moved than *done
- * says. */
-static inline int bp_move(const struct bp_moving *how, uintptr_t to, uintptr_t from, size_t length, bool back,
-                          size_t *done, bool *partly)
+static inline bool bp_move_passes(const struct bp_moving *how, int code)
+{
+    return code == -EAGAIN || code == -EINTR || (code == -EBUSY && how->waits);
+}
+
+/* *done: bytes. *partly: more may have been moved than *done says. */
+static inline int bp_move_there(const struct bp_moving *how, uintptr_t to, uintptr_t from, size_t length, size_t *done,
+                                bool *partly)
 {
     int patience = how->patience;
-    *partly = back;
+    *partly = false;
     for (*done = 0; *done < length;) {
         size_t moved;
         size_t left = length - *done;
@@ -42,17 +49,12 @@ static inline int bp_move(const struct bp_moving *how, uintptr_t to, uintptr_t f
             *partly = *partly || code < 0;
             continue;
         }
-        if (back && (code == -EEXIST || code == -ENOENT)) {
-            *done += BP_GRANULE;
-            continue;
-        }
         if (code == -EEXIST) { /* to be moved once more, and told */
             code = bp_kernel_uffd_move(how->uffd, from + *done, to + *done, BP_GRANULE, &moved);
             *partly = *partly || code != -EEXIST;
         }
         if (code < 0) {
-            bool passes = code == -EAGAIN || code == -EINTR || (code == -EBUSY && (how->waits || back));
-            if (!passes || patience-- == 0) {
+            if (!bp_move_passes(how, code) || patience-- == 0) {
                 return code;
             }
             *partly = true;
@@ -62,15 +64,59 @@ static inline int bp_move(const struct bp_moving *how, uintptr_t to, uintptr_t f
     return 0;
 }
 
+/* One granule, that does not go back, is copied. -EEXIST: it is here, and what is there is somebody else's. */
+static inline int bp_move_copy_back(const struct bp_moving *how, uintptr_t to, uintptr_t from)
+{
+    size_t copied;
+    int code = bp_kernel_uffd_copy(how->uffd, to, (const void *)from, BP_GRANULE, &copied);
+    for (int patience = 100; (code == -EAGAIN || code == -EINTR || code == -ENOMEM) && patience > 0; patience--) {
+        bp_kernel_sleep_ns(100000);
+        code = bp_kernel_uffd_copy(how->uffd, to, (const void *)from, BP_GRANULE, &copied);
+    }
+    return code == 0 ? bp_kernel_discard((void *)from, BP_GRANULE) : code;
+}
+
+/* Undoes what has ended somewhere within length. `to` is where it came from. What a request has refused is asked for by the
+ * granule, which no split mapping is the reason for then. */
+static inline void bp_move_back(const struct bp_moving *how, uintptr_t to, uintptr_t from, size_t length)
+{
+    int patience = how->patience;
+    bool alone = false;
+    for (size_t done = 0; done < length;) {
+        size_t moved;
+        size_t left = length - done;
+        size_t step = alone ? BP_GRANULE : how->step - done % how->step;
+        int code = bp_kernel_uffd_move(how->uffd, to + done, from + done, step < left ? step : left, &moved);
+        done += moved;
+        if (code == 0 || moved > 0) {
+            alone = false;
+            continue;
+        }
+        if (!alone) {
+            alone = true;
+            continue;
+        }
+        if ((bp_move_passes(how, code) || code == -EBUSY) && patience-- > 0) {
+            bp_kernel_sleep_ns(100000);
+            continue;
+        }
+        if (code != -ENOENT) {
+            bp_move_copy_back(how, to + done, from + done);
+        }
+        done += BP_GRANULE;
+        alone = false;
+    }
+}
+
 /* All of it, or none: 0, or why not. */
 static inline int bp_move_whole(const struct bp_moving *how, uintptr_t to, uintptr_t from, size_t length)
 {
     size_t done;
     bool partly;
-    int code = bp_move(how, to, from, length, false, &done, &partly);
+    int code = bp_move_there(how, to, from, length, &done, &partly);
     if (code < 0 && (done > 0 || partly)) {
         size_t step_end = (done / how->step + 1) * how->step; /* of it more may have been moved than was told */
-        bp_move(how, from, to, step_end < length ? step_end : length, true, &done, &partly);
+        bp_move_back(how, from, to, step_end < length ? step_end : length);
     }
     return code;
 }

@@ -64,15 +64,25 @@ static size_t run(const bufpool_pool *pool, const struct batch *batch, size_t i)
     return end - i;
 }
 
+/* Says why the kernel has refused so many pages. */
+static int name_reason(const bufpool_pool *pool, int code, size_t count)
+{
+    static const struct bp_source none;
+    return code == -ENODATA ? bp_error(code,
+                                       "the frame of a page of pool \"%s\" could be taken only in part, and not be put "
+                                       "back: what was in that part is lost",
+                                       pool->name)
+                            : bp_fill_error(pool, code, &none, count);
+}
+
 /* Says that the kernel has stopped a batch, and where. */
 static int stopped(const bufpool_pool *pool, int code, size_t done, const struct batch *batch, const char *what)
 {
-    static const struct bp_source none;
     char why[512];
     code = code == -EFAULT && !bp_pool_is_closed(pool) && strcmp(what, "publish") == 0
                ? bp_error(code, "frame %#llx of pool \"%s\" has no memory: was it unmapped, or dropped by madvise?",
                           (unsigned long long)batch->frames.at[done], pool->name)
-               : bp_fill_error(pool, code, &none, batch->count - done);
+               : name_reason(pool, code, batch->count - done);
     snprintf(why, sizeof why, "%s", bp_error_text());
     bp_error(code, "cannot %s page %llu: %s; %zu of %zu pages of this call are done", what,
              (unsigned long long)batch->pages.at[done], why, done, batch->count);
@@ -106,6 +116,20 @@ static void close_batch(struct batch *batch)
 
 /* ---- stage and unstage ---- */
 
+static int cannot_stage(const bufpool_pool *pool, int code, size_t count)
+{
+    if (code == -EAGAIN) {
+        return bp_error(
+            code,
+            "cannot stage %zu frames for pool \"%s\": another thread has begun to map more of them, and has not "
+            "come to an end for a second (is it stopped?)",
+            count, pool->name);
+    }
+    return bp_error(code == -ENOMEM ? BUFPOOL_EEXHAUSTED : code,
+                    "cannot stage %zu frames of %llu bytes for pool \"%s\": %s (memory, or RLIMIT_AS, ulimit -v)",
+                    count, (unsigned long long)pool->page_size, pool->name, strerror(-code));
+}
+
 static int stage(bufpool_pool *pool, size_t count, uint64_t *frames)
 {
     bool fits = count <= PTRDIFF_MAX / pool->page_size;
@@ -124,9 +148,7 @@ static int stage(bufpool_pool *pool, size_t count, uint64_t *frames)
         bp_headroom_settle(&pool->space.headroom, count * pool->page_size);
     }
     if (code < 0) {
-        return bp_error(code == -ENOMEM ? BUFPOOL_EEXHAUSTED : code,
-                        "cannot stage %zu frames of %llu bytes for pool \"%s\": %s (memory, or RLIMIT_AS, ulimit -v)",
-                        count, (unsigned long long)pool->page_size, pool->name, strerror(-code));
+        return cannot_stage(pool, code, count);
     }
     bp_staging_hand_out(&pool->space, frames, count, false);
     return 0;
@@ -269,9 +291,7 @@ static int withdraw(bufpool_pool *pool, struct batch *batch, size_t *done, const
     int code = bp_staging_take(&pool->space, pool->page_size, batch->count, batch->frames.at);
     if (code < 0) {
         bp_claim_drop_frames(pool, batch->pages.at, batch->count);
-        return bp_error(code == -ENOMEM ? BUFPOOL_EEXHAUSTED : code,
-                        "cannot stage %zu frames of %llu bytes for pool \"%s\": %s (RLIMIT_AS, ulimit -v)",
-                        batch->count, (unsigned long long)pool->page_size, pool->name, strerror(-code));
+        return cannot_stage(pool, code, batch->count);
     }
     bp_record(&pool->provenance, batch->pages.at, batch->count, BUFPOOL_EVENT_EVICT, caller);
     code = withdraw_runs(pool, batch, done);
@@ -325,9 +345,8 @@ static int replace(bufpool_pool *pool, uint64_t victim, uint64_t page, const voi
         bp_claim_drop_holes(pool, &page, 1);
         bp_record_failed(&pool->provenance, &victim, 1);
         bp_claim_drop_frames(pool, &victim, 1);
-        static const struct bp_source none;
         char why[512];
-        code = bp_fill_error(pool, code, &none, 1);
+        code = name_reason(pool, code, 1);
         snprintf(why, sizeof why, "%s", bp_error_text());
         return bp_error(code, "cannot replace page %llu by page %llu: %s; both are as they were",
                         (unsigned long long)victim, (unsigned long long)page, why);

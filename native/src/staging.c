@@ -90,7 +90,7 @@ static int grow(struct bp_space *space, size_t page_size, uint64_t count, uint32
 {
     struct bp_staging *staging = &space->staging;
     for (int patience = 0; atomic_exchange(&staging->growing, true); patience++) {
-        if (patience >= PATIENCE) {
+        if (patience >= PATIENCE) { /* its thread may be stopped */
             return -EAGAIN;
         }
         bp_kernel_sleep_ns(100000);
@@ -162,7 +162,7 @@ int bp_staging_take(struct bp_space *space, size_t page_size, size_t count, uint
         }
         int code = taken < count ? grow(space, page_size, count - taken, chunks) : 0;
         if (code < 0) {
-            bp_staging_drop(space, frames, taken, false, true);
+            bp_staging_drop(space, frames, taken, false, staging->moves); /* idle ones have memory */
             return code;
         }
     }

@@ -48,7 +48,7 @@ struct bp_staging {
 /* Are frames moved to and from pages of this space? */
 bool bp_staging_can_move(const struct bp_space *space);
 
-/* Claims so many vacant slots. 0, or -ENOMEM and none. */
+/* Claims so many vacant slots. 0; or none, and -ENOMEM, or -EAGAIN: another thread has begun to make more, and does not end. */
 int bp_staging_take(struct bp_space *space, size_t page_size, size_t count, uint64_t *frames);
 
 /* Gives claimed slots memory, where it does not come by itself. 0, -ENOMEM, -errno. */

@@ -316,11 +316,12 @@ static int populate_thp(struct bp_space *space, uintptr_t address, size_t length
     return 0;
 }
 
-/* Shows what the file has, open as asked for; also where the kernel has it mapped by now. */
+/* Shows what the file has, open as asked for; also where the kernel has it mapped by now, or the host has split the mapping
+ * within the range (ENOENT). */
 static int show(struct bp_space *space, uintptr_t address, size_t length, enum bp_open to)
 {
     int code = bp_kernel_uffd_continue(space->uffd, address, length, to == BP_OPEN_READ);
-    if (code != -EEXIST) {
+    if (code != -EEXIST && code != -ENOENT) {
         return code;
     }
     for (size_t at = 0; at < length; at += space->granule) {

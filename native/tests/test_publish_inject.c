@@ -1,18 +1,26 @@
 /*
- * The kernel fails amid publish, withdraw and replace, at each of its requests in turn; or moves more than it tells. What was
- * done is said; every page and every frame has its content; and the next try does the rest.
+ * The kernel fails amid publish, withdraw and replace, at each of its requests in turn; or does more than it tells; or goes on
+ * refusing, so that what it has begun can neither be finished nor undone as it was begun. What was done is said; every page
+ * and every frame has its content; what is no page traps; and the next try does the rest.
  */
 #include "publish.h"
 
 enum { NOTHING, MOVE, COPY, MPROTECT, PWRITE, PUNCH, DISCARD, MMAP, REQUESTS };
+enum manner {
+    ONCE,
+    MORE, /* it is done, or as good as, and an error told */
+    PART, /* the first granule is done and told, and from then on there are errors only */
+};
 static int failing;
 static int countdown, with;
-static int fired; /* failures so far */
-static bool more; /* of a move: it is done, and an error told */
+static enum manner manner;
+static int fired;       /* failures so far */
+static bool none_moves; /* beside it: every move is refused */
 
 static bool fails(int request)
 {
-    bool now = failing == request && --countdown == 0;
+    bool now = failing == request && (manner == PART ? countdown <= 1 : countdown == 1);
+    countdown -= failing == request;
     fired += now;
     return now;
 }
@@ -21,15 +29,22 @@ int __real_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t le
 int __wrap_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done);
 int __wrap_bp_kernel_uffd_move(int uffd, uintptr_t to, uintptr_t from, size_t length, size_t *done)
 {
-    if (fails(MOVE)) {
-        if (more) {
-            size_t part = length > GRANULE ? length - GRANULE : length;
-            __real_bp_kernel_uffd_move(uffd, to, from, part, done);
-        }
-        *done = 0;
-        return with;
+    *done = 0;
+    if (none_moves) {
+        return -EBUSY;
     }
-    return __real_bp_kernel_uffd_move(uffd, to, from, length, done);
+    if (!fails(MOVE)) {
+        return __real_bp_kernel_uffd_move(uffd, to, from, length, done);
+    }
+    if (manner == MORE) {
+        size_t part = length > GRANULE ? length - GRANULE : length;
+        __real_bp_kernel_uffd_move(uffd, to, from, part, done);
+        *done = 0;
+    } else if (manner == PART && countdown == 0) {
+        __real_bp_kernel_uffd_move(uffd, to, from, GRANULE, done);
+        return -EAGAIN;
+    }
+    return with;
 }
 
 int __real_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
@@ -58,14 +73,23 @@ int __real_bp_kernel_punch(int fd, uint64_t offset, uint64_t length);
 int __wrap_bp_kernel_punch(int fd, uint64_t offset, uint64_t length);
 int __wrap_bp_kernel_punch(int fd, uint64_t offset, uint64_t length)
 {
-    return fails(PUNCH) ? with : __real_bp_kernel_punch(fd, offset, length);
+    if (fails(PUNCH)) {
+        return with;
+    }
+    return __real_bp_kernel_punch(fd, offset, length);
 }
 
 int __real_bp_kernel_discard(void *address, size_t length);
 int __wrap_bp_kernel_discard(void *address, size_t length);
 int __wrap_bp_kernel_discard(void *address, size_t length)
 {
-    return fails(DISCARD) ? with : __real_bp_kernel_discard(address, length);
+    if (fails(DISCARD)) {
+        if (manner == MORE) { /* as of a mapping that the program has split */
+            __real_bp_kernel_discard(address, GRANULE);
+        }
+        return with;
+    }
+    return __real_bp_kernel_discard(address, length);
 }
 
 int __real_bp_kernel_mmap(void *hint, size_t length, int protection, int flags, int fd, void **address);
@@ -85,6 +109,16 @@ static bufpool_state state(bufpool_pool *pool, uint64_t page)
     return found;
 }
 
+static void check_holes(bufpool_pool *pool)
+{
+    for (uint64_t page = 0; page < at.pages; page++) {
+        for (uint64_t offset = 0; state(pool, page) != BUFPOOL_STATE_ALLOCATED && offset < at.page_size;
+             offset += GRANULE) {
+            CHECK(traps_at((char *)bufpool_address(pool, page) + offset, NULL));
+        }
+    }
+}
+
 /* From a batch that may fail: those that are done are said, the next call does the others. Returns whether it failed. */
 static bool publish_all(bufpool_pool *pool, void **frames)
 {
@@ -95,11 +129,13 @@ static bool publish_all(bufpool_pool *pool, void **frames)
     }
     size_t done = bufpool_last_done();
     CHECK_IS(done, <, COUNT);
+
     CHECK_HAS(last_error(), "of 6 pages of this call are done");
     for (size_t i = 0; i < COUNT; i++) {
         CHECK_IS(state(pool, pages[i]) == BUFPOOL_STATE_ALLOCATED, ==, i < done);
         CHECK(i < done || is_stamped(frames[i], i << 20));
     }
+    check_holes(pool);
     CHECK_OK(bufpool_publish(pool, COUNT - done, frames + done, pages + done));
     return true;
 }
@@ -125,7 +161,23 @@ static bool withdraw_all(bufpool_pool *pool, void **frames)
     return true;
 }
 
-static void round_with(int request, int after, int code, bool moves_more, int step)
+struct plan {
+    int request;
+    enum manner manner;
+    int after, code;
+    bool none_moves;
+};
+
+static void begin(const struct plan *plan, bool now)
+{
+    with = plan->code;
+    manner = plan->manner;
+    countdown = plan->after;
+    none_moves = plan->none_moves;
+    failing = now ? plan->request : NOTHING;
+}
+
+static void round_with(const struct plan *plan, int step)
 {
     bufpool_pool *pool = open_publishing();
     void *frames[COUNT];
@@ -133,16 +185,12 @@ static void round_with(int request, int after, int code, bool moves_more, int st
     for (size_t i = 0; i < COUNT; i++) {
         stamp(frames[i], i << 20);
     }
-    with = code;
-    more = moves_more;
-    countdown = after;
-    failing = step == 0 ? request : NOTHING;
+    begin(plan, step == 0);
     publish_all(pool, frames);
     for (size_t i = 0; i < COUNT; i++) {
         check_page(pool, pages[i], i << 20);
     }
-    countdown = after;
-    failing = step == 1 ? request : NOTHING;
+    begin(plan, step == 1);
     int replaced = bufpool_replace(pool, pages[4], 5);
     failing = NOTHING;
     if (replaced == 0) {
@@ -152,36 +200,48 @@ static void round_with(int request, int after, int code, bool moves_more, int st
         CHECK_IS(state(pool, 5) == BUFPOOL_STATE_ALLOCATED, ==, false);
     }
     check_page(pool, pages[4], (uint64_t)4 << 20);
-    countdown = after;
-    failing = step == 2 ? request : NOTHING;
+    check_holes(pool);
+    begin(plan, step == 2);
     withdraw_all(pool, frames);
     for (size_t i = 0; i < COUNT; i++) {
         check_gone(pool, pages[i]);
         CHECK(is_stamped(frames[i], i << 20));
     }
+    check_holes(pool);
     CHECK_IS(publishing_stats(pool).staged, ==, COUNT);
     CHECK_OK(bufpool_unstage(pool, COUNT, frames));
     CHECK_OK(bufpool_close(pool));
 }
 
+static void rounds(struct plan plan)
+{
+    /* Of traps by protection an error of mprotect leaves a page open, which is then allocated (fill.c). */
+    bool shut = strcmp(at.trap, "mprotect") == 0 && plan.request == MPROTECT;
+    for (plan.after = 1; plan.after <= 3; plan.after++) {
+        for (int step = shut ? 1 : 0; step < 3; step++) {
+            round_with(&plan, step);
+        }
+    }
+}
+
 static void cell(const char *memory, const char *trap)
 {
     static const int codes[] = {-ENOMEM, -EBUSY, -EAGAIN, -EEXIST};
-    at = (struct publishing){memory, trap, NULL, 0, 12, GRANULE};
     fired = 0;
-    for (int request = MOVE; request < REQUESTS; request++) {
-        /* Of traps by protection an error of mprotect leaves a page open, which is then allocated (fill.c). */
-        bool shut = strcmp(trap, "mprotect") == 0 && request == MPROTECT;
-        for (int after = 1; after <= 3; after++) {
-            for (int code = 0; code < (request == MOVE ? 4 : 1); code++) {
-                for (int step = shut ? 1 : 0; step < 3; step++) {
-                    round_with(request, after, codes[code], false, step);
-                    if (request == MOVE && code >= 2) {
-                        round_with(request, after, codes[code], true, step);
-                    }
-                }
+    for (uint64_t granules = 1; granules <= 3; granules += 2) {
+        at = (struct publishing){memory, trap, NULL, 0, 12, granules * GRANULE};
+        for (int request = COPY; request < REQUESTS; request++) {
+            rounds((struct plan){.request = request, .code = -ENOMEM});
+            rounds((struct plan){.request = request, .code = -ENOMEM, .none_moves = true});
+        }
+        for (int i = 0; i < 4; i++) {
+            rounds((struct plan){.request = MOVE, .code = codes[i]});
+            rounds((struct plan){.request = MOVE, .manner = PART, .code = codes[i]});
+            if (i >= 2) {
+                rounds((struct plan){.request = MOVE, .manner = MORE, .code = codes[i]});
             }
         }
+        rounds((struct plan){.request = DISCARD, .manner = MORE, .code = -EINVAL, .none_moves = true});
     }
     printf("%d failures\n", fired);
     CHECK_IS(fired, >, 0);
