@@ -56,6 +56,9 @@ void bp_pages_lay(struct bp_pages *pages, uint64_t count, uint64_t rest, void *p
     while (pages->block > MIN_BLOCK && pages->block * 16 > count) {
         pages->block /= 2; /* that more threads than a few find one */
     }
+    if (pages->block * 16 > count) {
+        pages->block = 1; /* else what one thread frees would soon be another's: the cursor went round at once */
+    }
     pages->depth = measure(count, pages->words);
     pages->states = place;
     char *next = (char *)place + states_size(count);

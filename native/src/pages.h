@@ -187,7 +187,7 @@ static inline bool bp_state_is_free(uint16_t state)
 /* Finds a free page and claims it: its state becomes BUSY over what it was. BP_NO_PAGE if there is none, in any thread's
  * block: a block says where a stripe looks first, and the index alone what is free. Each stripe gives out the numbers of a
  * block (64 to 512 numbers, so that large pools have one word line of the index, and of small pages one page table, for each
- * thread), then asks for the next. Numbers rise from call to call within a block, and blocks rise and wrap, so that a freed
+ * thread; in pools of less than 1024 pages one number, so that all threads go round together), then asks for the next. Numbers rise from call to call within a block, and blocks rise and wrap, so that a freed
  * number rests as long as possible; the wrap comes early when a quarter of the numbers in use so far (and at least 1024, and
  * four blocks for each further stripe) is free again, so that a huge pool does not wander through all its addresses. */
 uint64_t bp_pages_take(struct bp_pages *pages);
