@@ -147,9 +147,6 @@ def _show_findings(console: Console, pool: Checked, findings: Findings) -> None:
     )
     states = ("allocated", "evicted", "free", "busy", "abandoned")
     console.print("  " + ", ".join(f"{name} {getattr(findings, name)}" for name in states))
-    if findings.lagging:
-        lag = f"of the free ones {findings.lagging} lag"
-        console.print(f"  {lag}: touches of them do not trap yet (free_lag)")
     if not findings.clean:
         table = Table("wrong", "count", "pages", "what that is", box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for kind, many in findings.by_kind().items():

@@ -274,6 +274,7 @@ def test_attached(tmp_path: Path) -> None:
         "ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)\n"  # PR_SET_PTRACER_ANY
         "pool = bufpool.Pool('1 MiB', name='of Python', provenance='stacks')\n"
         "page = pool.allocate(b'x'); other = pool.allocate(); page.free()\n"
+        "lagging = bufpool.Pool('1 MiB', name='that lags', free_lag=4); lagging.allocate().free()\n"
         "for i in range(12):\n"
         "    try: page[i]\n"
         "    except bufpool.StrayAccessError: pass\n"
@@ -286,6 +287,7 @@ def test_attached(tmp_path: Path) -> None:
         assert child.stdout is not None
         address = int(child.stdout.readline())
         commands = ["bufpool pools", f"bufpool page {address + 77}", 'bufpool faults "of Python"']
+        commands.append('bufpool page "that lags" 0')
         shown = gdb("-p", str(child.pid), commands=commands, folder=tmp_path)
         assert child.stdin is not None
         child.stdin.close()
@@ -297,6 +299,7 @@ def test_attached(tmp_path: Path) -> None:
         r"bufpool \S+ in \S*_native\.abi3\.so\n",
         rf'pool "of Python" is \[0x\w+, 0x\w+\): 256 pages of 4 KiB, .* on_fault raise, process {child.pid}\n',
         r'page 0 of pool "of Python" is freed\n  offset 77 of 4096',
+        r'page 0 of pool "that lags" is freed; its frame lags \(free_lag\), so that it does not trap yet\n',
         r"remembered faults of this page: 12, the latest 8\n",
         rf"report 12: stray read at {address + 11:#x}, page 0 \(freed\), offset 11\n"
         rf'\s+by thread {child.pid} "python\S*" of process {child.pid}, \d+-\d+-\d+T\S+Z\n\s+#0 0x\w+ \S+',

@@ -16,7 +16,7 @@ class Group(NamedTuple):
 
 GROUPS = (
     Group("Resident pages", 150, ("test_resident", "test_huge_access")),
-    Group("Fill and free", 15, ("test_fill_free",)),
+    Group("Fill and free", 15, ("test_fill_free", "test_lag")),
     Group("Stage, publish, withdraw, replace", 30, ("test_frames", "test_frame_costs")),
     Group("Eviction and scan", 150, ("test_eviction",)),
     Group("Files", 12, ("test_io",)),

@@ -272,6 +272,9 @@ class Pool(Struct):
 
     def flags(self, word: int) -> str:
         """What else a state word says."""
+        constant = self.library.constant
+        if word & constant("page.freeing") and not word & constant("page.busy"):
+            return "; its frame lags (free_lag), so that it does not trap yet"
         said = {
             "page.busy": f"being changed at this moment{self.changer(word)}",
             "page.scratch": "shows the scratch pattern after a stray access",

@@ -188,6 +188,32 @@ static void strays(const char *memory, const char *trap)
     CHECK(traps_at(at, NULL));
 }
 
+/* A system call on a page that lags goes through, as any touch of it; once it is settled the monitor tells. */
+static void monitored(const char *memory, const char *trap)
+{
+    bufpool_config config = lag_config(memory, trap, 4, 4);
+    config.flags = BUFPOOL_MONITOR;
+    bufpool_pool *pool = NULL;
+    if (strcmp(trap, "uffd") != 0 || bufpool_open(&config, &pool) < 0) {
+        return;
+    }
+    uint64_t page = allocate(pool, "x");
+    int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    CHECK(zero >= 0);
+    for (int i = 0; i < 20; i++) {
+        CHECK_OK(bufpool_free(pool, page));
+        CHECK_IS(read(zero, bufpool_address(pool, page), 10), ==, 10);
+        CHECK_IS(stats_of(pool).faults, ==, (uint64_t)i);
+        CHECK_OK(bufpool_settle(pool));
+        CHECK_IS(read(zero, bufpool_address(pool, page), 10), ==, -1);
+        WAIT_FOR(stats_of(pool).faults == (uint64_t)i + 1);
+        CHECK_OK(bufpool_allocate_at(pool, page, "y", 1));
+        check_page(pool, page, "y", 0);
+    }
+    close(zero);
+    CHECK_OK(bufpool_close(pool));
+}
+
 /* fill, scrub, red zones, provenance: as of any page. */
 static void other_options(const char *memory, const char *trap)
 {
@@ -258,6 +284,7 @@ static void cell(const char *memory, const char *trap)
     other_options(memory, trap);
     if (trapped(trap)) {
         strays(memory, trap);
+        monitored(memory, trap);
         forks(memory, trap);
     }
 }
