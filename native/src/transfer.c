@@ -34,7 +34,6 @@
 #define BUFFER ((uint64_t)512 << 10) /* bytes of a buffer that is kept: CHUNK small pages */
 #define LARGEST ((uint64_t)2 << 20)  /* bytes of a buffer, or one page */
 #define BUFFERS 4                    /* that are kept for the next call */
-#define SECTOR 512                   /* less no device reads */
 
 struct transfer {
     bufpool_pool *pool;
@@ -88,7 +87,7 @@ static void fail_request(struct transfer *transfer, size_t i, int64_t code, uint
 {
     unsigned long long page = transfer->pages.at[i], offset = transfer->offsets.at[i];
     unsigned long long size = transfer->pool->page_size;
-    bool ended = code == 0 || (code == -EINVAL && got % SECTOR != 0); /* O_DIRECT cannot go on from an odd end */
+    bool ended = code == 0 || (code == -EINVAL && got > 0); /* O_DIRECT cannot go on from an odd end */
     if (ended && !transfer->write) {
         fail(transfer, i, -ENODATA,
              "page %llu of pool \"%s\": the file ends %llu bytes after offset %llu, a page has %llu", page,
@@ -494,8 +493,15 @@ static int check(struct transfer *transfer)
     if ((flags & O_ACCMODE) == (transfer->write ? O_RDONLY : O_WRONLY)) {
         return bp_error(-EBADF, "fd %d is not open for %s", transfer->fd, transfer->write ? "writing" : "reading");
     }
-    transfer->direct =
-        flags & O_DIRECT && !bp_kernel_is_memory_file(transfer->fd); /* in a ring that would go by a worker */
+    if (transfer->write && flags & O_APPEND) {
+        return bp_error(
+            BUFPOOL_EARGUMENT,
+            "fd %d is open with O_APPEND, so that the kernel writes at the end of the file, whatever the offset: "
+            "open it without",
+            transfer->fd);
+    }
+    /* What has no device behind it would be made by a worker of the kernel. */
+    transfer->direct = flags & O_DIRECT && !bp_kernel_is_memory_file(transfer->fd);
     return check_twice(transfer);
 }
 

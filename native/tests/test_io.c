@@ -147,6 +147,12 @@ static void check_refused(void)
     CHECK_OK(bufpool_allocate_at(pool, 0, NULL, 0));
     CHECK_IS(bufpool_write_to(pool, reader, 1, zero, zero, results), ==, -EBADF);
     CHECK_HAS(last_error(), "not open for writing");
+    int flags = fcntl(fd, F_GETFL);
+    CHECK_OK(fcntl(fd, F_SETFL, flags | O_APPEND));
+    CHECK_IS(bufpool_write_to(pool, fd, 1, zero, zero, results), ==, BUFPOOL_EARGUMENT);
+    CHECK_HAS(last_error(), "O_APPEND");
+    CHECK_IS(lseek(fd, 0, SEEK_END), ==, 4 * GRANULE);
+    CHECK_OK(fcntl(fd, F_SETFL, flags));
     CHECK_OK(bufpool_read_from(pool, fd, 0, NULL, NULL, NULL));
     CHECK(results[0] == 77 && results[1] == 77);
     CHECK_IS(state_of(pool, 1), ==, BUFPOOL_STATE_UNALLOCATED);

@@ -6,6 +6,7 @@
  */
 #include "harness.h"
 #include "kernel.h"
+#include "ways.h"
 
 #include <sys/uio.h>
 
@@ -13,7 +14,8 @@
 
 static size_t most = SIZE_MAX;     /* bytes that a request moves */
 static uint64_t bad_from, bad_end; /* bytes of the file that cannot be had */
-static int no_frames;              /* UFFDIO_COPY fails */
+static int no_frames;              /* UFFDIO_COPY fails, */
+static uintptr_t no_frame_at;      /* or here only */
 
 int64_t __real_bp_kernel_preadv(int fd, const struct iovec *parts, size_t count, uint64_t offset);
 int64_t __wrap_bp_kernel_preadv(int fd, const struct iovec *parts, size_t count, uint64_t offset);
@@ -26,7 +28,7 @@ int __wrap_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t 
 
 int __wrap_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done)
 {
-    if (no_frames) {
+    if (no_frames || (no_frame_at >= to && no_frame_at < to + length)) {
         *done = 0;
         return -ENOMEM;
     }
@@ -145,6 +147,7 @@ int main(void)
     bufpool_config config = BUFPOOL_CONFIG_INIT;
     config.capacity = 64 * GRANULE;
     bufpool_pool *pool = NULL;
+    bp_ways_choice = BP_CHOSEN; /* no frame is kept and used again, whatever is quicker here */
     CHECK_OK(bufpool_open(&config, &pool));
     fd = memfd_create("data", MFD_CLOEXEC);
     int to = memfd_create("copy", MFD_CLOEXEC);
@@ -173,6 +176,24 @@ int main(void)
         no_frames = 0;
         CHECK_OK(bufpool_read_from(pool, fd, 1, offsets, pages, results));
         check_content(pool, 0);
+        CHECK_OK(bufpool_free(pool, pages[0]));
+        /* Half of them evicted before: all that has a frame is there. */
+        for (size_t i = 1; i < PAGES; i += 2) {
+            CHECK_OK(bufpool_allocate_at(pool, pages[i], NULL, 0));
+            CHECK_OK(bufpool_evict(pool, pages[i]));
+        }
+        no_frame_at = (uintptr_t)bufpool_address(pool, pages[10]);
+        CHECK_IS(bufpool_read_from(pool, fd, PAGES, offsets, pages, results), ==, BUFPOOL_EEXHAUSTED);
+        CHECK_IS(bufpool_last_done(), ==, PAGES - 1);
+        for (size_t i = 0; i < PAGES; i++) {
+            CHECK_IS(results[i], ==, i == 10 ? BUFPOOL_EEXHAUSTED : 0);
+            if (i != 10) {
+                check_content(pool, i);
+            }
+        }
+        CHECK_IS(state_of(pool, pages[10]), !=, BUFPOOL_STATE_ALLOCATED);
+        no_frame_at = 0;
+        CHECK_OK(bufpool_read_from(pool, fd, 1, offsets + 10, pages + 10, results));
     }
     CHECK_OK(bufpool_close(pool));
     return 0;

@@ -536,7 +536,7 @@ BUFPOOL_API int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t pa
  * the page cache what is not there is read ahead together. What EINTR or a short count has left is asked for again.
  *
  * Arguments are checked first, and a batch with a wrong one is refused whole: EARGUMENT (NULL, no such page, one that comes
- * twice, an offset of more than INT64_MAX - page_size), -EBADF (fd is not open for it), ECLOSED, EEXHAUSTED (no memory for a
+ * twice, an offset of more than INT64_MAX - page_size; O_APPEND, which has every write go to the end), -EBADF (fd is not open for it), ECLOSED, EEXHAUSTED (no memory for a
  * buffer); results then stays as it is. Beyond that each page fails for itself: results, if not NULL, receives 0 or a
  * negative code for each. 0 is returned if no page has failed; else the code of the first that has, and
  * bufpool_last_done() is how many have not. A count of 0 does nothing.
