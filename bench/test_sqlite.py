@@ -33,15 +33,18 @@ GOALS = {
 }
 
 
-@pytest.mark.parametrize("pins", ["off", "write", "all"])
-@pytest.mark.parametrize("cache", [LARGE, DEFAULT])
-def test_queries(row: Any, database: corpus.Corpus, cache: str, pins: str) -> None:
+CASES = [(cache, pins, "auto") for cache in (LARGE, DEFAULT) for pins in ("off", "write", "all")]
+
+
+# A cache that is never full evicts nothing, and pages that are closed leave in batches.
+@pytest.mark.parametrize(("cache", "pins", "evict"), [*CASES, (DEFAULT, "off", "batch"), (DEFAULT, "off", "replace")])
+def test_queries(row: Any, database: corpus.Corpus, cache: str, pins: str, evict: str) -> None:
     """The demo's queries in SQLite."""
-    row.title += f', pins="{pins}", {cache}'
+    row.title += f', pins="{pins}", {cache}' + ("" if evict == "auto" else f', evict="{evict}"')
     cache_pages = None if cache == DEFAULT else 2 * database.pages
 
     def run(trapped: bool) -> tuple[float, dict[str, str]]:
-        request = {"path": database.path, "trapped": trapped, "cache_pages": cache_pages, "pins": pins}
+        request = {"path": database.path, "trapped": trapped, "cache_pages": cache_pages, "pins": pins, "evict": evict}
         done = _child.run("bufpool.demo.worker", request, 300)
         digests = {name: answer["digest"] for name, answer in done["answers"].items()}
         return done["seconds"] * 1e9 / len(QUERIES), digests

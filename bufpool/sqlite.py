@@ -42,6 +42,7 @@ class SQLiteStats:
     evictions: int  # pool pages zapped: their address traps
     populates: int  # pool pages given a frame
     evict_failures: int  # pool pages that left the cache but could not be zapped: these do not trap
+    replaced: int  # of the evictions, those whose frame became the new page's in one step
     pins: int  # times a page was pinned, each with its unpin later; 0 with pins "off" and no sample
     left_open: int  # unpins after which the system did not close the page
     sqlite_version: int  # 3040001 is 3.40.1
@@ -64,6 +65,8 @@ class SQLiteGroup:
     evictions: int
     populates: int
     evict_failures: int
+    replaced: int  # of the evictions
+    evict: str  # how pages leave a full cache now: "batch" or "replace"
     memory: str
     trap: str
 
@@ -87,6 +90,7 @@ def install(
     scrub: bool = False,
     sample: int = 0,
     seed: int | None = None,
+    evict: str = "auto",
     **refused: NoReturn,
 ) -> None:
     """Makes the libsqlite3 that the sqlite3 module uses keep its pages in pools, for connections opened from now on.
@@ -95,7 +99,9 @@ def install(
     others are as for Pool (of provenance only the native stack: the calls are SQLite's own); the pools are called
     NAME-PAGESIZE. With pins="all" every page that SQLite has unpinned is closed, with "write" read-only; with sample
     one in so many of those that enter a cache is closed. quarantine: bytes of evicted pages that rest at least, beyond
-    what rests anyway; fill="pattern": pages hold bufpool.FRESH bytes until SQLite fills them. red_zones are refused:
+    what rests anyway; fill="pattern": pages hold bufpool.FRESH bytes until SQLite fills them. evict: how pages leave a
+    full cache (PRAGMA cache_size), "batch" for several at once, "replace" for the new page to take the old one's frame
+    in one step, "auto" for the cheaper one, measured; the old address traps either way. red_zones are refused:
     SQLite reads a little past its pages, on purpose, where a file is damaged. SQLite is shut down and initialised
     again, so that no connection may be open; install before threads start.
 
@@ -115,6 +121,7 @@ def install(
         "provenance": c_text(provenance, "provenance"),
         "pins": c_text(pins, "pins"),
         "fill": c_text(fill, "fill"),
+        "evict": c_text(evict, "evict"),
     }
     values = {
         "size": ffi.sizeof("bufpool_sqlite_config"),

@@ -14,14 +14,16 @@ from bufpool.demo.counters import Counters
 from bufpool.demo.queries import ask
 
 
-def answer(*, path: str, trapped: bool, cache_pages: int | None, pins: str = "off") -> dict[str, Any]:
+def answer(
+    *, path: str, trapped: bool, cache_pages: int | None, pins: str = "off", evict: str = "auto"
+) -> dict[str, Any]:
     """Asks all queries, with the trapped pool or with SQLite's own page cache.
 
     cache_pages is the cache's size; None: SQLite's default.
     """
     if trapped:
         # The cache's size is the limit here, as for SQLite's own; the pool has room for more.
-        sqlite.install(capacity=max(Path(path).stat().st_size * 2, 1 << 26), pins=pins)
+        sqlite.install(capacity=max(Path(path).stat().st_size * 2, 1 << 26), pins=pins, evict=evict)
     try:
         counters = Counters(Path(path))
         database = counters.database

@@ -458,6 +458,7 @@ typedef struct bufpool_sqlite_config {
     bool scrub;
     uint32_t sample;
     uint64_t seed;
+    const char *evict;
 } bufpool_sqlite_config;
 
 int bufpool_sqlite_install(const bufpool_sqlite_config *config);
@@ -490,6 +491,7 @@ typedef struct bufpool_sqlite_statistics {
     char library[256];
     uint64_t pins;
     uint64_t left_open;
+    uint64_t replaced;
 } bufpool_sqlite_statistics;
 
 int bufpool_sqlite_stats(bufpool_sqlite_statistics *statistics);
@@ -510,6 +512,8 @@ typedef struct bufpool_sqlite_group {
     uint64_t evict_failures;
     char memory[64];
     char trap[16];
+    uint64_t replaced;
+    char evict[16];
 } bufpool_sqlite_group;
 
 int bufpool_sqlite_group_stats(size_t n, bufpool_sqlite_group *group);

@@ -14,7 +14,7 @@
  *            connection's cache. The granule is evicted when the last of its pages leaves; until then the slot of a
  *            page that left is filled with BUFPOOL_POISON and used again as late as memory allows, but does not trap.
  * Size       A connection's cache keeps to PRAGMA cache_size, as SQLite's own does, or to a thirty-second part more:
- *            pages leave in batches, which is cheaper.
+ *            pages leave in batches, or the oldest is replaced by the new one: see config.evict.
  * Pins       With config.pins "write" or "all" a page is open only between SQLite's fetch and unpin of it. What SQLite
  *            never unpins stays open: in-memory databases, and pages that wait to be written to the file.
  *            Small pages are open while any one of their granule is pinned. A cushion is read-only, so that an overrun
@@ -81,6 +81,14 @@ typedef struct bufpool_sqlite_config {
     /* As in bufpool_config: one page in so many that enter the cache is closed while SQLite has it unpinned. */
     uint32_t sample;
     uint64_t seed;
+
+    /* How a page leaves a full cache (PRAGMA cache_size) for a new one. "batch": several at once, and each new page gets a
+     * fresh frame. "replace": its frame becomes the new page's in one step (bufpool_replace()); what is there until SQLite
+     * fills it is the old page's content, as in SQLite's own cache. The old address traps either way. "auto": both are
+     * timed, 31 times each, and again after every 65536 pages, and the cheaper one is taken. It is "batch" where SQLite's
+     * pages share a granule, where pins are counted (pins, sample), and with scrub; and for a page that cannot be replaced.
+     * NULL: "auto". */
+    const char *evict;
 } bufpool_sqlite_config;
 
 #define BUFPOOL_SQLITE_CONFIG_INIT \
@@ -102,7 +110,8 @@ typedef struct bufpool_sqlite_config {
      NULL, \
      false, \
      0, \
-     0}
+     0, \
+     "auto"}
 
 /* Puts the page cache in place, for every connection opened from now on. The strings are copied.
  *
@@ -151,6 +160,7 @@ typedef struct bufpool_sqlite_statistics {
     char library[256];       /* the file that SQLite came from, cut to size */
     uint64_t pins;           /* times a page was pinned, each with its unpin later; 0 with pins "off" and no sample */
     uint64_t left_open;      /* unpins after which the system did not close the page */
+    uint64_t replaced;       /* of the evictions, those whose frame became the new page's in one step */
 } bufpool_sqlite_statistics;
 
 #ifdef __cplusplus
@@ -182,6 +192,8 @@ typedef struct bufpool_sqlite_group {
     uint64_t evict_failures;
     char memory[64];
     char trap[16];
+    uint64_t replaced; /* of the evictions: see bufpool_sqlite_statistics */
+    char evict[16];    /* how pages leave a full cache now: "batch" or "replace" */
 } bufpool_sqlite_group;
 
 #ifdef __cplusplus

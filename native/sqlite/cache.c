@@ -190,6 +190,14 @@ static bool too_many_pinned(sqlite3_pcache *cache)
     return cache->purgeable && pinned >= (uint64_t)cache->limit * 9 / 10;
 }
 
+/* SQLite knows a new page by its extra bytes, which are zeros. The buffer may hold anything. */
+static void clean_header(const sqlite3_pcache *cache, sq_page *page)
+{
+    memset(page->base.pExtra, 0, cache->extra);
+    page->newer = page->older = NULL;
+    page->pinned = page->rekeyed = false;
+}
+
 static sq_page *new_header(sqlite3_pcache *cache)
 {
     sq_page *page = cache->spare;
@@ -201,9 +209,7 @@ static sq_page *new_header(sqlite3_pcache *cache)
             return NULL;
         page->base.pExtra = page + 1;
     }
-    memset(page->base.pExtra, 0, cache->extra);
-    page->newer = page->older = NULL;
-    page->pinned = page->rekeyed = false;
+    clean_header(cache, page);
     return page;
 }
 
@@ -225,6 +231,31 @@ static bool take_slot(sqlite3_pcache *cache, sq_page *page)
     return false;
 }
 
+/* Is the oldest page to be replaced, once the cache is full? */
+static bool replaces(sqlite3_pcache *cache, uint64_t pages)
+{
+    sq_group *group = cache->group;
+    if (group->evict != SQ_AUTO || !cache->purgeable)
+        return group->evict == SQ_BY_REPLACE;
+    /* As full as it stays by either way. */
+    return pages + 1 + 2 * slack(cache) >= cache->limit && sq_choice_replaces(&cache->choice, &group->cheaper);
+}
+
+/* The oldest unpinned page, as if it had left, under its new key; NULL: none, or it could not be replaced. */
+static sq_page *replace_oldest(sqlite3_pcache *cache, unsigned key)
+{
+    sq_page *page = sq_cache_oldest(cache);
+    if (page == NULL || !sq_slot_replace(cache, page))
+        return NULL;
+    table_unlink(cache, page);
+    pin(cache, page);
+    clean_header(cache, page);
+    table_insert(cache, page, key);
+    sq_count(&cache->counters[SQ_RECYCLES], 1);
+    sq_count(&cache->counters[SQ_MISSES], 1);
+    return page;
+}
+
 static sq_page *create(sqlite3_pcache *cache, unsigned key, int flag)
 {
     if (sq_inherited(cache))
@@ -236,9 +267,13 @@ static sq_page *create(sqlite3_pcache *cache, unsigned key, int flag)
     if (sq_read(&cache->pages) >= cache->buckets)
         table_grow(cache);
     uint64_t pages = sq_read(&cache->pages);
-    if (cache->purgeable && pages > slack(cache) && pages + 1 >= cache->limit + slack(cache))
+    bool full = cache->purgeable && pages + 1 >= cache->limit;
+    sq_page *page = replaces(cache, pages) && full ? replace_oldest(cache, key) : NULL;
+    if (page != NULL)
+        return page;
+    if (full && pages > slack(cache) && pages + 1 >= cache->limit + slack(cache))
         sq_count(&cache->counters[SQ_RECYCLES], trim(cache, pages - 1 - slack(cache)));
-    sq_page *page = new_header(cache);
+    page = new_header(cache);
     if (page == NULL || !take_slot(cache, page)) {
         sq_count(&cache->counters[flag == CREATE_IF_EASY ? SQ_REFUSED : SQ_EXHAUSTED], 1);
         if (page != NULL) {

@@ -64,6 +64,7 @@ struct sqlite3_pcache {
     sq_page **table;
     sq_page unpinned_list; /* the ends of the list: .older is the newest page, .newer the oldest */
     sq_page *spare;        /* page headers for reuse */
+    sq_choice choice;      /* how pages leave, when it is full */
     sq_counter pages, unpinned;
     sq_counter counters[SQ_COUNTERS];
 
@@ -88,6 +89,10 @@ void sq_cache_methods(sqlite3_pcache_methods2 *methods);
 /* slots.c: gives the page a buffer (base.pBuf), pinned, or false: no capacity left (*exhausted false), or no memory
  * (true). */
 bool sq_slot_take(sqlite3_pcache *cache, sq_page *page, bool *exhausted);
+
+/* slots.c: gives an unpinned page, with a frame of its own, another buffer with the same frame. false: nothing has
+ * changed. */
+bool sq_slot_replace(sqlite3_pcache *cache, sq_page *page);
 
 /* slots.c: takes the buffer back; a frame that nobody uses any more joins drops, which is flushed when it is full. */
 void sq_slot_give(sqlite3_pcache *cache, sq_page *page, sq_drops *drops);

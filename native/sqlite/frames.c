@@ -67,6 +67,11 @@ static int group_open(sq_group *group, uint32_t sqlite_page)
     group->hidden = strcmp(pins, "all") == 0;
     group->enforced = group->hidden || strcmp(pins, "write") == 0;
     group->counted = strcmp(pins, "off") != 0 || frames.config.sample != 0;
+    /* A page that is closed would have to be opened to be replaced, and scrub is for frames that go. */
+    bool replaceable = group->slots == 1 && !group->counted && !frames.config.scrub;
+    const char *evict = frames.config.evict != NULL ? frames.config.evict : "auto";
+    bool batch = !replaceable || strcmp(evict, "batch") == 0;
+    group->evict = batch ? SQ_BY_BATCH : strcmp(evict, "replace") == 0 ? SQ_BY_REPLACE : SQ_AUTO;
 
     char name[64];
     snprintf(name, sizeof name, "%s-%u", frames.config.name, sqlite_page);
@@ -231,26 +236,43 @@ static source choose(sq_group *group, uint32_t *frame)
     return NEW;
 }
 
-/* Data gets real frames at once, so that a lack of memory is an answer here and never a signal inside SQLite. */
-static int fill(sq_group *group, uint32_t frame, source from)
+/* Under the group's lock. */
+static void put_back(sq_group *group, uint32_t frame, source from)
+{
+    append(group, from == RESTING ? &group->resting : from == NEW ? &group->unborn : &group->stuck, frame);
+}
+
+/* Data gets real frames at once, so that a lack of memory is an answer here and never a signal inside SQLite. victim: the
+ * frame that is to go there, or SQ_NONE: one of zeros. */
+static int fill_data(sq_group *group, uint32_t frame, source from, uint32_t victim)
 {
     static const unsigned char zeros[65536];
     size_t size = group->page < sizeof zeros ? group->page : sizeof zeros;
     uint64_t data = (uint64_t)frame * 2;
+    if (victim != SQ_NONE)
+        return bufpool_replace(group->pool, (uint64_t)victim * 2, data);
+    return from == RESTING ? bufpool_populate(group->pool, data, zeros, size)
+                           : bufpool_allocate_at(group->pool, data, zeros, size);
+}
+
+/* A number that is given out for the first time gets its cushion, too. */
+static int fill(sq_group *group, uint32_t frame, source from, uint32_t victim)
+{
+    uint64_t cushion = (uint64_t)frame * 2 + 1;
     if (from == RESTING)
-        return bufpool_populate(group->pool, data, zeros, size);
-    int result = bufpool_allocate_at(group->pool, data + 1, NULL, 0);
+        return fill_data(group, frame, from, victim);
+    int result = bufpool_allocate_at(group->pool, cushion, NULL, 0);
     if (result < 0)
         return result;
     /* The cushion is open for reading for ever. */
-    result = group->hidden ? bufpool_pin(group->pool, data + 1, false) : 0;
+    result = group->hidden ? bufpool_pin(group->pool, cushion, false) : 0;
     if (result == 0) {
-        result = bufpool_allocate_at(group->pool, data, zeros, size);
+        result = fill_data(group, frame, from, victim);
         if (result < 0 && group->hidden)
-            bufpool_unpin(group->pool, data + 1);
+            bufpool_unpin(group->pool, cushion);
     }
     if (result < 0)
-        bufpool_free(group->pool, data + 1);
+        bufpool_free(group->pool, cushion);
     return result;
 }
 
@@ -264,10 +286,10 @@ uint32_t sq_frame_take(sq_group *group)
         sq_unreserve(group->page);
         return frame;
     }
-    if (from == NOWHERE || fill(group, frame, from) < 0) {
+    if (from == NOWHERE || fill(group, frame, from, SQ_NONE) < 0) {
         if (from != NOWHERE) {
             pthread_mutex_lock(&group->lock);
-            append(group, from == RESTING ? &group->resting : &group->unborn, frame);
+            put_back(group, frame, from);
             pthread_mutex_unlock(&group->lock);
         }
         sq_unreserve(group->page);
@@ -275,6 +297,29 @@ uint32_t sq_frame_take(sq_group *group)
     }
     atomic_fetch_add_explicit(&group->resident, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&group->populates, 1, memory_order_relaxed);
+    return frame;
+}
+
+uint32_t sq_frame_replace(sq_group *group, uint32_t victim)
+{
+    uint32_t frame = SQ_NONE;
+    pthread_mutex_lock(&group->lock);
+    source from = choose(group, &frame);
+    pthread_mutex_unlock(&group->lock);
+    if (from == NOWHERE)
+        return SQ_NONE;
+    bool done = from != STUCK && fill(group, frame, from, victim) == 0;
+    pthread_mutex_lock(&group->lock);
+    if (done)
+        append(group, &group->resting, victim);
+    else
+        put_back(group, frame, from);
+    pthread_mutex_unlock(&group->lock);
+    if (!done)
+        return SQ_NONE;
+    atomic_fetch_add_explicit(&group->evictions, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&group->populates, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&group->replaced, 1, memory_order_relaxed);
     return frame;
 }
 

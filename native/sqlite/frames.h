@@ -3,6 +3,7 @@
 #define BUFPOOL_SQLITE_FRAMES_H
 
 #include "bufpool_sqlite.h"
+#include "choice.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,18 +22,20 @@ typedef struct sq_list {
 /* One pool. Frame k is pool page 2k (data) and pool page 2k+1 (its cushion, allocated once and never evicted). */
 typedef struct sq_group {
     bufpool_pool *pool;
-    unsigned char *base;  /* of pool page 0 */
-    uint32_t sqlite_page; /* bytes */
-    uint32_t page;        /* bytes, of the pool */
-    uint32_t slots;       /* SQLite pages in a pool page */
-    uint32_t limit;       /* frame numbers there are */
-    uint32_t rest;        /* numbers that rest at least */
-    bool fresh;           /* pages that are given out are filled with BUFPOOL_FRESH bytes */
-    bool counted;         /* the pool is told of pins; */
-    bool enforced;        /* unpinned pages are at least read-only, all of them, */
-    bool hidden;          /* not accessible at all */
+    unsigned char *base;      /* of pool page 0 */
+    uint32_t sqlite_page;     /* bytes */
+    uint32_t page;            /* bytes, of the pool */
+    uint32_t slots;           /* SQLite pages in a pool page */
+    uint32_t limit;           /* frame numbers there are */
+    uint32_t rest;            /* numbers that rest at least */
+    bool fresh;               /* pages that are given out are filled with BUFPOOL_FRESH bytes */
+    bool counted;             /* the pool is told of pins; */
+    bool enforced;            /* unpinned pages are at least read-only, all of them, */
+    bool hidden;              /* not accessible at all */
+    sq_evict evict;           /* how pages leave a full cache; SQ_AUTO: */
+    _Atomic sq_evict cheaper; /* as was measured; SQ_AUTO: not yet */
     _Atomic uint32_t caches;
-    _Atomic uint64_t resident, evictions, populates, evict_failures;
+    _Atomic uint64_t resident, evictions, populates, evict_failures, replaced;
 
     pthread_mutex_t lock; /* of what follows; never held across a system call */
     uint32_t *next;       /* limit entries in memory of their own, touched where used */
@@ -65,6 +68,10 @@ void sq_unreserve(uint64_t bytes);
 bool sq_has_room(uint64_t bytes); /* whether sq_reserve() would succeed now */
 uint64_t sq_resident(uint64_t *peak);
 uint64_t sq_capacity(void);
+
+/* Gives out a number with the frame of another, which is evicted and rests. The content is that one's. SQ_NONE: nothing
+ * has changed. */
+uint32_t sq_frame_replace(sq_group *group, uint32_t victim);
 
 /* Gives out a frame, accessible, its content undefined. The caller has reserved group->page bytes, which are given back
  * on failure: SQ_NONE, when the system has no memory. */

@@ -4,6 +4,7 @@
 #include "say.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@ static struct {
     bool fork_watched;
     sq_library library;
     sqlite3_pcache_methods2 stock; /* what SQLite had before */
-    char *strings[8];              /* copies: memory, trap, on_fault, name, log, provenance, pins, fill */
+    char *strings[9];              /* copies: memory, trap, on_fault, name, log, provenance, pins, fill, evict */
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Fork: the child has none of its parent's pools, and opens its own ---- */
@@ -43,8 +44,8 @@ static void free_strings(void)
 /* Replaces the caller's strings by copies. */
 static int copy_strings(bufpool_sqlite_config *config)
 {
-    const char **fields[] = {&config->memory, &config->trap,       &config->on_fault, &config->name,
-                             &config->log,    &config->provenance, &config->pins,     &config->fill};
+    const char **fields[] = {&config->memory,     &config->trap, &config->on_fault, &config->name, &config->log,
+                             &config->provenance, &config->pins, &config->fill,     &config->evict};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         if (*fields[i] == NULL)
             continue;
@@ -85,6 +86,13 @@ static int check(const bufpool_sqlite_config *given, bufpool_sqlite_config *conf
                       (unsigned long long)CAPACITY_MOST);
     if (config->fill != NULL && strcmp(config->fill, "zeros") != 0 && strcmp(config->fill, "pattern") != 0)
         return sq_say(BUFPOOL_EARGUMENT, "unknown fill \"%.64s\": valid are \"zeros\", \"pattern\"", config->fill);
+    static const char *const ways[] = {"auto", "batch", "replace"};
+    size_t way = 0;
+    while (way < 3 && config->evict != NULL && strcmp(config->evict, ways[way]) != 0)
+        way++;
+    if (way == 3)
+        return sq_say(BUFPOOL_EARGUMENT, "unknown evict \"%.64s\": valid are \"auto\", \"batch\", \"replace\"",
+                      config->evict);
     if (config->name[0] == '\0')
         return sq_say(BUFPOOL_EARGUMENT, "name is \"\": 1 to %d bytes are right", NAME_MOST);
     if (strlen(config->name) > NAME_MOST)
@@ -235,6 +243,7 @@ static void collect(bufpool_sqlite_statistics *all)
         all->evictions += atomic_load(&group->evictions);
         all->populates += atomic_load(&group->populates);
         all->evict_failures += atomic_load(&group->evict_failures);
+        all->replaced += atomic_load(&group->replaced);
     }
     all->sqlite_version = state.library.version();
     memcpy(all->library, state.library.path, sizeof all->library);
@@ -266,6 +275,9 @@ static void describe(sq_group *group, bufpool_sqlite_group *out)
     out->evictions = atomic_load(&group->evictions);
     out->populates = atomic_load(&group->populates);
     out->evict_failures = atomic_load(&group->evict_failures);
+    out->replaced = atomic_load(&group->replaced);
+    sq_evict evict = group->evict != SQ_AUTO ? group->evict : atomic_load(&group->cheaper);
+    snprintf(out->evict, sizeof out->evict, "%s", evict == SQ_BY_REPLACE ? "replace" : "batch");
     out->address_limit = group->limit;
     pthread_mutex_lock(&group->lock);
     out->resting = group->resting.count;

@@ -27,6 +27,7 @@
 static struct options {
     bufpool_config pool;
     uint64_t capacity; /* of all pages together */
+    const char *evict;
     uint32_t stats;
 } options = {.pool = BUFPOOL_CONFIG_INIT};
 
@@ -36,6 +37,9 @@ static const struct bp_option table[] = {
      "limit of all page buffers, as 64 MiB"},
     {"on_fault", BP_OPTION_TEXT, offsetof(struct options, pool.on_fault), 0, NULL, "abort resume freeze",
      "what a stray access does beyond its report"},
+    {"evict", BP_OPTION_TEXT, offsetof(struct options, evict), 0, "auto", "auto batch replace",
+     "how pages leave a full cache: several at once, or each replaced by the new page; auto: the cheaper one, "
+     "measured"},
     {"stats", BP_OPTION_FLAG, offsetof(struct options, stats), 1, NULL, NULL,
      "1: at the program's end, a line of counters to stderr"},
     {"red_zones", BP_OPTION_REFUSED, 0, 0, NULL, NULL,
@@ -137,6 +141,7 @@ static void install(void)
     config.scrub = options.pool.flags & BUFPOOL_SCRUB;
     config.sample = options.pool.sample;
     config.seed = options.pool.seed;
+    config.evict = options.evict;
     preload.how = INSTALLED;
     if (bufpool_sqlite_install(&config) < 0)
         complain();

@@ -154,6 +154,19 @@ bool sq_slot_take(sqlite3_pcache *cache, sq_page *page, bool *exhausted)
     return false;
 }
 
+bool sq_slot_replace(sqlite3_pcache *cache, sq_page *page)
+{
+    sq_group *group = cache->group;
+    uint32_t frame = sq_frame_replace(group, page->frame);
+    if (frame == SQ_NONE)
+        return false;
+    page->frame = frame;
+    page->base.pBuf = sq_frame_address(group, frame);
+    if (group->fresh)
+        memset(page->base.pBuf, BUFPOOL_FRESH, group->sqlite_page);
+    return true;
+}
+
 /* ---- Giving back ---- */
 
 /* In a forked child: the frame is the parent's, and not there. */

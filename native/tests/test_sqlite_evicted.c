@@ -75,15 +75,24 @@ static void shared_granule(void)
     m.xDestroy(cache);
 }
 
-int main(void)
+static void by(const char *evict)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = UINT64_C(64) << 20;
+    config.evict = evict;
     CHECK_RESULT(0, sq_frames_open(&config));
     sq_cache_methods(&m);
     leave_and_rest(4096);
     leave_and_rest(65536);
     shared_granule();
+    for (size_t n = 0; n < 2; n++) /* of 4096 and of 65536 bytes */
+        CHECK((sq_group_at(n)->replaced > 0) == (strcmp(evict, "replace") == 0));
     sq_frames_close();
+}
+
+int main(void)
+{
+    by("batch");
+    by("replace");
     return 0;
 }

@@ -159,11 +159,12 @@ static void step(struct model *model)
     }
 }
 
-static void play(const char *pins)
+static void play(const char *pins, const char *evict)
 {
     bufpool_sqlite_config config = BUFPOOL_SQLITE_CONFIG_INIT;
     config.capacity = CAPACITY;
     config.pins = pins;
+    config.evict = evict;
     CHECK_RESULT(0, sq_frames_open(&config));
     sq_cache_methods(&m);
     sq_registry_reset();
@@ -183,14 +184,19 @@ static void play(const char *pins)
     CHECK(totals.counters[SQ_REFUSED] > 0);
     CHECK((totals.counters[SQ_PINS] > 0) == (strcmp(pins, "off") != 0) && totals.counters[SQ_LEFT_OPEN] == 0);
     check_pins_given_back();
+    uint64_t replaced = 0;
+    for (size_t n = 0; sq_group_at(n) != NULL; n++)
+        replaced += sq_group_at(n)->replaced;
+    CHECK((replaced > 0) == (strcmp(evict, "replace") == 0 && strcmp(pins, "off") == 0));
     sq_frames_close();
 }
 
 int main(void)
 {
-    play("off");
-    play("count");
-    play("write");
-    play("all");
+    play("off", "batch");
+    play("off", "replace");
+    play("count", "auto");
+    play("write", "auto");
+    play("all", "replace"); /* which gives way to the pins */
     return 0;
 }
