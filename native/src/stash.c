@@ -33,6 +33,8 @@ int bp_stash_map(struct bp_space *space, size_t length, size_t alignment, void *
     return code;
 }
 
+#define CROWD 4096 /* small moves not tried after two threads have met */
+
 #define TRIED 8  /* slots, */
 #define ROUNDS 4 /* of which the quickest counts: what interrupts one does not interrupt all */
 
@@ -145,6 +147,8 @@ void bp_stash_close(struct bp_stash *stash)
 void bp_stash_forget(struct bp_stash *stash)
 {
     stash->base = 0;
+    atomic_store(&stash->moving, false); /* by a thread that is not here */
+    atomic_store(&stash->crowd, 0);
     for (int word = 0; word < BP_STASH_WORDS; word++) {
         atomic_store(&stash->empty[word], 0);
         atomic_store(&stash->full[word], 0);
@@ -196,10 +200,33 @@ static void drain(struct bp_stash *stash)
     }
 }
 
+/* Is this the moment to move a frame? A small one if nobody else moves one, nor has met somebody who did of late. */
+static bool begin_move(struct bp_stash *stash)
+{
+    if (stash->slot > BP_GRANULE) {
+        return true; /* a huge one is worth a wait */
+    }
+    unsigned crowd = atomic_load_explicit(&stash->crowd, memory_order_relaxed);
+    if (crowd > 0) { /* threads may count one step together: that makes it longer, no more */
+        atomic_store_explicit(&stash->crowd, crowd - 1, memory_order_relaxed);
+        return false;
+    }
+    if (atomic_exchange_explicit(&stash->moving, true, memory_order_relaxed)) {
+        atomic_store_explicit(&stash->crowd, CROWD, memory_order_relaxed);
+        return false;
+    }
+    return true;
+}
+
+static void end_move(struct bp_stash *stash)
+{
+    atomic_store_explicit(&stash->moving, false, memory_order_relaxed);
+}
+
 bool bp_stash_put(struct bp_space *space, uintptr_t granule)
 {
     struct bp_stash *stash = &space->stash;
-    if (stash->base == 0) {
+    if (stash->base == 0 || !begin_move(stash)) {
         return false;
     }
     int slot = bp_slot_claim(stash->empty, BP_STASH_WORDS);
@@ -208,10 +235,12 @@ bool bp_stash_put(struct bp_space *space, uintptr_t granule)
         slot = bp_slot_claim(stash->empty, BP_STASH_WORDS);
     }
     if (slot < 0) {
+        end_move(stash);
         return false;
     }
     size_t moved;
     int code = bp_kernel_uffd_move(space->uffd, address_of(stash, slot), granule, stash->slot, &moved);
+    end_move(stash);
     if (code < 0) { /* part of it may be there, whatever moved says (vault.c) */
         bp_kernel_discard((void *)address_of(stash, slot), stash->slot);
         bp_way_lost(&space->ways, code);
@@ -222,10 +251,10 @@ bool bp_stash_put(struct bp_space *space, uintptr_t granule)
     return code == 0;
 }
 
-int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data)
+static int take(struct bp_space *space, uintptr_t granule, const void *data)
 {
     struct bp_stash *stash = &space->stash;
-    int slot = stash->base == 0 ? -1 : bp_slot_claim(stash->full, BP_STASH_WORDS);
+    int slot = bp_slot_claim(stash->full, BP_STASH_WORDS);
     if (slot < 0) {
         return -ENOENT;
     }
@@ -245,6 +274,17 @@ int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data)
     bp_slot_release(stash->empty, slot);
     bp_way_took(&space->ways, BUFPOOL_WAY_MOVE, 1);
     return 0;
+}
+
+int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data, bool needed)
+{
+    struct bp_stash *stash = &space->stash;
+    if (stash->base == 0 || (!needed && !begin_move(stash))) {
+        return -ENOENT;
+    }
+    int code = take(space, granule, data);
+    end_move(stash); /* another's, too, perhaps: it is a hint */
+    return code;
 }
 
 unsigned bp_stash_count(const struct bp_stash *stash)

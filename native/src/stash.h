@@ -8,6 +8,12 @@
  * bench/test_fill_free.py measure both against plain mmap, the growing and shrinking rows what it costs without. The
  * range has to lie where the pool's userfaultfd can move to and from, so it is registered with it.
  *
+ * Small frames are moved by one thread at a time. The kernel (6.18: move_pages_ptes() of mm/userfaultfd.c) holds a lock of the
+ * whole mapping (anon_vma, for writing) while it waits for the other cores to flush their TLB, so that two threads that
+ * moved would each wait for the other's flush as well as for their own: measured, twice the time of plain mmap. Who finds
+ * another one moving does without, and so do the next few thousand: MADV_DONTNEED excludes nobody, and UFFDIO_COPY flushes
+ * nothing.
+ *
  * Lock-free: a slot is claimed by clearing its bit in one of two sets (empty, full) and released by setting it.
  * Thread-safe and async-signal-safe. Every function may fail for any reason (old kernel, a frame that is pinned or
  * locked); the caller then does without.
@@ -27,10 +33,12 @@
 struct bp_space;
 
 struct bp_stash {
-    uintptr_t base; /* 0: there is none */
-    void *place;    /* what is mapped, */
-    size_t mapped;  /* and how much, for the alignment of huge slots */
-    size_t slot;    /* bytes of one: the space's granule */
+    uintptr_t base;         /* 0: there is none */
+    void *place;            /* what is mapped, */
+    size_t mapped;          /* and how much, for the alignment of huge slots */
+    size_t slot;            /* bytes of one: the space's granule */
+    atomic_bool moving;     /* somebody moves a small frame; only a hint */
+    _Atomic unsigned crowd; /* so many moves are not to be tried, as two threads have met */
     _Atomic uint64_t empty[BP_STASH_WORDS];
     _Atomic uint64_t full[BP_STASH_WORDS];
 };
@@ -44,12 +52,13 @@ void bp_stash_close(struct bp_stash *stash);
 void bp_stash_forget(struct bp_stash *stash);
 
 /* Moves the frame of one granule into the stash; when that is full, gives a quarter of the slots, or all huge ones, back
- * to the system first. false: the granule keeps it, or part of it. */
+ * to the system first. false: the granule keeps it, or part of it, also where
+ * threads meet. */
 bool bp_stash_put(struct bp_space *space, uintptr_t granule);
 
 /* Fills a kept frame with one granule of data and moves it to a hole. 0; -ENOENT: nothing kept, or it could not be
- * moved; -EFAULT: data is not readable; -EAGAIN: part of it was moved, which has to be taken away again. */
-int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data);
+ * moved, or threads meet, unless it is needed; -EFAULT: data is not readable; -EAGAIN: part of it was moved, which has to be taken away again. */
+int bp_stash_take(struct bp_space *space, uintptr_t granule, const void *data, bool needed);
 
 /* How many frames are kept. */
 unsigned bp_stash_count(const struct bp_stash *stash);

@@ -72,7 +72,7 @@ static int fill_fresh(struct bp_space *space, uintptr_t granule, const void *dat
 int bp_thp_populate(struct bp_space *space, uintptr_t granule, const void *data)
 {
     bool look = atomic_load_explicit(&space->thp.doubtful, memory_order_relaxed);
-    int code = bp_stash_take(space, granule, data != NULL ? data : bp_fill_zeros);
+    int code = bp_stash_take(space, granule, data != NULL ? data : bp_fill_zeros, false);
     if (code == -ENOENT) {
         look = true; /* a fresh frame costs far more than a look at it */
         code = fill_fresh(space, granule, data);
@@ -149,7 +149,7 @@ static void try_out(struct bp_space *space)
     int code = fill_fresh(space, granule, NULL);
     bool huge = code == 0 && is_huge(space, granule);
     if (huge && bp_stash_put(space, granule)) { /* and by way of the stash? */
-        code = bp_stash_take(space, granule, bp_fill_zeros);
+        code = bp_stash_take(space, granule, bp_fill_zeros, true);
         atomic_store(&space->thp.doubtful, code < 0 || !is_huge(space, granule));
     }
     for (int way = 0; way < BUFPOOL_WAYS; way++) { /* of pages only */

@@ -356,9 +356,9 @@ int bp_uffd_protect(struct bp_space *space, uintptr_t address, size_t length, en
     return bp_kernel_uffd_protect(space->uffd, address, length, to == BP_OPEN_READ);
 }
 
-static int take(struct bp_space *space, uintptr_t granule, const void *data, size_t *done)
+static int take(struct bp_space *space, uintptr_t granule, const void *data, bool needed, size_t *done)
 {
-    int code = bp_stash_take(space, granule, data != NULL ? data : bp_fill_zeros);
+    int code = bp_stash_take(space, granule, data != NULL ? data : bp_fill_zeros, needed);
     *done = code == 0 ? space->granule : 0;
     return code;
 }
@@ -384,12 +384,12 @@ int bp_uffd_populate(struct bp_space *space, uintptr_t address, size_t length, c
         return code;
     }
     bool by_stash = length == space->granule && (data != NULL || !(space->flags & BUFPOOL_LAZY_ZERO));
-    int code = by_stash && space->ways.fill_kept ? take(space, address, data, done) : -ENOENT;
+    int code = by_stash && space->ways.fill_kept ? take(space, address, data, false, done) : -ENOENT;
     if (code == -ENOENT) {
         code = bp_uffd_copy_in(space, address, length, data, done);
     }
     if (code == -ENOMEM && by_stash) { /* what waits to be given back is better than nothing */
-        code = take(space, address, data, done);
+        code = take(space, address, data, true, done);
         code = code == -ENOENT ? -ENOMEM : code;
     }
     return code;
