@@ -167,6 +167,8 @@ typedef enum bufpool_way {
     BUFPOOL_WAY_BATCH = 8,
     BUFPOOL_WAY_DROP = 9,
     BUFPOOL_WAY_PUNCH = 10,
+    BUFPOOL_WAY_FRAME_MOVE = 11,
+    BUFPOOL_WAY_FRAME_COPY = 12,
     BUFPOOL_WAYS = 24
 } bufpool_way;
 

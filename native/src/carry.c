@@ -231,9 +231,10 @@ static int copy_out(bufpool_pool *pool, uintptr_t page, uintptr_t frame, size_t 
 
 static void count(bufpool_pool *pool, bool moved, size_t length)
 {
-    struct bp_staging *staging = &pool->space.staging;
-    atomic_fetch_add_explicit(moved ? &staging->moved : &staging->copied, length / pool->page_size,
+    struct bp_space *space = &pool->space;
+    atomic_fetch_add_explicit(moved ? &space->staging.moved : &space->staging.copied, length / pool->page_size,
                               memory_order_relaxed);
+    bp_way_took(&space->ways, moved ? BUFPOOL_WAY_FRAME_MOVE : BUFPOOL_WAY_FRAME_COPY, length / space->granule);
 }
 
 int bp_carry_in(bufpool_pool *pool, uintptr_t page, uintptr_t frame, size_t length, size_t *done, bool *moved)

@@ -13,6 +13,9 @@ static struct publishing {
     const char *memory, *trap, *pins;
     uint32_t flags;
     uint64_t pages, page_size;
+    const char *audit;
+    uint64_t quarantine, free_lag;
+    bool forks;
 } at;
 
 static bufpool_pool *open_publishing(void)
@@ -22,6 +25,9 @@ static bufpool_pool *open_publishing(void)
     config.trap = at.trap;
     config.pins = at.pins;
     config.flags = at.flags;
+    config.audit = at.audit;
+    config.quarantine = at.quarantine;
+    config.free_lag = at.free_lag;
     config.page_size = at.page_size;
     config.capacity = at.pages * at.page_size;
     bufpool_pool *pool = NULL;
@@ -179,6 +185,8 @@ MAYBE_UNUSED static void check_round(bufpool_pool *pool)
     CHECK_IS(s.populates, ==, before.populates + 1);
     CHECK_IS(s.allocations, ==, before.allocations + FRAMES);
     CHECK_IS(s.frames_moved + s.frames_copied, ==, before.frames_moved + before.frames_copied + FRAMES);
+    CHECK_IS(s.ways[BUFPOOL_WAY_FRAME_MOVE], ==, s.frames_moved * (at.page_size / s.granule));
+    CHECK_IS(s.ways[BUFPOOL_WAY_FRAME_COPY], ==, s.frames_copied * (at.page_size / s.granule));
 
     CHECK_OK(bufpool_withdraw(pool, FRAMES, pages, frames));
     for (int i = 0; i < FRAMES; i++) {
@@ -223,13 +231,107 @@ MAYBE_UNUSED static void check_round(bufpool_pool *pool)
     CHECK_IS(s.staged, ==, 0);
 }
 
-MAYBE_UNUSED static void publish_in(const char *memory, const char *trap, const char *pins, uint64_t page_size,
-                                    uint32_t flags)
+/* ---- A fork between stage and publish ---- */
+
+struct publishing_family {
+    bufpool_pool *pool;
+    void *frames[4];
+    uint64_t pages[4];
+};
+
+/* In the child: the frames are the parent's; its own come and go, if it has the pool. */
+static void publish_in_child(void *argument)
 {
-    at = (struct publishing){memory, trap, pins, flags, 12, page_size};
+    struct publishing_family *family = argument;
+    uint64_t free_pages[] = {5, 6, 8};
+    void *own[4];
+    void *one;
+    int code = bufpool_stage(family->pool, 1, &one);
+    if (code == BUFPOOL_EUNSUPPORTED) { /* not inherited */
+        CHECK_IS(bufpool_publish(family->pool, 3, family->frames, free_pages), ==, BUFPOOL_EUNSUPPORTED);
+        CHECK_IS(bufpool_withdraw(family->pool, 1, family->pages, own), ==, BUFPOOL_EUNSUPPORTED);
+        CHECK_IS(bufpool_unstage(family->pool, 3, family->frames), ==, BUFPOOL_EUNSUPPORTED);
+        CHECK_IS(bufpool_replace(family->pool, 1, 5), ==, BUFPOOL_EUNSUPPORTED);
+        return;
+    }
+    CHECK_OK(code);
+    CHECK_IS(bufpool_publish(family->pool, 3, family->frames, free_pages), ==, BUFPOOL_EARGUMENT);
+    CHECK_HAS(last_error(), "a forked child has not got its parent's");
+    CHECK_IS(bufpool_unstage(family->pool, 3, family->frames), ==, BUFPOOL_EARGUMENT);
+    CHECK_IS(publishing_stats(family->pool).staged, ==, 1);
+    CHECK_OK(bufpool_withdraw(family->pool, 4, family->pages, own));
+    for (int i = 0; i < 4; i++) {
+        check_gone(family->pool, family->pages[i]);
+        CHECK(is_stamped(own[i], family->pages[i] << 32));
+    }
+    CHECK_OK(bufpool_publish(family->pool, 4, own, family->pages)); /* where the parent has them, too */
+    stamp(one, 5);
+    CHECK_OK(bufpool_publish(family->pool, 1, &one, free_pages));
+    CHECK_OK(bufpool_replace(family->pool, 5, 6));
+    check_page(family->pool, 6, 5);
+    check_gone(family->pool, 5);
+    CHECK_OK(bufpool_free(family->pool, 5));
+    CHECK_OK(bufpool_free(family->pool, 6));
+    CHECK_OK(bufpool_stage(family->pool, 2, own));
+    CHECK_OK(bufpool_close(family->pool));
+    CHECK_IS(bufpool_publish(family->pool, 2, own, free_pages), ==, BUFPOOL_ECLOSED);
+}
+
+static pid_t publish_fork(void)
+{
+    return fork();
+}
+
+/* make: a fork, or one past the handlers. */
+MAYBE_UNUSED static void check_forked(bufpool_pool *pool, pid_t (*make)(void))
+{
+    struct publishing_family family = {pool, {NULL}, {1, 2, 3, 9}};
+    CHECK_OK(bufpool_stage(pool, 4, family.frames));
+    for (int i = 0; i < 4; i++) {
+        stamp(family.frames[i], family.pages[i] << 32);
+    }
+    CHECK_OK(bufpool_publish(pool, 4, family.frames, family.pages));
+    CHECK_OK(bufpool_stage(pool, 3, family.frames));
+    for (uint64_t i = 0; i < 3; i++) {
+        stamp(family.frames[i], i << 40);
+    }
+    struct child child = run_child_of(make == NULL ? publish_fork : make, publish_in_child, &family);
+    CHECK_PASSED(child);
+    for (int i = 0; i < 4; i++) {
+        check_page(pool, family.pages[i], family.pages[i] << 32);
+    }
+    uint64_t others[] = {5, 6, 10};
+    CHECK_IS(publishing_stats(pool).staged, ==, 3);
+    CHECK_OK(bufpool_publish(pool, 3, family.frames, others));
+    for (uint64_t i = 0; i < 3; i++) {
+        check_page(pool, others[i], i << 40);
+    }
+    CHECK_OK(bufpool_replace(pool, 9, 8));
+    check_page(pool, 8, (uint64_t)9 << 32);
+    CHECK_OK(bufpool_replace(pool, 8, 9));
+    CHECK_OK(bufpool_free(pool, 8));
+    CHECK_OK(bufpool_withdraw(pool, 4, family.pages, family.frames));
+    for (int i = 0; i < 4; i++) {
+        check_gone(pool, family.pages[i]);
+        CHECK(is_stamped(family.frames[i], family.pages[i] << 32));
+    }
+    CHECK_OK(bufpool_unstage(pool, 4, family.frames));
+    CHECK_OK(bufpool_free_many(pool, 4, family.pages));
+    CHECK_OK(bufpool_free_many(pool, 3, others));
+    CHECK_IS(publishing_stats(pool).staged, ==, 0);
+}
+
+/* Of what `at` says. */
+MAYBE_UNUSED static void publish_life(void)
+{
     bufpool_pool *pool = open_publishing();
     check_refused(pool);
     for (int round = 0; round < 3; round++) {
+        check_round(pool);
+    }
+    if (at.forks) {
+        check_forked(pool, NULL);
+        check_forked(pool, bare_fork);
         check_round(pool);
     }
     void *left;
@@ -238,6 +340,20 @@ MAYBE_UNUSED static void publish_in(const char *memory, const char *trap, const 
     CHECK_IS(bufpool_unstage(pool, 1, &left), ==, BUFPOOL_ECLOSED);
     CHECK_IS(bufpool_stage(pool, 1, &left), ==, BUFPOOL_ECLOSED);
     CHECK_IS(bufpool_replace(pool, 0, 1), ==, BUFPOOL_ECLOSED);
+}
+
+MAYBE_UNUSED static void publish_in(const char *memory, const char *trap, const char *pins, uint64_t page_size,
+                                    uint32_t flags)
+{
+    bool forks = at.forks;
+    at = (struct publishing){.memory = memory,
+                             .trap = trap,
+                             .pins = pins,
+                             .flags = flags,
+                             .pages = 12,
+                             .page_size = page_size,
+                             .forks = forks};
+    publish_life();
 }
 
 /* With all kinds of pins that the cell has. */

@@ -642,7 +642,10 @@ typedef enum bufpool_way {
                                a file they are unmapped so, and punched one by one */
     BUFPOOL_WAY_DROP = 9,   /* one run of neighbours by a request: MADV_DONTNEED, or mapped anew */
     BUFPOOL_WAY_PUNCH = 10, /* a hole punched into the file */
-    BUFPOOL_WAYS = 24       /* places for them in bufpool_statistics */
+    /* Of publish, withdraw and replace; in no list of ways, since the frame is the program's. */
+    BUFPOOL_WAY_FRAME_MOVE = 11, /* a staged frame becomes the page's, or the other way round: UFFDIO_MOVE */
+    BUFPOOL_WAY_FRAME_COPY = 12, /* its content is copied; the ways that fill and empty the page count beside it */
+    BUFPOOL_WAYS = 24            /* places for them in bufpool_statistics */
 } bufpool_way;
 
 /* "move", "copy", "process_madvise", ...; "" for what is none. Async-signal-safe. */
