@@ -188,6 +188,28 @@ static void strays(const char *memory, const char *trap)
     CHECK(traps_at(at, NULL));
 }
 
+static bufpool_verdict give_and_free(const bufpool_fault *fault, void *argument)
+{
+    CHECK_OK(bufpool_allocate_at(argument, fault->page, "in between", 10));
+    CHECK_OK(bufpool_free(argument, fault->page));
+    return BUFPOOL_VERDICT_REPORT;
+}
+
+/* A stray access to a hole, whose page lags by the time that it is answered: it meets the pattern, not what is there. */
+static void raced(const char *memory, const char *trap)
+{
+    bufpool_pool *pool = open_lagging(memory, trap, 4, 4);
+    CHECK_OK(bufpool_set_fault_callback(pool, give_and_free, pool));
+    const unsigned char *at = bufpool_address(pool, 2);
+    CHECK_IS(*(volatile const unsigned char *)at, ==, BUFPOOL_POISON);
+    CHECK_OK(bufpool_set_fault_callback(pool, NULL, NULL));
+    CHECK_IS(stats_of(pool).faults, ==, 1);
+    CHECK_IS(stats_of(pool).lag_reused, ==, 0);
+    check_clean(pool, 0);
+    CHECK_IS(allocate(pool, NULL), ==, 0);
+    CHECK_OK(bufpool_close(pool));
+}
+
 /* A system call on a page that lags goes through, as any touch of it; once it is settled the monitor tells. */
 static void monitored(const char *memory, const char *trap)
 {
@@ -284,6 +306,7 @@ static void cell(const char *memory, const char *trap)
     other_options(memory, trap);
     if (trapped(trap)) {
         strays(memory, trap);
+        raced(memory, trap);
         monitored(memory, trap);
         forks(memory, trap);
     }
