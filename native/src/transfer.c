@@ -184,7 +184,7 @@ static void announce(const struct transfer *transfer, const struct run *runs, si
     }
 }
 
-/* Moves what is in the page cache, and has the rest of it read ahead. */
+/* Moves what is in the page cache, and has the rest of it read ahead. Where the file ends is for move_run() to say. */
 static void move_ready(struct transfer *transfer, struct run *runs, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -197,7 +197,7 @@ static void move_ready(struct transfer *transfer, struct run *runs, size_t count
         } else if (moved == -EOPNOTSUPP) {
             announce(transfer, runs + i, count - i);
             return;
-        } else if (moved != -EAGAIN) {
+        } else if (moved < 0 && moved != -EAGAIN) {
             return;
         }
     }

@@ -552,8 +552,9 @@ BUFPOOL_API int bufpool_read_from(bufpool_pool *pool, int fd, size_t count, cons
                                   const uint64_t *pages, int *results);
 
 /* The pages, allocated, are written, straight from their frames, and stay as they are; nothing is synced. Where pins are
- * counted each is pinned for reading meanwhile. Codes of a page: ESTATE (not allocated), -EFAULT or ESTATE (freed or evicted
- * meanwhile: the file may have any part of it), -ENOSPC, -EIO and others of write(2). */
+ * counted each is pinned for reading meanwhile. Where offsets overlap, any of these pages may be the last. Codes of a page:
+ * ESTATE (not allocated), -EFAULT or ESTATE (freed or evicted meanwhile: the file may have any part of it), -ENOSPC, -EIO
+ * and others of write(2). */
 BUFPOOL_API int bufpool_write_to(bufpool_pool *pool, int fd, size_t count, const uint64_t *offsets,
                                  const uint64_t *pages, int *results);
 
