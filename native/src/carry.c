@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define PATIENCE 100000 /* times 100 us: threads of ours that are amid a page may have lost the processor */
+
 /* ---- Moving ---- */
 
 /* Small pages in place of a huge one leave a page table behind, which would keep every later frame there small: they are
@@ -55,8 +57,9 @@ static int close_to_writes(struct bp_space *space, uintptr_t page, size_t length
 static void open_again(struct bp_space *space, uintptr_t page, size_t length)
 {
     if (space->unpinned == BP_OPEN_WRITE) {
-        /* It takes no mapping, but gives some back. */
-        for (int patience = 0; bp_space_mprotect(page, length, BP_OPEN_WRITE) < 0 && patience < 100; patience++) {
+        /* It gives mappings back, unless other threads have closed the neighbours on both sides: then, where mappings are
+         * short, it takes one, until one of them has opened its page, which takes none. */
+        for (int patience = 0; bp_space_mprotect(page, length, BP_OPEN_WRITE) < 0 && patience < PATIENCE; patience++) {
             bp_kernel_sleep_ns(100000);
         }
     } else if (space->unpinned == BP_OPEN_NONE) {
