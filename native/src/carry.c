@@ -59,7 +59,8 @@ static void open_again(struct bp_space *space, uintptr_t page, size_t length)
     if (space->unpinned == BP_OPEN_WRITE) {
         /* It gives mappings back, unless other threads have closed the neighbours on both sides: then, where mappings are
          * short, it takes one, until one of them has opened its page, which takes none. */
-        for (int patience = 0; bp_space_mprotect(page, length, BP_OPEN_WRITE) < 0 && patience < PATIENCE; patience++) {
+        for (int patience = 0; bp_space_mprotect(page, length, BP_OPEN_WRITE) == -ENOMEM && patience < PATIENCE;
+             patience++) {
             bp_kernel_sleep_ns(100000);
         }
     } else if (space->unpinned == BP_OPEN_NONE) {

@@ -73,7 +73,8 @@ void bp_claim_drop_holes(bufpool_pool *pool, const uint64_t *pages, size_t count
 {
     for (size_t i = 0; i < count; i++) {
         uint16_t word = bp_pages_load(&pool->pages, pages[i]);
-        if (bp_lag_has(&pool->lag, word)) {
+        /* It lags no more: who settles meanwhile has not seen it. */
+        if (bp_lag_has(&pool->lag, word) && bp_lag_zap(pool, pages[i]) < 0) {
             bp_lag_put_back(pool, pages[i]);
             continue;
         }

@@ -52,7 +52,11 @@ static void settle_free(bufpool_pool *pool, uint64_t page)
 struct batch {
     uint64_t pages[BP_LAG_BATCH];
     size_t count;
+    int code;      /* the first that the kernel has refused, */
+    uint64_t left; /* and a page of it */
 };
+
+#define BATCH_INIT {.count = 0, .code = 0, .left = BP_NO_PAGE}
 
 static void add(bufpool_pool *pool, struct batch *batch, uint64_t page)
 {
@@ -62,7 +66,7 @@ static void add(bufpool_pool *pool, struct batch *batch, uint64_t page)
 }
 
 /* Zaps them with one request for each run of neighbours, or for all, as the trap has it. */
-static int zap(bufpool_pool *pool, struct batch *batch, uint64_t *left)
+static void zap(bufpool_pool *pool, struct batch *batch)
 {
     struct bp_range ranges[BP_LAG_BATCH];
     size_t ends[BP_LAG_BATCH];
@@ -72,21 +76,28 @@ static int zap(bufpool_pool *pool, struct batch *batch, uint64_t *left)
         ranges[used] = (struct bp_range){bp_page_address(pool, batch->pages[i]), (end - i) * pool->page_size};
         ends[used] = i = end;
     }
-    size_t zapped = 0;
-    int code = used == 0 ? 0 : bp_space_zap(&pool->space, ranges, used, &zapped);
-    size_t done = code == 0 ? batch->count : zapped > 0 ? ends[zapped - 1] : 0;
-    for (size_t i = 0; i < done; i++) {
-        settle_free(pool, batch->pages[i]);
-    }
-    for (size_t i = done; i < batch->count; i++) {
-        bp_pages_settle(&pool->pages, batch->pages[i], BP_LAGGING);
-    }
-    if (done < batch->count) {
-        *left = batch->pages[done];
-        atomic_store(&pool->lag.missed, true);
+    for (size_t from = 0; from < used;) {
+        size_t zapped = 0;
+        int code = bp_space_zap(&pool->space, ranges + from, used - from, &zapped);
+        size_t end = code == 0 ? used : from + zapped;
+        size_t page = from == 0 ? 0 : ends[from - 1];
+        for (; end > 0 && page < ends[end - 1]; page++) {
+            settle_free(pool, batch->pages[page]);
+        }
+        if (code < 0 && batch->code == 0) {
+            batch->code = code;
+            batch->left = batch->pages[page < batch->count ? page : batch->count - 1];
+        }
+        if (end < used) { /* what is refused lags on; what is behind it need not */
+            for (; page < ends[end]; page++) {
+                bp_pages_settle(&pool->pages, batch->pages[page], BP_LAGGING);
+            }
+            atomic_store(&pool->lag.missed, true);
+            end++;
+        }
+        from = end;
     }
     batch->count = 0;
-    return code;
 }
 
 int bp_lag_zap(bufpool_pool *pool, uint64_t page)
@@ -116,30 +127,30 @@ bool bp_lag_end(bufpool_pool *pool, uint64_t page)
     return true;
 }
 
+#define LONG 65536 /* slots or pages: nobody waits longer for a page of the batch */
+
 /* What the slots name, those that were ever used. */
-static int settle_ring(bufpool_pool *pool, struct batch *batch, uint64_t *left)
+static void settle_ring(bufpool_pool *pool, struct batch *batch)
 {
     struct bp_lag *lag = &pool->lag;
     uint64_t head = atomic_load(&lag->head);
-    int code = 0;
-    for (uint64_t at = head > lag->length ? head - lag->length : 0; at < head && code == 0; at++) {
+    for (uint64_t at = head > lag->length ? head - lag->length : 0; at < head; at++) {
         uint64_t page = atomic_exchange(&lag->slots[at % lag->length], 0);
         if (page != 0) {
             add(pool, batch, page - 1);
         }
-        if (batch->count == BP_LAG_BATCH) {
-            code = zap(pool, batch, left);
+        if (batch->count == BP_LAG_BATCH || at % LONG == 0) {
+            zap(pool, batch);
         }
     }
-    return code < 0 ? code : zap(pool, batch, left);
+    zap(pool, batch);
 }
 
 /* What no slot names; and waits for what others are zapping. */
-static int settle_words(bufpool_pool *pool, struct batch *batch, uint64_t *left)
+static void settle_words(bufpool_pool *pool, struct batch *batch)
 {
     uint64_t high = atomic_load(&pool->pages.counts->high_water);
-    int code = 0;
-    for (uint64_t page = 0; page < high && code == 0 && atomic_load(&pool->lag.lagging) > 0; page++) {
+    for (uint64_t page = 0; page < high && atomic_load(&pool->lag.lagging) > 0; page++) {
         for (int patience = 0; patience < PATIENCE; patience++) {
             uint16_t word = bp_pages_load(&pool->pages, page);
             if (word == BP_LAGGING) {
@@ -148,30 +159,29 @@ static int settle_words(bufpool_pool *pool, struct batch *batch, uint64_t *left)
             if (!bp_state_lags(word) || word == BP_LAGGING) {
                 break;
             }
-            code = code < 0 ? code : zap(pool, batch, left); /* who waits holds nothing */
+            zap(pool, batch); /* who waits holds nothing */
             bp_kernel_sleep_ns(10000);
         }
-        if (batch->count == BP_LAG_BATCH) {
-            code = zap(pool, batch, left);
+        if (batch->count == BP_LAG_BATCH || page % LONG == 0) {
+            zap(pool, batch);
         }
     }
-    return code < 0 ? code : zap(pool, batch, left);
+    zap(pool, batch);
 }
 
 int bp_lag_settle(bufpool_pool *pool, uint64_t *left)
 {
-    struct batch batch = {.count = 0};
-    uint64_t first = BP_NO_PAGE;
-    int code = 0;
+    struct batch batch = BATCH_INIT;
     if (pool->lag.length > 0 && atomic_load(&pool->lag.lagging) > 0) {
         atomic_store(&pool->lag.missed, false);
-        code = settle_ring(pool, &batch, &first);
-        code = code < 0 ? code : settle_words(pool, &batch, &first);
+        settle_ring(pool, &batch);
+        batch.code = 0; /* what was refused lags on: it is tried once more */
+        settle_words(pool, &batch);
     }
     if (left != NULL) {
-        *left = first;
+        *left = batch.left;
     }
-    return code;
+    return batch.code;
 }
 
 /* ---- The ring ---- */
@@ -180,9 +190,8 @@ int bp_lag_settle(bufpool_pool *pool, uint64_t *left)
 static void drain(bufpool_pool *pool, uint64_t page, uint64_t from)
 {
     struct bp_lag *lag = &pool->lag;
-    struct batch batch = {.count = 0};
+    struct batch batch = BATCH_INIT;
     uint64_t quarter = lag->length / 4 < BP_LAG_BATCH ? lag->length / 4 : BP_LAG_BATCH;
-    uint64_t left;
     add(pool, &batch, page);
     for (uint64_t at = from + 1; at < from + quarter; at++) {
         uint64_t next = atomic_exchange(&lag->slots[at % lag->length], 0);
@@ -190,9 +199,11 @@ static void drain(bufpool_pool *pool, uint64_t page, uint64_t from)
             add(pool, &batch, next - 1);
         }
     }
-    bool retry = atomic_load(&lag->missed);
-    if (zap(pool, &batch, &left) == 0 && retry) {
-        bp_lag_settle(pool, NULL); /* the kernel does it again: now what it has refused before */
+    zap(pool, &batch);
+    uint64_t last = atomic_load_explicit(&lag->retried, memory_order_relaxed);
+    if (batch.code == 0 && atomic_load(&lag->missed) && from - last >= lag->length &&
+        atomic_compare_exchange_strong(&lag->retried, &last, from)) {
+        bp_lag_settle(pool, NULL); /* the kernel does it again: now what it has refused before, once a round */
     }
 }
 

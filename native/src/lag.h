@@ -41,6 +41,7 @@ struct bp_lag {
     _Alignas(BP_CACHE_LINE) _Atomic uint64_t tail;    /* where the oldest page is looked for */
     _Alignas(BP_CACHE_LINE) _Atomic uint64_t lagging; /* pages whose word says so, or that are being zapped */
     _Atomic uint64_t reused;
+    _Atomic uint64_t retried; /* the slot at which what was refused was tried again last */
 };
 
 /* Does the page of this word lag, or has who has it BUSY claimed it from there, with its frame? */

@@ -11,6 +11,8 @@
 
 #include <unistd.h>
 
+#define TRIES 1000 /* of the handler, while other threads open and close pools */
+
 bufpool_pool *bp_pool_first(void)
 {
     return atomic_load_explicit(&bp_postmortem.pools, memory_order_acquire);
@@ -21,7 +23,8 @@ bufpool_pool *bp_pool_at(uintptr_t address)
     bufpool_pool *inherited = NULL;
     for (bufpool_pool *pool = bp_pool_first(); pool != NULL; pool = pool->next) {
         uintptr_t first = atomic_load(&pool->first);
-        if (first != 0 && first <= address && address < atomic_load(&pool->end)) {
+        /* The end may be that of another pool by now, whose descriptor this is: then it does not begin where the first did. */
+        if (first != 0 && first <= address && address < atomic_load(&pool->end) && first == atomic_load(&pool->first)) {
             if (pool->process == bp_process()) {
                 return pool;
             }
@@ -70,15 +73,19 @@ bool bp_pool_has_page(const bufpool_pool *pool, uint64_t page)
 
 bufpool_pool *bp_pool_visit_at(uintptr_t address)
 {
-    bufpool_pool *pool = bp_pool_at(address);
-    if (pool == NULL || !bp_pool_visit(pool)) {
-        return NULL;
+    for (int tries = 0; tries < TRIES; tries++) {
+        bufpool_pool *pool = bp_pool_at(address);
+        if (pool == NULL) {
+            break;
+        }
+        if (bp_pool_visit(pool)) {
+            if (bp_pool_at(address) == pool) {
+                return pool;
+            }
+            bp_pool_leave(pool);
+        } /* given back, and its descriptor, or the range, in use again: by another one? */
     }
-    if (bp_pool_at(address) != pool) { /* given back, and its descriptor in use again */
-        bp_pool_leave(pool);
-        return NULL;
-    }
-    return pool;
+    return NULL;
 }
 
 int bp_pool_check_page(const bufpool_pool *pool, uint64_t page)

@@ -348,8 +348,8 @@ static int replace(bufpool_pool *pool, uint64_t victim, uint64_t page, const voi
         char why[512];
         code = name_reason(pool, code, 1);
         snprintf(why, sizeof why, "%s", bp_error_text());
-        return bp_error(code, "cannot replace page %llu by page %llu: %s; both are as they were",
-                        (unsigned long long)victim, (unsigned long long)page, why);
+        return bp_error(code, "cannot replace page %llu by page %llu: %s%s", (unsigned long long)victim,
+                        (unsigned long long)page, why, code == -ENODATA ? "" : "; both are as they were");
     }
     bp_claim_settle_taken(pool, &victim, 1, true);
     bp_fill_settle(pool, &page, 1, caller);

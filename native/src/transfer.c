@@ -13,7 +13,7 @@
  * writes lose by it. Whatever is not moved by then, for whatever reason, is asked for again with preadv or pwritev, which
  * alone say what is wrong.
  *
- * The pool is not closed, and the process does not fork, while a batch is under way. No page is claimed during a request.
+ * The pool is not closed, and a process whose children inherit it does not fork, while a batch is under way. No page is claimed during a request.
  */
 #include "claim.h"
 #include "error.h"

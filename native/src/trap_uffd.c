@@ -277,7 +277,13 @@ int bp_uffd_copy_in(struct bp_space *space, uintptr_t address, size_t length, co
         if (code == -EEXIST && patience > 0) {
             /* Filled past us, through /proc/self/mem for example. What is there is nobody's: take it away. */
             patience -= 100;
-            zap_one(space, address + *done, space->granule);
+            if (space->memory
+                    ->thp) { /* of small frames, then: anew from the granule's beginning; address is a home, or a slot */
+                *done -= (address + *done) % space->granule;
+                bp_thp_zap(space, address + *done);
+            } else {
+                zap_one(space, address + *done, space->granule);
+            }
             limit = space->granule;
             exists = true;
             continue;

@@ -138,14 +138,18 @@ struct bp_uring *bp_uring_take(void)
     if (atomic_load_explicit(&refused, memory_order_relaxed) < 0) {
         return NULL;
     }
+    bool tried = false; /* to set one up: another one may be there already */
     for (struct bp_uring *it = rings; it < rings + RINGS; it++) {
         uint64_t use = atomic_load(&it->use);
+        if (tried && use != use_of(IDLE)) {
+            continue;
+        }
         if (use != use_of(BUSY) && atomic_compare_exchange_strong(&it->use, &use, use_of(BUSY))) {
             if (ready(it, use)) {
                 return it;
             }
             atomic_store(&it->use, use_of(EMPTY));
-            return NULL;
+            tried = true;
         }
     }
     return NULL;
@@ -162,9 +166,14 @@ void bp_uring_give(struct bp_uring *it)
 void bp_uring_rest(void)
 {
     for (struct bp_uring *it = rings; it < rings + RINGS; it++) {
-        uint64_t use = use_of(IDLE);
-        if (atomic_compare_exchange_strong(&it->use, &use, use_of(BUSY))) {
-            shut(it);
+        uint64_t use = atomic_load(&it->use);
+        bool inherited = (use & USES) != EMPTY && use >> 2 != use_of(EMPTY) >> 2;
+        if ((inherited || use == use_of(IDLE)) && atomic_compare_exchange_strong(&it->use, &use, use_of(BUSY))) {
+            if (inherited) {
+                forget_inherited(it, use);
+            } else {
+                shut(it);
+            }
             atomic_store(&it->use, use_of(EMPTY));
         }
     }

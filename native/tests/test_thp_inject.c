@@ -18,6 +18,8 @@ static enum request failing = REQUESTS;
 static int countdown;                  /* the request fails when this has come down to 0 */
 static int failure;                    /* with this -errno */
 static enum request absent = REQUESTS; /* this one fails always, as on a kernel that has it not */
+static uintptr_t stray;                /* where a frame comes from nowhere before the next copy */
+static unsigned char *data;
 
 static bool fails(enum request request)
 {
@@ -71,6 +73,11 @@ int __real_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t 
 int __wrap_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done);
 int __wrap_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t length, size_t *done)
 {
+    if (stray != 0) { /* somebody's frame, amid what is to be filled */
+        size_t there;
+        CHECK_OK(__real_bp_kernel_uffd_copy(uffd, stray, data, GRANULE, &there));
+        stray = 0;
+    }
     if (!fails(COPY)) {
         return __real_bp_kernel_uffd_copy(uffd, to, from, length, done);
     }
@@ -82,7 +89,6 @@ int __wrap_bp_kernel_uffd_copy(int uffd, uintptr_t to, const void *from, size_t 
 
 /* ---- The life of a pool ---- */
 
-static unsigned char *data;
 static int refusals;
 
 /* An error has to be that of the refusal, or the library's word for it. */
@@ -245,6 +251,26 @@ static void refuse_ever(enum request request)
     absent = REQUESTS;
 }
 
+/* The huge page is filled anew from its beginning, and its neighbours are not touched. */
+static void fill_past(void)
+{
+    bufpool_pool *pool = open_pool("thp", "uffd", "abort", PAGES * HUGE_PAGE, 0);
+    failure = -ENOENT;
+    CHECK_OK(bufpool_allocate_at(pool, 1, data, HUGE_PAGE));
+    for (uint64_t page = 0; page < 3; page += 2) {
+        absent = MOVE;
+        stray = (uintptr_t)bufpool_address(pool, page) + 100 * GRANULE;
+        CHECK_OK(bufpool_allocate_at(pool, page, data, HUGE_PAGE));
+        CHECK_IS(stray, ==, 0);
+        absent = REQUESTS;
+        check_page(pool, page, HUGE_PAGE);
+    }
+    check_page(pool, 1, HUGE_PAGE);
+    CHECK_OK(bufpool_free_many(pool, 3, (uint64_t[]){0, 1, 2}));
+    check_holes(pool, 0);
+    CHECK_OK(bufpool_close(pool));
+}
+
 int main(void)
 {
     harness_begin();
@@ -272,6 +298,7 @@ int main(void)
     refuse_each(PROTECT, -ENOMEM);
     refuse_ever(MOVE);
     refuse_ever(IS_HUGE);
+    fill_past();
     free(data);
     return 0;
 }

@@ -210,7 +210,7 @@ typedef struct bufpool_config {
     uint64_t seed;
     /* Pages that free may leave their frames for the next allocation: these lag, and DO NOT TRAP YET. bufpool_allocate() (and
      * _many, _filled) takes the one that was freed first, and overwrites it in place, for what memcpy costs. 0: none lag.
-     * When free_lag more have been freed since, a page that still lags is zapped, with others, up to 256 in one request.
+     * When free_lag more lag since, a page that still does is zapped, with others, up to 256 in one request.
      * More than the pool has is as many as it has. 8 bytes for each.
      *
      * What that gives up: a stray read of a lagging page finds what was there, and a stray write is lost, without a report;
@@ -532,8 +532,9 @@ BUFPOOL_API int bufpool_replace(bufpool_pool *pool, uint64_t victim, uint64_t pa
  *
  * Page i of the batch is page_size bytes from byte offsets[i] of the file on. Neighbours of the batch whose offsets follow
  * each other are one request; so sort by offset. A descriptor may be open with O_DIRECT, of a file or a block device: then
- * the requests of a batch, 128 at most, are in flight together where there is io_uring, see bufpool_probe_uring(). By way of
- * the page cache what is not there is read ahead together. What EINTR or a short count has left is asked for again.
+ * the requests of a batch are in flight together where there is io_uring, see bufpool_probe_uring(): of a write 128 at most,
+ * of a read 2 MiB of pages at most, so that pages larger than 1 MiB are read one after the other. By way of the page cache
+ * what is not there is read ahead together, as far. What EINTR or a short count has left is asked for again.
  *
  * Arguments are checked first, and a batch with a wrong one is refused whole: EARGUMENT (NULL, no such page, one that comes
  * twice, an offset of more than INT64_MAX - page_size; O_APPEND, which has every write go to the end), -EBADF (fd is not open for it), ECLOSED, EEXHAUSTED (no memory for a
