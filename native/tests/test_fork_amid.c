@@ -182,6 +182,18 @@ static void on_signal(int signo)
     errno = keep;
 }
 
+static atomic_bool ready;
+
+/* The library asks malloc() for a thread's notes once, when there is something to say: who forks in a handler that has
+ * interrupted malloc() hangs in the C library. */
+static void *churn_noted(void *argument)
+{
+    read_byte(bufpool_address(pool, PAGES - 1));
+    CHECK_IS(bufpool_check(NULL), ==, BUFPOOL_ESTRAY);
+    atomic_store(&ready, true);
+    return churn(argument);
+}
+
 static void in_handler(void)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -193,7 +205,9 @@ static void in_handler(void)
     atomic_store(&handled, 0);
     pthread_t thread;
     uint64_t number = 0;
-    CHECK_OK(pthread_create(&thread, NULL, churn, &number));
+    atomic_store(&ready, false);
+    CHECK_OK(pthread_create(&thread, NULL, churn_noted, &number));
+    WAIT_FOR(atomic_load(&ready));
     for (int i = 0; i < CHILDREN / 2; i++) {
         CHECK_OK(pthread_kill(thread, SIGUSR1));
         while (atomic_load(&handled) <= i) {
