@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <string.h>
 
+/* The thread's stores before it are seen before those after it, by its own signal handlers. */
+#define BP_IN_ORDER() __asm__ volatile("" : : : "memory")
+
 /* memcpy from, or to, memory that may not be there; from NULL: memset to byte. false if it is not there (part of it may be
  * done). The handler jumps here before it looks at anything else. Needs our handler to be installed. Async-signal-safe,
  * nests. */
@@ -19,29 +22,27 @@ static inline bool bp_probe(void *to, const void *from, int byte, size_t size)
     const uintptr_t outer_from = bp_thread.probe_from;
     const uintptr_t outer_to = bp_thread.probe_to;
     const size_t outer_size = bp_thread.probe_size;
-    if (sigsetjmp(place, 0) != 0) {
-        bp_thread.probe = outer;
-        bp_thread.probe_from = outer_from;
-        bp_thread.probe_to = outer_to;
-        bp_thread.probe_size = outer_size;
-        return false;
+    bool done = sigsetjmp(place, 0) == 0;
+    if (done) {
+        bp_thread.probe_from = (uintptr_t)from;
+        bp_thread.probe_to = (uintptr_t)to;
+        bp_thread.probe_size = size;
+        BP_IN_ORDER(); /* with a size of 0 the fault of a host's handler that comes in between would be ours */
+        bp_thread.probe = &place;
+        BP_IN_ORDER();
+        if (from == NULL) {
+            memset(to, byte, size);
+        } else {
+            memcpy(to, from, size);
+        }
+        BP_IN_ORDER();
     }
-    bp_thread.probe_from = (uintptr_t)from;
-    bp_thread.probe_to = (uintptr_t)to;
-    bp_thread.probe_size = size;
-    bp_thread.probe = &place;
-    __asm__ volatile("" : : : "memory"); /* the copy stays between the two stores */
-    if (from == NULL) {
-        memset(to, byte, size);
-    } else {
-        memcpy(to, from, size);
-    }
-    __asm__ volatile("" : : : "memory");
     bp_thread.probe = outer;
+    BP_IN_ORDER();
     bp_thread.probe_from = outer_from;
     bp_thread.probe_to = outer_to;
     bp_thread.probe_size = outer_size;
-    return true;
+    return done;
 }
 
 static inline bool bp_probe_copy(void *to, const void *from, size_t size)
